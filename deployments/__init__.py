@@ -1,0 +1,1 @@
+"""What runs in the cluster: the Ray Serve application, from request to vectors."""

@@ -1,0 +1,168 @@
+"""Every setting once: its name with the unit, its default, and when to change it.
+
+Read from `applications[].args` of the Serve config, with `RAYLENS_<SECTION>__<KEY>` of the
+environment on top. Knows nothing of what the settings steer.
+"""
+
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+# Read by the command line and the clients, not by the service.
+CLIENT_VARIABLES = frozenset({"RAYLENS_URL", "RAYLENS_API_KEY"})
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(ip_network)]
+
+
+class SettingsError(ValueError):
+    """A setting is wrong. The message names the key and what it may be."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(_Section):
+    """Which checkpoint is served, and on what."""
+
+    id: str = Field("efficientnet-lite0", min_length=1)
+    """`efficientnet-lite0` (bundled), a local checkpoint folder, or a Hugging Face id."""
+    revision: str | None = None
+    """Commit, tag or branch of a Hugging Face id. Pin it in production."""
+    aliases: tuple[str, ...] = ()
+    """Other names that a request's `model` may use, for clients that hard-code one."""
+    matryoshka: bool = False
+    """True only if the model was trained so that its vectors may be truncated (`dimensions`)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
+    threads: Positive | Literal["auto"] = "auto"
+    """Torch threads of each model replica. Lower it when several replicas share a machine."""
+    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Images per forward pass. 8 suits a CPU; raise it to 32 or 64 on a GPU."""
+    batch_linger_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Pause after a batch, so that callers who were just answered can join the next one."""
+    max_concurrent_batches: Annotated[int, Field(ge=1, le=8)] = 1
+    """Batches in the model at once: 1 on a CPU; 2 lets a GPU copy one while it runs another."""
+    stuck_after_s: Seconds = 60.0
+    """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
+
+
+class Limits(_Section):
+    """What one caller may ask for. Raise them for trusted callers on larger machines."""
+
+    max_items: Positive = 512
+    max_image_bytes: Positive = 20 * MIB
+    max_image_pixels: Positive = 50_000_000
+    max_body_bytes: Positive = 64 * MIB
+    max_labels: Positive = 1000
+    max_text_chars: Positive = 8192
+    request_timeout_s: Seconds = 30.0
+    """Every request is answered within this time, whatever its headers say."""
+    max_queued_items: Positive = 4096
+    """Items accepted but not yet answered, per ingress replica; beyond it callers get 429."""
+
+
+class Fetch(_Section):
+    """How images are fetched by URL. Private addresses are refused unless allowed here."""
+
+    allow_hosts: tuple[str, ...] = ()
+    """Host names that may resolve to any address, e.g. an object store inside the network."""
+    allow_cidrs: tuple[Network, ...] = ()
+    """Networks that may be dialled although they are not public, e.g. 10.1.0.0/16."""
+    allow_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (80, 443)
+    timeout_s: Seconds = 10.0
+    """From the first look-up to the last byte, redirects included."""
+    idle_timeout_s: Seconds = 5.0
+    """The longest wait for a connection or for the next bytes."""
+    max_redirects: Annotated[int, Field(ge=0, le=10)] = 3
+    max_connections: Positive = 64
+    max_connections_per_host: Positive = 8
+
+
+class Decode(_Section):
+    """How image bytes become pixels."""
+
+    threads: Positive | Literal["auto"] = "auto"
+    """Decode threads of each ingress replica; `auto` is the number of processors."""
+    allow_tiff: bool = False
+    """Accept TIFF as well. Its decoders have the longest record of security bugs."""
+
+
+class Settings(BaseSettings):
+    """All of raylens's own settings; see the sections."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="RAYLENS_", env_nested_delimiter="__"
+    )
+
+    model: Model = Model()
+    limits: Limits = Limits()
+    fetch: Fetch = Fetch()
+    decode: Decode = Decode()
+    image_roots: tuple[Path, ...] = ()
+    """Folders whose files callers may name by path. None: every path is refused."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the environment overrides the file
+
+
+def load_settings(args: Mapping[str, Any]) -> Settings:
+    """Settings from a Serve config's `args` and this process's environment.
+
+    Raises SettingsError, which names each wrong key and says what it may be.
+    """
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**args)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(e) for e in error.errors())) from None
+    except ValueError as error:  # a variable that should be JSON and is not
+        raise SettingsError(f"{error}; lists are JSON, e.g. '[\"photos\"]'") from None
+    for root in settings.image_roots:
+        if not root.is_dir():
+            raise SettingsError(f"image_roots: {str(root)!r} is not a folder on this machine")
+    return settings.model_copy(
+        update={"image_roots": tuple(r.resolve() for r in settings.image_roots)}
+    )
+
+
+def _refuse_unknown_variables() -> None:
+    sections = {f"RAYLENS_{name.upper()}" for name in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith("RAYLENS_") and name not in CLIENT_VARIABLES:
+            if name.split("__")[0] not in sections:
+                raise SettingsError(
+                    f"{name}: no such setting; the sections are {', '.join(sorted(sections))}"
+                )
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section: Any = Settings
+        for part in error["loc"][:-1]:
+            field = section.model_fields.get(part)
+            if field is None:
+                break
+            section = field.annotation
+        allowed = ", ".join(getattr(section, "model_fields", {}))
+        return f"{key}: no such setting; there are {allowed}"
+    shown = "" if isinstance(error["input"], dict) else f", not {error['input']!r}"
+    return f"{key}: {error['msg']}{shown}"
