@@ -31,7 +31,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Model(_Section):
+class Batching(_Section):
+    """How images become batches. `user_config` changes these without a restart."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Images per forward pass. 8 suits a CPU; raise it to 32 or 64 on a GPU."""
+    batch_linger_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Pause after a batch, so that callers who were just answered can join the next one."""
+
+
+class Model(Batching):
     """Which checkpoint is served, and on what."""
 
     id: str = Field("efficientnet-lite0", min_length=1)
@@ -46,12 +55,6 @@ class Model(_Section):
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
     """Torch threads of each model replica. Lower it when several replicas share a machine."""
-    max_batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Images per forward pass. 8 suits a CPU; raise it to 32 or 64 on a GPU."""
-    batch_linger_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    """Pause after a batch, so that callers who were just answered can join the next one."""
-    max_concurrent_batches: Annotated[int, Field(ge=1, le=8)] = 1
-    """Batches in the model at once: 1 on a CPU; 2 lets a GPU copy one while it runs another."""
     stuck_after_s: Seconds = 60.0
     """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
 

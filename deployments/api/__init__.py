@@ -1,0 +1,1 @@
+"""HTTP only: parses requests, renders answers and errors. Computes nothing."""

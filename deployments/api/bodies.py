@@ -1,0 +1,131 @@
+"""Request bodies off the wire: bounded bytes, JSON, forms, and which answer is wanted."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Literal
+
+import orjson
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from deployments.errors import (
+    BadRequest,
+    BodyTooLarge,
+    NotAcceptable,
+    TooManyItems,
+    UnsupportedMediaType,
+)
+from deployments.settings import Limits
+
+MAX_FORM_FIELDS = 32
+
+
+class _InMemoryParser(MultiPartParser):
+    # The body is bounded and in memory already; spooling parts to disk would be a detour.
+    spool_max_size = 2**31
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, also of a chunked one; never holds more than `max_bytes` and a chunk.
+
+    Raises BodyTooLarge, from Content-Length before anything is read.
+    """
+    declared = request.headers.get("content-length", "")
+    chunks: list[bytes] = []
+    size = int(declared) if declared.isascii() and declared.isdigit() else 0
+    if size <= max_bytes:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                break
+            chunks.append(chunk)
+    if size > max_bytes:
+        raise BodyTooLarge(f"The body is larger than {max_bytes} bytes; split the request.")
+    return b"".join(chunks)
+
+
+async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The body as a JSON object. Raises BadRequest, UnsupportedMediaType or BodyTooLarge."""
+    kind = media_type(request)
+    if kind not in ("", "application/json") and not kind.endswith("+json"):
+        raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
+    body = await read_body(request, max_bytes)
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
+        ) from None
+    if not isinstance(content, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return content
+
+
+async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:
+    """A multipart body as its plain fields and the files of the fields named `file`."""
+    body = await read_body(request, limits.max_body_bytes)
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _InMemoryParser(
+        request.headers, stream(), max_files=limits.max_items, max_fields=MAX_FORM_FIELDS
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise TooManyItems(
+                f"One request may have {limits.max_items} files; split the request."
+            ) from None
+        raise BadRequest("The multipart body is malformed.") from None
+    except (KeyError, ValueError):  # no boundary, or one that is no token
+        raise BadRequest("The multipart body is malformed; its boundary is missing.") from None
+    fields: dict[str, str] = {}
+    files: list[bytes] = []
+    async with form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name != "file":
+                    raise BadRequest("Files go into form fields named file.", param="file")
+                files.append(await value.read())
+            else:
+                fields[name] = value
+    if "file" in fields:
+        raise BadRequest("The field file must be a file, not text.", param="file")
+    if not files:
+        raise BadRequest("The form has no file; send at least one in a field named file.")
+    return fields, files
+
+
+def media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def wanted(request: Request) -> Literal["json", "npy"]:
+    """What the Accept header prefers. Raises NotAcceptable when it wants neither."""
+    accept = request.headers.get("accept") or "*/*"
+    best: Literal["json", "npy"] | None = None
+    best_quality = 0.0
+    for part in accept.split(","):
+        kind, *parameters = (p.strip().lower() for p in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        if kind in ("application/json", "application/*", "*/*"):
+            answer: Literal["json", "npy"] = "json"
+        elif kind == "application/x-npy":
+            answer = "npy"
+        else:
+            continue
+        if quality > best_quality:
+            best, best_quality = answer, quality
+    if best is None:
+        raise NotAcceptable("Answers are application/json or application/x-npy.")
+    return best
+

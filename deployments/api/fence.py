@@ -1,0 +1,63 @@
+"""The outermost layer of every HTTP server that Serve starts: what may come in, what goes out.
+
+Serve acts on some request headers before the application sees them, and answers with the
+caller's request id as it came. `raylens serve` puts this layer around Serve's own through
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH; the stock `serve run` does so when that is set.
+"""
+
+import re
+import uuid
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID = b"x-request-id"
+VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+# Headers with which a caller could steer Serve itself: switch off its time limit or its
+# cancellation, choose a multiplexed model, pin a replica.
+SERVE_CONTROLS = frozenset(
+    {
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"serve-multiplexed-model-id",
+        b"x-session-id",
+    }
+)
+
+
+class Fence:
+    """ASGI middleware; see the module."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there are none; Serve would answer with a 500
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = [value for name, value in scope["headers"] if name == REQUEST_ID]
+        valid = len(given) == 1 and VALID_REQUEST_ID.fullmatch(given[0])
+        request_id = given[0] if valid else uuid.uuid4().hex.encode()
+        kept = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name != REQUEST_ID and name.replace(b"_", b"-") not in SERVE_CONTROLS
+        ]
+
+        async def send_with_one_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(n, v) for n, v in message["headers"] if n.lower() != REQUEST_ID]
+                message = {**message, "headers": [*headers, (REQUEST_ID, request_id)]}
+            await send(message)
+
+        inner = {**scope, "headers": [*kept, (REQUEST_ID, request_id)]}
+        await self._app(inner, receive, send_with_one_id)
+
+
+def middlewares() -> list[Middleware]:
+    """What RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names: called once per HTTP server."""
+    return [Middleware(Fence)]

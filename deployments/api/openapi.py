@@ -1,0 +1,297 @@
+"""The schema at /openapi.json: request bodies from `schema.py`, answers as `render.py` makes them."""
+
+import functools
+from importlib.metadata import version
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from deployments import errors
+from deployments.api.render import error_type
+from deployments.api.schema import (
+    ClassifyBody,
+    EmbeddingOptions,
+    EmbeddingsBody,
+    RankBody,
+    SimilarityBody,
+)
+
+Schema = dict[str, Any]
+
+NUMBER: Schema = {"type": "number"}
+INTEGER: Schema = {"type": "integer"}
+STRING: Schema = {"type": "string"}
+
+BODIES = (EmbeddingsBody, SimilarityBody, RankBody, ClassifyBody)
+
+# What every endpoint that embeds items may answer besides 200.
+ITEM_STATUSES = (400, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+
+
+@functools.cache
+def openapi() -> Schema:
+    """The OpenAPI 3.1 document."""
+    _, definitions = models_json_schema(
+        [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
+    )
+    schemas = {**definitions["$defs"], **_shared_schemas()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "raylens",
+            "version": version("raylens"),
+            "description": "Image embeddings over HTTP.",
+        },
+        "paths": {
+            "/v1/embeddings": {"post": _embeddings()},
+            "/v1/similarity": {
+                "post": _json_operation(
+                    "similarity",
+                    "Cosine similarity of two lists of items",
+                    "SimilarityBody",
+                    _object(scores=_array({"anyOf": [NUMBER, _array(NUMBER)]})),
+                )
+            },
+            "/v1/rank": {
+                "post": _json_operation(
+                    "rank",
+                    "Documents ordered by their similarity to a query",
+                    "RankBody",
+                    _object(
+                        object={"const": "list"},
+                        model=STRING,
+                        results=_array(_object(index=INTEGER, score=NUMBER)),
+                    ),
+                )
+            },
+            "/v1/classify": {
+                "post": _json_operation(
+                    "classify",
+                    "Probabilities of labels, by models with a text tower",
+                    "ClassifyBody",
+                    _object(
+                        data=_array(
+                            _object(
+                                index=INTEGER,
+                                labels=_array(_object(label=STRING, probability=NUMBER)),
+                            )
+                        )
+                    ),
+                )
+            },
+            "/v1/models": {
+                "get": _operation("models", "The served model", _ref("ModelList"), (500, 503, 504))
+            },
+            "/livez": {"get": _operation("livez", "Is the process up?", _status(), (500, 504))},
+            "/readyz": {
+                "get": _operation(
+                    "readyz", "Has the model just answered?", _ready(), (500, 503, 504)
+                )
+            },
+            "/openapi.json": {
+                "get": _operation("openapi", "This document", {"type": "object"}, (500, 504))
+            },
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _embeddings() -> Schema:
+    operation = _operation(
+        "embeddings", "Embed images", _ref("Embeddings"), (*ITEM_STATUSES[:3], 406)
+    )
+    operation["responses"].update(_error_responses(ITEM_STATUSES))
+    operation["responses"]["200"]["content"]["application/x-npy"] = {
+        "schema": {
+            "description": "One .npy array (N, D); rows of failed items are NaN, or zeros.",
+            "type": "string",
+            "contentMediaType": "application/x-npy",
+        }
+    }
+    operation["responses"]["200"]["headers"]["X-Item-Errors"] = {
+        "description": "With .npy under on_error=report: the item errors as ASCII JSON.",
+        "schema": STRING,
+    }
+    options = EmbeddingOptions.model_json_schema()["properties"]
+    image: Schema = {"schema": {"type": "string", "contentMediaType": "image/*"}}
+    form = {
+        **options,
+        "file": _array({"type": "string", "contentMediaType": "application/octet-stream"}),
+    }
+    operation["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _ref("EmbeddingsBody")},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": form, "required": ["file"]}
+            },
+            "image/*": image,
+            "application/octet-stream": image,
+        },
+    }
+    operation["parameters"] = [
+        {
+            "name": name,
+            "in": "query",
+            "description": "Used when the body is the image itself.",
+            "schema": schema,
+        }
+        for name, schema in options.items()
+    ]
+    return operation
+
+
+def _json_operation(operation_id: str, summary: str, body: str, answer: Schema) -> Schema:
+    operation = _operation(operation_id, summary, answer, ITEM_STATUSES)
+    operation["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _ref(body)}},
+    }
+    return operation
+
+
+def _operation(
+    operation_id: str, summary: str, answer: Schema, statuses: tuple[int, ...]
+) -> Schema:
+    return {
+        "operationId": operation_id,
+        "summary": summary,
+        "responses": {
+            "200": {
+                "description": "Success",
+                "headers": {"Server-Timing": {"schema": STRING}},
+                "content": {"application/json": {"schema": answer}},
+            },
+            **_error_responses(statuses),
+        },
+    }
+
+
+def _error_responses(statuses: tuple[int, ...]) -> Schema:
+    return {
+        str(status): {
+            "description": ", ".join(sorted(_codes()[status])),
+            "content": {"application/json": {"schema": _ref("Error")}},
+        }
+        for status in statuses
+    }
+
+
+@functools.cache
+def _codes() -> dict[int, set[str]]:
+    codes: dict[int, set[str]] = {}
+    for value in vars(errors).values():
+        if isinstance(value, type) and issubclass(value, errors.RaylensError):
+            codes.setdefault(value.status, set()).add(value.code)
+    return codes
+
+
+def _shared_schemas() -> Schema:
+    all_codes = sorted(set().union(*_codes().values()))
+    code: Schema = {"type": "string", "enum": all_codes}
+    nothing: Schema = {"type": "null"}
+    embedding = {
+        "description": "Numbers, or base64 under encoding_format=base64.",
+        "anyOf": [_array(NUMBER), STRING],
+    }
+    item_error = _object(index=INTEGER, param=STRING, code=code, message=STRING)
+    error_body = _object(
+        message=STRING,
+        type={"enum": sorted({error_type(status) for status in _codes()})},
+        param={"anyOf": [STRING, nothing]},
+        code=code,
+        request_id=STRING,
+    )
+    error_body["properties"]["items"] = _array(item_error)
+    limit_names = (
+        "max_items",
+        "max_image_bytes",
+        "max_image_pixels",
+        "max_body_bytes",
+        "max_labels",
+        "max_text_chars",
+    )
+    limits = _object(**dict.fromkeys(limit_names, INTEGER))
+    model = _object(
+        id=STRING,
+        object={"const": "model"},
+        created=INTEGER,
+        owned_by=STRING,
+        aliases=_array(STRING),
+        dimensions=INTEGER,
+        image_size={"anyOf": [INTEGER, _array(INTEGER)]},
+        modalities=_array(STRING),
+        precision=STRING,
+        device=STRING,
+        device_reason=STRING,
+        revision={"anyOf": [STRING, nothing]},
+        matryoshka={"type": "boolean"},
+        max_items=INTEGER,
+        limits=limits,
+    )
+    return {
+        "Item": _item(),
+        "Embeddings": _object(
+            object={"const": "list"},
+            model=STRING,
+            data=_array(
+                {
+                    "anyOf": [
+                        _object(
+                            object={"const": "embedding"}, index=INTEGER, embedding=embedding
+                        ),
+                        _object(
+                            object={"const": "error"},
+                            index=INTEGER,
+                            embedding=nothing,
+                            error=_object(code=code, message=STRING),
+                        ),
+                    ]
+                }
+            ),
+            usage=_object(
+                prompt_tokens=INTEGER,
+                total_tokens=INTEGER,
+                images=INTEGER,
+                texts=INTEGER,
+                cached=INTEGER,
+            ),
+        ),
+        "ModelList": _object(object={"const": "list"}, data=_array(model), limits=limits),
+        "Error": _object(error=error_body),
+    }
+
+
+def _item() -> Schema:
+    url = _object(url=STRING)
+    return {
+        "description": "One image or text, in any of these spellings.",
+        "anyOf": [
+            {"type": "string", "description": "A data URI or http(s) URL; anything else is text."},
+            *({"type": "object", "properties": {key: STRING}, "required": [key]} for key in (
+                "path", "url", "base64", "image", "text"
+            )),
+            _object(type={"const": "image_url"}, image_url=url),
+            _object(type={"const": "text"}, text=STRING),
+        ],
+    }
+
+
+def _status() -> Schema:
+    return _object(status=STRING)
+
+
+def _ready() -> Schema:
+    return _object(status=STRING, model=STRING)
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}

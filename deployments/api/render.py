@@ -1,0 +1,132 @@
+"""Answers as ready bytes: JSON, .npy and errors. The one place where an error becomes a body."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from deployments.api.schema import Dtype, EncodingFormat
+from deployments.errors import RaylensError
+from deployments.service import Embedded, Vector
+
+# Some clients (aiohttp) refuse header lines of more than 8,190 bytes.
+MAX_ERROR_HEADER_BYTES = 8000
+
+
+def json_response(
+    content: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+def quantised(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
+    """(N, D) float32 to (N, D) of `dtype`, or (N, ceil(D/8)) uint8 for `ubinary`."""
+    if dtype == "float16":
+        return vectors.astype("<f2")
+    if dtype == "int8":
+        return np.rint(vectors * 127).astype(np.int8)
+    if dtype == "ubinary":
+        return np.packbits(vectors > 0, axis=-1)
+    return vectors.astype("<f4", copy=False)
+
+
+def embeddings_json(
+    embedded: Embedded, model: str, dtype: Dtype, encoding: EncodingFormat, headers: dict[str, str]
+) -> Response:
+    good = [row for row in embedded.rows if not isinstance(row, RaylensError)]
+    arrays = iter(quantised(np.stack(good), dtype) if good else ())
+    data: list[dict[str, Any]] = []
+    for index, row in enumerate(embedded.rows):
+        if isinstance(row, RaylensError):
+            error = {"code": row.code, "message": row.message}
+            data.append({"object": "error", "index": index, "embedding": None, "error": error})
+        else:
+            array = next(arrays)
+            embedding = base64.b64encode(array).decode() if encoding == "base64" else array
+            data.append({"object": "embedding", "index": index, "embedding": embedding})
+    usage = {
+        "prompt_tokens": 0,
+        "total_tokens": 0,
+        "images": len(good),
+        "texts": 0,
+        "cached": embedded.cached,
+    }
+    body = {"object": "list", "model": model, "data": data, "usage": usage}
+    return json_response(body, headers=headers)
+
+
+def embeddings_npy(
+    rows: Sequence[Vector | RaylensError], dimensions: int, dtype: Dtype, headers: dict[str, str]
+) -> Response:
+    """One array (N, D); failed rows are NaN, or zeros in the integer types."""
+    failed = [isinstance(row, RaylensError) for row in rows]
+    blank = np.zeros(dimensions, np.float32)
+    vectors = np.stack([blank if isinstance(row, RaylensError) else row for row in rows])
+    array = quantised(vectors, dtype)
+    if np.issubdtype(array.dtype, np.floating):
+        array = array.copy()
+        array[failed] = np.nan
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    if any(failed):
+        headers = {**headers, "X-Item-Errors": item_errors_header(rows)}
+    return Response(buffer.getvalue(), media_type="application/x-npy", headers=headers)
+
+
+def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
+    """The item errors as ASCII JSON, as much as fits: with messages, codes alone, or, where
+    even those are too long, the indices of each code."""
+    bad = [(index, row) for index, row in enumerate(rows) if isinstance(row, RaylensError)]
+    by_code: dict[str, list[int]] = {}
+    for index, error in bad:
+        by_code.setdefault(error.code, []).append(index)
+    for content in (
+        [{"index": i, "code": e.code, "message": e.message} for i, e in bad],
+        [{"index": i, "code": e.code} for i, e in bad],
+    ):
+        text = _ascii_json(content)
+        if len(text) <= MAX_ERROR_HEADER_BYTES:
+            return text
+    return _ascii_json(by_code)
+
+
+def _ascii_json(content: Any) -> str:
+    text = orjson.dumps(content).decode()
+    return "".join(c if c.isascii() else f"\\u{ord(c):04x}" for c in text)
+
+
+def error_response(error: RaylensError, request_id: str) -> Response:
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": error_type(error.status),
+        "param": error.param,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if error.items:
+        body["items"] = [
+            {"index": index, "param": item.param, "code": item.code, "message": item.message}
+            for index, item in error.items
+        ]
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    return json_response({"error": body}, error.status, headers)
+
+
+def error_type(status: int) -> str:
+    if status >= 500:
+        return "api_error"
+    return {401: "authentication_error", 429: "overloaded_error"}.get(
+        status, "invalid_request_error"
+    )

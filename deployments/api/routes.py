@@ -1,0 +1,289 @@
+"""The HTTP endpoints, as a Starlette application around the service."""
+
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deployments.api import render
+from deployments.api.bodies import media_type, read_body, read_form, read_json, wanted
+from deployments.api.fence import VALID_REQUEST_ID
+from deployments.api.openapi import openapi
+from deployments.api.schema import (
+    Body,
+    ClassifyBody,
+    EmbeddingOptions,
+    EmbeddingsBody,
+    RankBody,
+    SimilarityBody,
+    parse,
+)
+from deployments.card import ModelCard
+from deployments.errors import (
+    BadRequest,
+    Internal,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    RaylensError,
+    TextUnsupported,
+    UnsupportedMediaType,
+)
+from deployments.items import BytesItem, Modality, Parsed, parse_items
+from deployments.service import EmbeddingService, Timing, stack_rows
+
+logger = logging.getLogger("ray.serve")
+
+Handler = Callable[["Api", Request, float], Awaitable[Response]]
+
+
+def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]]:
+    """Gives a handler its deadline, and turns whatever it raises into an error body."""
+
+    @functools.wraps(handler)
+    async def call(self: "Api", request: Request) -> Response:
+        began = time.perf_counter()
+        try:
+            try:
+                async with self.service.time_limit() as deadline:
+                    response = await handler(self, request, deadline)
+            except (RaylensError, ClientDisconnect):
+                raise
+            except Exception:
+                logger.exception(f"Request {request_id(request)} failed.")
+                raise Internal("The service failed; the log has the reason.") from None
+        except RaylensError as error:
+            response = render.error_response(error, request_id(request))
+        total = f"total;dur={(time.perf_counter() - began) * 1e3:.1f}"
+        stages = response.headers.get("server-timing")
+        response.headers["server-timing"] = f"{stages}, {total}" if stages else total
+        return response
+
+    return call
+
+
+def request_id(request: Request) -> str:
+    """The id that the fence put into the request's headers, or a new one where there is none."""
+    given = request.headers.get("x-request-id", "")
+    if not VALID_REQUEST_ID.fullmatch(given.encode("latin-1", "replace")):
+        if not hasattr(request.state, "request_id"):
+            request.state.request_id = uuid.uuid4().hex
+        return str(request.state.request_id)
+    return given
+
+
+def server_timing(timing: Timing) -> dict[str, str]:
+    stages = ("fetch", "decode", "queue", "model")
+    return {"Server-Timing": ", ".join(f"{s};dur={getattr(timing, s):.1f}" for s in stages)}
+
+
+class Api:
+    """The endpoints. Each parses its body, asks the service and renders the answer."""
+
+    def __init__(self, service: EmbeddingService) -> None:
+        self.service = service
+        self._limits = service.settings.limits
+
+    def app(self) -> Starlette:
+        routes: list[tuple[str, str, Any]] = [
+            ("POST", "/v1/embeddings", self.embeddings),
+            ("POST", "/v1/similarity", self.similarity),
+            ("POST", "/v1/rank", self.rank),
+            ("POST", "/v1/classify", self.classify),
+            ("GET", "/v1/models", self.models),
+            ("GET", "/livez", self.livez),
+            ("GET", "/readyz", self.readyz),
+            ("GET", "/openapi.json", self.openapi),
+        ]
+        app = Starlette(
+            routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
+            exception_handlers={HTTPException: framework_error},
+        )
+        app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
+        return app
+
+    @endpoint
+    async def embeddings(self, request: Request, deadline: float) -> Response:
+        answer = wanted(request)
+        options, items, params = await self._embedding_input(request)
+        card = self._card(options)
+        embedded = await self.service.embed(
+            items,
+            params=params,
+            deadline=deadline,
+            on_error=options.on_error,
+            dimensions=options.dimensions,
+            normalize=options.normalize,
+        )
+        headers = server_timing(embedded.timing)
+        if answer == "npy":
+            width = options.dimensions or card.dimensions
+            return render.embeddings_npy(embedded.rows, width, options.dtype, headers)
+        return render.embeddings_json(
+            embedded, card.id, options.dtype, options.encoding_format, headers
+        )
+
+    async def _embedding_input(
+        self, request: Request
+    ) -> tuple[EmbeddingOptions, Sequence[Parsed], Sequence[str]]:
+        kind = media_type(request)
+        if kind == "multipart/form-data":
+            fields, files = await read_form(request, self._limits)
+            options = parse(EmbeddingOptions, fields, strict=False)
+            return options, [BytesItem(f) for f in files], indexed("file", len(files))
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            options = parse(EmbeddingOptions, dict(request.query_params), strict=False)
+            data = await read_body(request, self._limits.max_body_bytes)
+            return options, [BytesItem(data)], ["input"]
+        if kind not in ("", "application/json") and not kind.endswith("+json"):
+            raise UnsupportedMediaType(
+                "Send application/json, multipart/form-data or the image itself as image/*."
+            )
+        body = parse(EmbeddingsBody, await read_json(request, self._limits.max_body_bytes))
+        items, params = one_or_more("input", body.input, body.modality)
+        return body, items, params
+
+    @endpoint
+    async def similarity(self, request: Request, deadline: float) -> Response:
+        body = parse(SimilarityBody, await read_json(request, self._limits.max_body_bytes))
+        self._card(body)
+        (a, b), timing = await self._vectors({"a": body.a, "b": body.b}, deadline)
+        scores = a @ b.T if body.mode == "matrix" else np.sum(a * b, axis=1)
+        return render.json_response({"scores": scores.clip(-1, 1)}, headers=server_timing(timing))
+
+    @endpoint
+    async def rank(self, request: Request, deadline: float) -> Response:
+        body = parse(RankBody, await read_json(request, self._limits.max_body_bytes))
+        card = self._card(body)
+        (query, documents), timing = await self._vectors(
+            {"query": body.query, "documents": body.documents}, deadline
+        )
+        scores = (documents @ query[0]).clip(-1, 1)
+        best = np.argsort(-scores, kind="stable")[: body.top_n]
+        results = [{"index": int(i), "score": scores[i]} for i in best]
+        answer = {"object": "list", "model": card.id, "results": results}
+        return render.json_response(answer, headers=server_timing(timing))
+
+    @endpoint
+    async def classify(self, request: Request, deadline: float) -> Response:
+        body = parse(ClassifyBody, await read_json(request, self._limits.max_body_bytes))
+        card = self._card(body)
+        raise TextUnsupported(f"{card.id} has no text tower to compare labels with.")
+
+    @endpoint
+    async def models(self, request: Request, deadline: float) -> Response:
+        return render.json_response(model_list(self.service))
+
+    @endpoint
+    async def livez(self, request: Request, deadline: float) -> Response:
+        return render.json_response({"status": "ok"})
+
+    @endpoint
+    async def readyz(self, request: Request, deadline: float) -> Response:
+        card = await self.service.model.ready()
+        return render.json_response({"status": "ready", "model": card.id})
+
+    @endpoint
+    async def openapi(self, request: Request, deadline: float) -> Response:
+        return render.json_response(openapi())
+
+    def _card(self, body: Body) -> ModelCard:
+        """The served model's card, if the request means that model."""
+        card = self.service.model.card
+        if body.model is not None and body.model not in names(card, self.service):
+            raise ModelNotFound(
+                "This service does not have that model; GET /v1/models lists what it has.",
+                param="model",
+            )
+        return card
+
+    async def _vectors(
+        self, groups: dict[str, Any], deadline: float
+    ) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], Timing]:
+        """Each group of items as its (N, D) unit vectors, embedded together."""
+        items: list[Parsed] = []
+        params: list[str] = []
+        ends = []
+        for name, values in groups.items():
+            parsed, names_of_group = one_or_more(name, values)
+            items += parsed
+            params += names_of_group
+            ends.append(len(items))
+        embedded = await self.service.embed(items, params=params, deadline=deadline)
+        return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
+
+
+def one_or_more(
+    name: str, value: Any, modality: Modality | None = None
+) -> tuple[list[Parsed], list[str]]:
+    """One item or a list of them, each parsed or its error, and what errors call each."""
+    if value == []:
+        raise BadRequest(f"{name} is empty; send at least one item.", param=name)
+    if isinstance(value, list):
+        return parse_items(value, modality), indexed(name, len(value))
+    return parse_items([value], modality), [name]
+
+
+def indexed(name: str, number: int) -> list[str]:
+    return [f"{name}[{i}]" for i in range(number)]
+
+
+def names(card: ModelCard, service: EmbeddingService) -> tuple[str, ...]:
+    return (card.id, *service.settings.model.aliases)
+
+
+def model_list(service: EmbeddingService) -> dict[str, Any]:
+    """What `/v1/models` and the handle's `info()` tell."""
+    card = service.model.card
+    height, width = card.pixels.size
+    limits = service.settings.limits
+    told = (
+        "max_items",
+        "max_image_bytes",
+        "max_image_pixels",
+        "max_body_bytes",
+        "max_labels",
+        "max_text_chars",
+    )
+    shown_limits = {name: getattr(limits, name) for name in told}
+    model = {
+        "id": card.id,
+        "object": "model",
+        "created": card.loaded_unix_s,
+        "owned_by": "raylens",
+        "aliases": service.settings.model.aliases,
+        "dimensions": card.dimensions,
+        "image_size": height if height == width else [height, width],
+        "modalities": card.modalities,
+        "precision": card.precision,
+        "device": card.device,
+        "device_reason": card.device_reason,
+        "revision": card.revision,
+        "matryoshka": service.settings.model.matryoshka,
+        "max_items": limits.max_items,
+        "limits": shown_limits,
+    }
+    return {"object": "list", "data": [model], "limits": shown_limits}
+
+
+async def framework_error(request: Request, error: Exception) -> Response:
+    """What Starlette itself answers, 404 and 405, in our shape."""
+    status = getattr(error, "status_code", 500)
+    if status == 404:
+        ours: RaylensError = NotFound("There is no such endpoint; /openapi.json lists them.")
+    elif status == 405:
+        ours = MethodNotAllowed("This endpoint does not take that method.")
+    else:
+        ours = Internal("The service failed; the log has the reason.")
+    response = render.error_response(ours, request_id(request))
+    response.headers.update(getattr(error, "headers", None) or {})  # Allow, for 405
+    return response

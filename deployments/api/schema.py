@@ -1,0 +1,109 @@
+"""Request bodies: what each endpoint takes, checked. Items inside are left to `items.py`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+
+from deployments.errors import BadRequest
+
+EncodingFormat = Literal["float", "base64"]
+Dtype = Literal["float32", "float16", "int8", "ubinary"]
+
+_ITEM: dict[str, Any] = {"$ref": "#/components/schemas/Item"}
+_ITEMS: dict[str, Any] = {"type": "array", "items": _ITEM, "minItems": 1}
+
+# Items may be of any type here, because a wrong one is an error of that item alone.
+OneItem = Annotated[Any, WithJsonSchema(_ITEM)]
+Items = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_ITEMS)]
+OneOrMore = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, _ITEMS]})]
+
+
+class Body(BaseModel):
+    """Unknown keys are ignored, as OpenAI does; null means the default."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = Field(None, description="The served model's id or one of its aliases.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: Any) -> Any:
+        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+
+class EmbeddingOptions(Body):
+    """How `/v1/embeddings` answers: in the JSON body, form fields or the query string."""
+
+    encoding_format: EncodingFormat = Field(
+        "float", description="JSON numbers, or base64 of the little-endian array."
+    )
+    dtype: Dtype = Field(
+        "float32", description="int8 is round(127·x); ubinary packs the signs, 8 to a byte."
+    )
+    dimensions: int | None = Field(
+        None, ge=1, description="Shorten the vectors; for Matryoshka models only."
+    )
+    normalize: bool = Field(True, description="Scale each vector to length 1.")
+    modality: Literal["image", "text"] | None = Field(
+        None, description="Read bare strings as images or as text."
+    )
+    truncate: bool = Field(True, description="Cut texts that are longer than the model reads.")
+    on_error: Literal["fail", "report"] = Field(
+        "fail", description="Fail the request over a bad item, or report the error in its place."
+    )
+
+    @model_validator(mode="after")
+    def _int8_is_normalised(self) -> Self:
+        if self.dtype == "int8" and not self.normalize:
+            raise ValueError("int8 is of the normalised vector only; leave normalize true")
+        return self
+
+
+class EmbeddingsBody(EmbeddingOptions):
+    input: OneOrMore
+
+
+class SimilarityBody(Body):
+    a: Items
+    b: Items
+    mode: Literal["pairwise", "matrix"] = "pairwise"
+
+    @model_validator(mode="after")
+    def _pairs_match(self) -> Self:
+        if self.mode == "pairwise" and len(self.a) != len(self.b):
+            raise ValueError(
+                f"pairwise needs as many items in a ({len(self.a)}) as in b ({len(self.b)}); "
+                'use "mode": "matrix" to compare all with all'
+            )
+        return self
+
+
+class RankBody(Body):
+    query: OneItem
+    documents: Items
+    top_n: int | None = Field(None, ge=1, description="Return only the best so many.")
+
+
+class ClassifyBody(Body):
+    input: OneOrMore
+    labels: list[str] = Field(min_length=1)
+    template: str = "a photo of a {}."
+
+
+B = TypeVar("B", bound=Body)
+
+
+def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
+    """`data` as a `model`; strict for JSON, lax for form fields, which are all strings.
+
+    Raises BadRequest, which names the first wrong key.
+    """
+    try:
+        return model.model_validate(data, strict=strict)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        sentence = first["msg"].removeprefix("Value error, ")
+        message = f"{key}: {sentence}." if key else f"{sentence[:1].upper()}{sentence[1:]}."
+        raise BadRequest(message, param=key or None) from None

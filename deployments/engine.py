@@ -1,0 +1,180 @@
+"""The model's one thread, and the gate that fills its batches.
+
+Plain objects: they know neither Ray nor torch. `embedder.py` puts them into a deployment.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Pixels = NDArray[np.uint8]
+Vectors = NDArray[np.float32]
+
+
+class ModelThread:
+    """The one thread that owns torch: it loads the model, warms it up and runs it.
+
+    With a second thread in torch, OpenMP counts both thread teams against the processors and
+    every operation pays for a wake-up (measured: 19 ms became 47 ms for one image).
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._busy_since: float | None = None
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `function` in the model thread, after whatever it is busy with."""
+
+        def job() -> T:
+            self._busy_since = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._busy_since = None
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+
+    async def check(self, *, stuck_after_s: float) -> None:
+        """Raises RuntimeError when the thread is stuck in one job or no longer takes jobs."""
+        since = self._busy_since
+        if since is not None:
+            busy_s = time.monotonic() - since
+            if busy_s > stuck_after_s:
+                raise RuntimeError(f"the model thread has been stuck for {busy_s:.0f} s")
+            return
+        try:
+            await asyncio.wait_for(self.run(lambda: None), timeout=stuck_after_s)
+        except TimeoutError:
+            raise RuntimeError("the model thread does not answer") from None
+
+
+class Answer(NamedTuple):
+    """What the model deployment gives for one stack of N images."""
+
+    vectors: Vectors
+    """(N, D) float32, as the model made them: not normalised."""
+    queue_ms: float
+    """From arrival to the moment the model took the first image."""
+    model_ms: float
+    """From that moment to the last vector."""
+
+
+class _Waiting:
+    """One caller's stack and how much of it has been let through and answered."""
+
+    def __init__(self, stack: Pixels) -> None:
+        self.stack = stack
+        self.taken = 0
+        self.parts: list[tuple[int, Vectors]] = []
+        self.arrived = time.monotonic()
+        self.started = 0.0
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def take(self, room: int) -> tuple[int, Pixels]:
+        """The next piece, of at most `room` images, and where it begins."""
+        if self.taken == 0:
+            self.started = time.monotonic()
+        start = self.taken
+        self.taken = min(start + room, len(self.stack))
+        return start, self.stack[start : self.taken]
+
+    def finish(self, start: int, part: Vectors | BaseException) -> None:
+        if self.answer.done():
+            return
+        if isinstance(part, BaseException):
+            self.answer.set_exception(part)
+            return
+        self.parts.append((start, part))
+        if sum(len(vectors) for _, vectors in self.parts) == len(self.stack):
+            self.parts.sort(key=lambda part: part[0])
+            vectors = np.concatenate([vectors for _, vectors in self.parts])
+            now = time.monotonic()
+            self.answer.set_result(
+                Answer(
+                    vectors, (self.started - self.arrived) * 1e3, (now - self.started) * 1e3
+                )
+            )
+
+
+class Gate:
+    """Holds stacks back while the model is busy, then lets one full batch through at once.
+
+    `@serve.batch` alone cuts its batches before it waits for the model, so crumbs queue up
+    instead of merging (measured: 37 images/s, against 84 with the gate). Each of `slots` lanes
+    takes at most a batch's worth of waiting images, cutting stacks where the batch ends, hands
+    every piece to `run` in the same turn of the event loop and waits until all are answered.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Pixels], Awaitable[Vectors]],
+        *,
+        slots: int,
+        max_batch_size: int,
+        linger_s: float,
+    ) -> None:
+        self.max_batch_size = max_batch_size
+        self.linger_s = linger_s
+        self._run = run
+        self._waiting: deque[_Waiting] = deque()
+        self._arrival = asyncio.Event()
+        self._lanes = [asyncio.create_task(self._lane()) for _ in range(slots)]
+
+    async def embed(self, stack: Pixels) -> Answer:
+        """uint8 (N, H, W, 3) with N >= 1 to its Answer. Cancelling it drops what still waits."""
+        waiting = _Waiting(stack)
+        self._waiting.append(waiting)
+        self._arrival.set()
+        return await waiting.answer
+
+    def check(self) -> None:
+        """Raises RuntimeError when a lane has ended, which only a bug can make it do."""
+        for lane in self._lanes:
+            if lane.done():
+                raise RuntimeError(f"a lane of the batch gate has ended: {lane!r}")
+
+    def close(self) -> None:
+        for lane in self._lanes:
+            lane.cancel()
+
+    async def _lane(self) -> None:
+        while True:
+            await self._arrival.wait()
+            batch = self._next_batch()
+            if not batch:
+                continue
+            await asyncio.gather(*batch)
+            if sum(len(w.stack) - w.taken for w in self._waiting) < self.max_batch_size:
+                await asyncio.sleep(self.linger_s)
+
+    def _next_batch(self) -> list[Coroutine[Any, Any, None]]:
+        pieces = []
+        room = self.max_batch_size
+        while room and self._waiting:
+            waiting = self._waiting[0]
+            if waiting.answer.done():  # the caller left, or an earlier piece failed
+                self._waiting.popleft()
+                continue
+            start, piece = waiting.take(room)
+            room -= len(piece)
+            pieces.append(self._run_piece(waiting, start, piece))
+            if waiting.taken == len(waiting.stack):
+                self._waiting.popleft()
+        if not self._waiting:
+            self._arrival.clear()
+        return pieces
+
+    async def _run_piece(self, waiting: _Waiting, start: int, piece: Pixels) -> None:
+        try:
+            waiting.finish(start, await self._run(piece))
+        except Exception as error:  # belongs to the callers of this batch, not to the lane
+            waiting.finish(start, error)

@@ -1,0 +1,272 @@
+"""The ingress deployment: HTTP and handle calls in, stacks of pixels to the model deployment."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+
+from deployments.api.routes import Api, model_list
+from deployments.card import ModelCard
+from deployments.engine import Answer, Pixels, Vectors
+from deployments.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    RaylensError,
+    TextUnsupported,
+    Unavailable,
+)
+from deployments.images.fetch import Fetcher
+from deployments.images.files import ImageRoots
+from deployments.items import Parsed, PathItem, TextItem, parse_item, parse_items
+from deployments.metrics import ItemCounter, ProcessGauges
+from deployments.service import EmbeddingService, OnError, Vector, stack_rows
+from deployments.settings import Settings
+
+logger = logging.getLogger("ray.serve")
+
+# What a call ends with when its replica dies. Embedding is pure, so such a call is repeated once.
+REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
+
+# Ray's own limit for one message between replicas, and room in it for all but the pixels.
+MESSAGE_BYTES = int(os.environ.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 1024 * 1024))
+ENVELOPE_BYTES = 64 * 1024
+
+READY_WITHIN_S = 5.0
+
+
+class EmbedderClient:
+    """The model deployment, reached through its handle; the service's `Model`."""
+
+    stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        # Made once: a handle per call costs more than the call. By value, that is by gRPC:
+        # by reference every array would go through the object store.
+        self._embed = handle.options(method_name="embed", _by_reference=False)
+        self._ready = handle.options(method_name="ready", _by_reference=False)
+        self._card: ModelCard | None = None
+        self._last_answer = 0.0
+
+    @property
+    def card(self) -> ModelCard:
+        if self._card is None:
+            raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
+        return self._card
+
+    async def wait_until_loaded(self) -> None:
+        """Returns once the card is known, however long the model takes to load."""
+        while self._card is None:
+            try:
+                self._card = await self._ready.remote()
+            except Exception as error:
+                logger.warning(f"The model deployment is not ready: {type(error).__name__}.")
+                await asyncio.sleep(1)
+
+    async def ready(self) -> ModelCard:
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                self._card = await self._ready.remote()
+        except TimeoutError:
+            reason = "does not answer" if self._card else "is still being loaded"
+        except Exception as error:
+            logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
+            reason = "fails"
+        else:
+            return self._card
+        raise Unavailable(f"The model {reason}.", retry_after_s=5)
+
+    async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout_at(deadline):
+                answer = await self._embed_twice_at_most(stack)
+        except TimeoutError:
+            if self._last_answer > began:  # it is alive, only slow
+                raise DeadlineExceeded(
+                    "The model did not get to this request in time; send fewer items or retry."
+                ) from None
+            raise Unavailable("The model does not answer; retry.", retry_after_s=5) from None
+        except BackPressureError:
+            raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
+        except (*REPLICA_DIED, DeploymentUnavailableError) as error:
+            logger.warning(f"The model deployment is unavailable: {type(error).__name__}.")
+            raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
+        except Exception:
+            logger.exception("The model failed on a stack.")
+            raise Internal("The model failed on this request.") from None
+        self._last_answer = loop.time()
+        return answer
+
+    async def _embed_twice_at_most(self, stack: Pixels) -> Answer:
+        try:
+            return await self._embed.remote(stack)  # type: ignore[no-any-return]
+        except REPLICA_DIED as error:
+            logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
+            return await self._embed.remote(stack)  # type: ignore[no-any-return]
+
+
+@serve.deployment(
+    # The service has its own limit, in items, and answers 429 beyond it.
+    max_ongoing_requests=10_000,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=20,
+    # Its decode threads share the machine with the model; give it processors on a cluster.
+    ray_actor_options={"num_cpus": 0},
+)
+@serve.ingress()
+class Ingress:
+    """The application's front: `serve.get_app_handle("raylens")` gives a handle to this.
+
+    All methods are answered within `limits.request_timeout_s` and raise a RaylensError, with
+    `code` and `status`, for a bad item. Vectors are float32 of length 1. The bare strings of
+    the image methods are paths unless they are http(s) URLs or data URIs.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, embedder: DeploymentHandle[Any]
+    ) -> None:
+        limits = settings.limits
+        threads = settings.decode.threads
+        if threads == "auto":
+            threads = os.cpu_count() or 1
+        self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
+        await self._fetcher.start()
+        self._client = EmbedderClient(embedder)
+        self._service = EmbeddingService(
+            settings,
+            model=self._client,
+            roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
+            fetcher=self._fetcher,
+            decoders=ThreadPoolExecutor(threads, thread_name_prefix="decode"),
+            count=ItemCounter().count,
+        )
+        self._gauges = ProcessGauges()
+        self._loading = asyncio.create_task(self._client.wait_until_loaded())
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return Api(self._service).app()
+
+    async def check_health(self) -> None:
+        self._gauges.record()
+
+    async def embed(
+        self,
+        items: Sequence[Any],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        on_error: OnError = "fail",
+    ) -> list[Vector | RaylensError]:
+        """A (D,) vector for each item, in any spelling; errors in place under "report"."""
+        if isinstance(items, str | bytes) or not isinstance(items, Sequence) or not items:
+            raise BadRequest("items must be a list of at least one item.", param="input")
+        return await self._rows(
+            parse_items(items), dimensions=dimensions, normalize=normalize, on_error=on_error
+        )
+
+    async def embed_image(self, path: str) -> Vector:
+        """(D,) for a file under one of the image roots."""
+        return (await self._vectors([parse_item({"path": path})]))[0]
+
+    async def embed_image_url(self, url: str) -> Vector:
+        """(D,) for an image fetched over http(s)."""
+        return (await self._vectors([parse_item({"url": url})]))[0]
+
+    async def embed_image_base64(self, data: str) -> Vector:
+        """(D,) for base64 or a whole data URI."""
+        return (await self._vectors([parse_item({"base64": data})]))[0]
+
+    async def embed_text(self, text: str) -> Vector:
+        """(D,) for a text."""
+        return (await self._vectors([parse_item({"text": text})]))[0]
+
+    async def batch_embed_images(self, items: Sequence[Any]) -> Vectors:
+        """(N, D) for images in any spelling."""
+        parsed = [
+            PathItem(item.text) if isinstance(item, TextItem) and isinstance(given, str) else item
+            for given, item in zip(items, parse_items(items), strict=True)
+        ]
+        return await self._vectors(parsed)
+
+    async def batch_embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """(N, D) for texts."""
+        return await self._vectors(parse_items({"text": text} for text in texts))
+
+    async def text_image_similarity(self, text: str, path: str) -> float:
+        """Cosine of a text and a file."""
+        return await self._similarity({"text": text}, {"path": path})
+
+    async def image_text_similarity(self, path: str, text: str) -> float:
+        """Cosine of a file and a text."""
+        return await self._similarity({"path": path}, {"text": text})
+
+    async def text_image_url_similarity(self, text: str, url: str) -> float:
+        """Cosine of a text and an image fetched over http(s)."""
+        return await self._similarity({"text": text}, {"url": url})
+
+    async def batch_text_image_similarity(
+        self, texts: Sequence[str], paths: Sequence[str]
+    ) -> Vectors:
+        """(N,) cosines of each text with the file at the same place."""
+        if len(texts) != len(paths):
+            raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
+        pairs = [{"text": t} for t in texts], [{"path": p} for p in paths]
+        vectors = await self._vectors(parse_items([*pairs[0], *pairs[1]]))
+        return np.sum(vectors[: len(texts)] * vectors[len(texts) :], axis=1).astype(np.float32)
+
+    async def image_embedding_dimension(self) -> int:
+        return self._client.card.dimensions
+
+    async def text_embedding_dimension(self) -> int:
+        card = self._client.card
+        if "text" not in card.modalities:
+            raise TextUnsupported(f"{card.id} embeds images only; it has no text tower.")
+        return card.dimensions
+
+    async def info(self) -> dict[str, Any]:
+        """What `/v1/models` tells."""
+        return model_list(self._service)
+
+    async def _similarity(self, a: dict[str, str], b: dict[str, str]) -> float:
+        first, second = await self._vectors(parse_items([a, b]))
+        return float(first @ second)
+
+    async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
+        if not items:
+            raise BadRequest("There must be at least one item.", param="input")
+        return stack_rows(await self._rows(items))
+
+    async def _rows(
+        self,
+        items: Sequence[Parsed],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        on_error: OnError = "fail",
+    ) -> list[Vector | RaylensError]:
+        async with self._service.time_limit() as deadline:
+            embedded = await self._service.embed(
+                items,
+                deadline=deadline,
+                dimensions=dimensions,
+                normalize=normalize,
+                on_error=on_error,
+            )
+        return embedded.rows

@@ -1,0 +1,101 @@
+"""The service from another Ray job, through a deployment handle, with plain blocking calls."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float32]
+
+
+def connect(address: str = "auto", *, app: str = "raylens") -> "HandleClient":
+    """A client of the service that runs on the Ray cluster at `address`.
+
+    Joins the cluster unless this process already has; needs `ray[serve]`. Raises
+    ConnectionError when no cluster runs there, RayServeException when it has no such `app`.
+    """
+    import ray
+    from ray import serve
+
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False)
+    return HandleClient(serve.get_app_handle(app))
+
+
+class HandleClient:
+    """What the service's handle offers, awaited for the caller.
+
+    Vectors are float32 arrays of length 1. A bad item raises the service's own error, with its
+    `code` and `status`.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def embed(
+        self,
+        items: Sequence[Any],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        on_error: Literal["fail", "report"] = "fail",
+    ) -> "list[Vector | Exception]":
+        """A (D,) vector for each item, in any spelling; errors in place under "report"."""
+        return self._call(  # type: ignore[no-any-return]
+            "embed", items, dimensions=dimensions, normalize=normalize, on_error=on_error
+        )
+
+    def embed_image(self, path: str) -> "Vector":
+        """(D,) for a file under one of the service's image roots."""
+        return self._call("embed_image", path)
+
+    def embed_image_url(self, url: str) -> "Vector":
+        """(D,) for an image that the service fetches over http(s)."""
+        return self._call("embed_image_url", url)
+
+    def embed_image_base64(self, data: str) -> "Vector":
+        """(D,) for base64 or a whole data URI."""
+        return self._call("embed_image_base64", data)
+
+    def embed_text(self, text: str) -> "Vector":
+        """(D,) for a text, by models with a text tower."""
+        return self._call("embed_text", text)
+
+    def batch_embed_images(self, items: Sequence[Any]) -> "Vector":
+        """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
+        return self._call("batch_embed_images", items)
+
+    def batch_embed_texts(self, texts: Sequence[str]) -> "Vector":
+        """(N, D) for texts."""
+        return self._call("batch_embed_texts", texts)
+
+    def text_image_similarity(self, text: str, path: str) -> float:
+        """Cosine of a text and a file."""
+        return float(self._call("text_image_similarity", text, path))
+
+    def image_text_similarity(self, path: str, text: str) -> float:
+        """Cosine of a file and a text."""
+        return float(self._call("image_text_similarity", path, text))
+
+    def text_image_url_similarity(self, text: str, url: str) -> float:
+        """Cosine of a text and an image that the service fetches."""
+        return float(self._call("text_image_url_similarity", text, url))
+
+    def batch_text_image_similarity(self, texts: Sequence[str], paths: Sequence[str]) -> "Vector":
+        """(N,) cosines of each text with the file at the same place."""
+        return self._call("batch_text_image_similarity", texts, paths)
+
+    def image_embedding_dimension(self) -> int:
+        return int(self._call("image_embedding_dimension"))
+
+    def text_embedding_dimension(self) -> int:
+        return int(self._call("text_embedding_dimension"))
+
+    def info(self) -> dict[str, Any]:
+        """What `/v1/models` tells."""
+        return dict(self._call("info"))
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._handle, method).remote(*args, **kwargs).result()

@@ -1,0 +1,39 @@
+"""Fixtures that several folders of tests share."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+for name in [name for name in os.environ if name.startswith("RAYLENS_")]:
+    del os.environ[name]  # a developer's own settings must not steer the tests
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> Callable[..., bytes]:
+    """Makes a distinct JPEG for each seed."""
+
+    def make(seed: int = 0, size: tuple[int, int] = (320, 240)) -> bytes:
+        random = np.random.default_rng(seed)
+        coarse = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """20 real photos that come with the test dependency foolbox."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("foolbox")
+    assert spec is not None
+    assert spec.origin is not None
+    return sorted((Path(spec.origin).parent / "data").glob("imagenet_*"))

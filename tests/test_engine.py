@@ -1,0 +1,167 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from deployments.engine import Gate, ModelThread, Pixels, Vectors
+
+
+def images(*values: int) -> Pixels:
+    return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
+
+
+class FakeModel:
+    """Its vector of an image is the image's one value; a batch lasts until it is released."""
+
+    def __init__(self) -> None:
+        self.running: list[list[int]] = []
+        self.batches: list[list[int]] = []
+        self.release = asyncio.Event()
+        self.fail_on: int | None = None
+        self._turn: list[Pixels] = []
+
+    async def __call__(self, piece: Pixels) -> Vectors:
+        """Merges the pieces of one turn of the event loop, as `@serve.batch` does."""
+        if not self._turn:
+            asyncio.get_running_loop().call_soon(self._cut)
+        self._turn.append(piece)
+        await self.release.wait()
+        if self.fail_on in piece:
+            raise ValueError("boom")
+        return piece.reshape(-1, 1).astype(np.float32)
+
+    def _cut(self) -> None:
+        self.batches.append([int(v) for piece in self._turn for v in piece.ravel()])
+        self._turn = []
+
+
+@asynccontextmanager
+async def gate(
+    run: Callable[[Pixels], Awaitable[Vectors]], *, slots: int = 1, size: int = 4
+) -> AsyncIterator[Gate]:
+    opened = Gate(run, slots=slots, max_batch_size=size, linger_s=0)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+async def turns(number: int = 10) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_stacks_that_wait_for_the_model_leave_as_one_full_batch() -> None:
+    model = FakeModel()
+    async with gate(model) as opened:
+        first = asyncio.create_task(opened.embed(images(0)))
+        await turns()
+        rest = [asyncio.create_task(opened.embed(images(i))) for i in range(1, 6)]
+        await turns()
+        assert model.batches == [[0]]
+        model.release.set()
+        answers = await asyncio.gather(first, *rest)
+    assert model.batches == [[0], [1, 2, 3, 4], [5]]
+    assert [float(a.vectors[0, 0]) for a in answers] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_stack_is_cut_where_the_batch_ends_and_put_together_in_order() -> None:
+    model = FakeModel()
+    model.release.set()
+    async with gate(model) as opened:
+        answers = await asyncio.gather(
+            opened.embed(images(*range(6))), opened.embed(images(*range(10, 15)))
+        )
+    assert model.batches == [[0, 1, 2, 3], [4, 5, 10, 11], [12, 13, 14]]
+    assert answers[0].vectors.ravel().tolist() == [0, 1, 2, 3, 4, 5]
+    assert answers[1].vectors.ravel().tolist() == [10, 11, 12, 13, 14]
+
+
+async def test_two_slots_run_two_batches_at_once() -> None:
+    model = FakeModel()
+    async with gate(model, slots=2) as opened:
+        tasks = [asyncio.create_task(opened.embed(images(*[i] * 4))) for i in range(3)]
+        await turns()
+        assert sum(len(batch) for batch in model.batches) == 8
+        model.release.set()
+        await asyncio.gather(*tasks)
+    assert sum(len(batch) for batch in model.batches) == 12
+
+
+async def test_a_caller_who_leaves_while_waiting_costs_no_place_in_a_batch() -> None:
+    model = FakeModel()
+    async with gate(model) as opened:
+        first = asyncio.create_task(opened.embed(images(0)))
+        await turns()
+        leaver = asyncio.create_task(opened.embed(images(1)))
+        stayer = asyncio.create_task(opened.embed(images(2)))
+        await turns()
+        leaver.cancel()
+        model.release.set()
+        await asyncio.gather(first, stayer)
+    assert model.batches == [[0], [2]]
+
+
+async def test_a_failed_batch_fails_its_callers_and_no_others() -> None:
+    model = FakeModel()
+    model.fail_on = 1
+    async with gate(model, size=1) as opened:
+        model.release.set()
+        answers = await asyncio.gather(
+            *(opened.embed(images(i)) for i in range(3)), return_exceptions=True
+        )
+        opened.check()
+    assert isinstance(answers[1], ValueError)
+    assert [float(answers[i].vectors[0, 0]) for i in (0, 2)] == [0, 2]  # type: ignore[union-attr]
+
+
+async def test_a_smaller_batch_size_holds_from_the_next_batch_on() -> None:
+    model = FakeModel()
+    model.release.set()
+    async with gate(model) as opened:
+        opened.max_batch_size = 2
+        await opened.embed(images(*range(5)))
+    assert model.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_an_ended_lane_is_noticed() -> None:
+    model = FakeModel()
+    async with gate(model) as opened:
+        opened.close()
+        await turns()
+        with pytest.raises(RuntimeError, match="lane"):
+            opened.check()
+
+
+async def test_all_jobs_run_in_the_same_thread() -> None:
+    thread = ModelThread()
+    first = await thread.run(threading.get_ident)
+    second = await thread.run(threading.get_ident)
+    assert first == second != threading.get_ident()
+
+
+async def test_an_idle_model_thread_is_healthy() -> None:
+    await ModelThread().check(stuck_after_s=5)
+
+
+async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
+    thread = ModelThread()
+    release = threading.Event()
+    job = asyncio.create_task(thread.run(release.wait))
+    await asyncio.sleep(0.05)
+    await thread.check(stuck_after_s=5)
+    with pytest.raises(RuntimeError, match="stuck"):
+        await thread.check(stuck_after_s=0.01)
+    release.set()
+    await job
+    await thread.check(stuck_after_s=5)
+
+
+async def test_an_error_in_a_job_reaches_its_caller_and_leaves_the_thread_healthy() -> None:
+    thread = ModelThread()
+    with pytest.raises(ZeroDivisionError):
+        await thread.run(lambda: 1 // 0)
+    await thread.check(stuck_after_s=5)

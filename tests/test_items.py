@@ -1,0 +1,95 @@
+from typing import Any
+
+import pytest
+
+from deployments.errors import BadUrl, InvalidItem
+from deployments.items import (
+    Base64Item,
+    DataUriItem,
+    PathItem,
+    TextItem,
+    UrlItem,
+    parse_item,
+    parse_items,
+)
+
+DATA = "data:image/png;base64,AAAA"
+URL = "https://example.org/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "meaning"),
+    [
+        ({"path": "cats/tom.jpg"}, PathItem("cats/tom.jpg")),
+        ({"url": URL}, UrlItem(URL)),
+        ({"url": DATA}, UrlItem(DATA)),  # which the fetcher refuses: http(s) alone
+        ({"base64": "AAAA"}, Base64Item("AAAA")),
+        ({"base64": DATA}, DataUriItem(DATA)),
+        ({"image": URL}, UrlItem(URL)),
+        ({"image": DATA}, DataUriItem(DATA)),
+        ({"image": "AAAA"}, Base64Item("AAAA")),
+        ({"text": ""}, TextItem("")),
+        ({"text": URL}, TextItem(URL)),
+        ({"type": "image_url", "image_url": {"url": URL}}, UrlItem(URL)),
+        ({"type": "image_url", "image_url": {"url": DATA, "detail": "low"}}, DataUriItem(DATA)),
+        ({"type": "text", "text": "a cat"}, TextItem("a cat")),
+        ({"url": URL, "id": 7}, UrlItem(URL)),
+        (URL, UrlItem(URL)),
+        ("HTTPS://EXAMPLE.ORG/A.JPG", UrlItem("HTTPS://EXAMPLE.ORG/A.JPG")),
+        (DATA, DataUriItem(DATA)),
+        ("DATA:image/png;base64,AAAA", DataUriItem("DATA:image/png;base64,AAAA")),
+        ("AAAA", TextItem("AAAA")),
+        ("", TextItem("")),
+    ],
+)
+def test_every_spelling_has_its_meaning(spelling: Any, meaning: Any) -> None:
+    assert parse_item(spelling) == meaning
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        None,
+        7,
+        True,
+        [],
+        [1, 2],
+        {},
+        {"id": 1},
+        {"path": 7},
+        {"url": None},
+        {"text": ["a"]},
+        {"path": "a", "url": URL},
+        {"text": "a", "image": "b"},
+        {"type": "image_url"},
+        {"type": "image_url", "image_url": URL},
+        {"type": "image_url", "image_url": {"url": 7}},
+        {"type": "image_url", "image_url": {"url": URL}, "path": "a"},
+        {"type": "image_url", "image_url": {"url": URL}, "text": "a"},
+        {"type": "text"},
+        {"type": "text", "text": "a", "url": URL},
+        {"type": "audio", "audio": "x"},
+        {"type": 7, "text": "a"},
+    ],
+)
+def test_anything_else_is_an_invalid_item(spelling: Any) -> None:
+    with pytest.raises(InvalidItem):
+        parse_item(spelling)
+
+
+def test_an_image_url_that_is_no_url_is_a_bad_url() -> None:
+    with pytest.raises(BadUrl):
+        parse_item({"type": "image_url", "image_url": {"url": "cats/tom.jpg"}})
+
+
+def test_modality_forces_how_bare_strings_are_read() -> None:
+    assert parse_item("AAAA", "image") == Base64Item("AAAA")
+    assert parse_item(URL, "image") == UrlItem(URL)
+    assert parse_item(URL, "text") == TextItem(URL)
+    assert parse_item({"path": "a"}, "text") == PathItem("a")
+
+
+def test_a_bad_item_takes_its_own_place_only() -> None:
+    good, bad, also_good = parse_items([{"path": "a"}, 7, {"path": "b"}])
+    assert (good, also_good) == (PathItem("a"), PathItem("b"))
+    assert isinstance(bad, InvalidItem)

@@ -1,0 +1,91 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.settings import SettingsError, load_settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_no_arguments_give_the_bundled_model_and_no_image_roots() -> None:
+    settings = load_settings({})
+    assert settings.model.id == "efficientnet-lite0"
+    assert settings.image_roots == ()
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "allowed"),
+    [
+        ({"modell": {}}, "modell", "model, limits"),
+        ({"model": {"max_batch": 3}}, "model.max_batch", "max_batch_size"),
+        ({"model": {"device": "tpu"}}, "model.device", "'auto', 'cpu' or 'cuda'"),
+        ({"limits": {"max_items": 0}}, "limits.max_items", "greater than or equal to 1"),
+        ({"limits": {"request_timeout_s": "soon"}}, "limits.request_timeout_s", "number"),
+        ({"fetch": {"allow_cidrs": ["10.0.0.0/33"]}}, "fetch.allow_cidrs.0", "network"),
+        ({"fetch": {"allow_ports": [0]}}, "fetch.allow_ports.0", "greater than or equal to 1"),
+        ({"image_roots": ["/no/such/folder"]}, "image_roots", "not a folder"),
+        ({"image_roots": "photos"}, "image_roots", "tuple"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_it_may_be(
+    args: dict[str, Any], key: str, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(args)
+    assert str(caught.value).startswith(key)
+    assert allowed in str(caught.value)
+
+
+def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYLENS_FETCH__ALLOW_CIDRS", '["127.0.0.0/8"]')
+    monkeypatch.setenv("RAYLENS_MODEL__REVISION", "123")
+    settings = load_settings({"model": {"id": "mine", "revision": "abc"}})
+    assert [str(n) for n in settings.fetch.allow_cidrs] == ["127.0.0.0/8"]
+    assert (settings.model.id, settings.model.revision) == ("mine", "123")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RAYLENS_MODLE__ID", "x"),
+        ("RAYLENS_MODEL__IDD", "x"),
+        ("RAYLENS_IMAGE_ROOTS", "photos"),
+        ("RAYLENS_LIMITS__MAX_ITEMS", "many"),
+    ],
+)
+def test_a_wrong_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name.rpartition("_")[2].lower() + "|" + name):
+        load_settings({})
+
+
+def test_the_clients_own_variables_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYLENS_URL", "http://127.0.0.1:9000")
+    load_settings({})
+
+
+def test_image_roots_become_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"image_roots": ["photos"]}).image_roots == (tmp_path / "photos",)
+
+
+def test_settings_travel_to_the_replicas() -> None:
+    settings = load_settings({"fetch": {"allow_cidrs": ["10.0.0.0/8"]}})
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "serve_config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))], ids=str
+)
+def test_every_config_in_the_tree_has_valid_settings(path: Path) -> None:
+    for application in yaml.safe_load(path.read_text())["applications"]:
+        assert application["import_path"] == "deployments.app:build_app"
+        load_settings(application["args"])
