@@ -3,7 +3,6 @@
 from typing import Any
 
 import ray
-from ray import serve
 from ray.serve import Application
 
 from deployments.embedder import Embedder
@@ -22,11 +21,11 @@ def build_app(args: dict[str, Any]) -> Application:
 
 def build_graph(settings: Settings) -> Application:
     options, placement = place(settings.model, cluster_gpus())
-    embedder = Embedder.options(
+    embedder = Embedder.options(  # type: ignore[attr-defined]  # a serve.Deployment
         ray_actor_options=options,
         user_config=settings.model.model_dump(include=set(Batching.model_fields)),
     ).bind(settings.model, placement)
-    return Ingress.bind(settings, embedder)
+    return Ingress.bind(settings, embedder)  # type: ignore[attr-defined]
 
 
 def place(model: Model, gpus: float) -> tuple[dict[str, float], str]:
@@ -42,5 +41,3 @@ def place(model: Model, gpus: float) -> tuple[dict[str, float], str]:
 
 def cluster_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0.0
-
-

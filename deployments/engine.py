@@ -99,9 +99,7 @@ class _Waiting:
             vectors = np.concatenate([vectors for _, vectors in self.parts])
             now = time.monotonic()
             self.answer.set_result(
-                Answer(
-                    vectors, (self.started - self.arrived) * 1e3, (now - self.started) * 1e3
-                )
+                Answer(vectors, (self.started - self.arrived) * 1e3, (now - self.started) * 1e3)
             )
 
 

@@ -33,7 +33,7 @@ from deployments.errors import (
 )
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
-from deployments.items import Parsed, PathItem, TextItem, parse_item, parse_items
+from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.service import EmbeddingService, OnError, Vector, stack_rows
 from deployments.settings import Settings
@@ -183,19 +183,19 @@ class Ingress:
 
     async def embed_image(self, path: str) -> Vector:
         """(D,) for a file under one of the image roots."""
-        return (await self._vectors([parse_item({"path": path})]))[0]
+        return await self._vector({"path": path})
 
     async def embed_image_url(self, url: str) -> Vector:
         """(D,) for an image fetched over http(s)."""
-        return (await self._vectors([parse_item({"url": url})]))[0]
+        return await self._vector({"url": url})
 
     async def embed_image_base64(self, data: str) -> Vector:
         """(D,) for base64 or a whole data URI."""
-        return (await self._vectors([parse_item({"base64": data})]))[0]
+        return await self._vector({"base64": data})
 
     async def embed_text(self, text: str) -> Vector:
         """(D,) for a text."""
-        return (await self._vectors([parse_item({"text": text})]))[0]
+        return await self._vector({"text": text})
 
     async def batch_embed_images(self, items: Sequence[Any]) -> Vectors:
         """(N, D) for images in any spelling."""
@@ -229,7 +229,8 @@ class Ingress:
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
         pairs = [{"text": t} for t in texts], [{"path": p} for p in paths]
         vectors = await self._vectors(parse_items([*pairs[0], *pairs[1]]))
-        return np.sum(vectors[: len(texts)] * vectors[len(texts) :], axis=1).astype(np.float32)
+        cosines: Vectors = np.sum(vectors[: len(texts)] * vectors[len(texts) :], axis=1)
+        return cosines
 
     async def image_embedding_dimension(self) -> int:
         return self._client.card.dimensions
@@ -244,6 +245,10 @@ class Ingress:
         """What `/v1/models` tells."""
         return model_list(self._service)
 
+    async def _vector(self, item: dict[str, str]) -> Vector:
+        vectors = stack_rows(await self._rows(parse_items([item]), params=["input"]))
+        return vectors.reshape(-1)
+
     async def _similarity(self, a: dict[str, str], b: dict[str, str]) -> float:
         first, second = await self._vectors(parse_items([a, b]))
         return float(first @ second)
@@ -257,6 +262,7 @@ class Ingress:
         self,
         items: Sequence[Parsed],
         *,
+        params: Sequence[str] | None = None,
         dimensions: int | None = None,
         normalize: bool = True,
         on_error: OnError = "fail",
@@ -265,6 +271,7 @@ class Ingress:
             embedded = await self._service.embed(
                 items,
                 deadline=deadline,
+                params=params,
                 dimensions=dimensions,
                 normalize=normalize,
                 on_error=on_error,

@@ -66,7 +66,7 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
     if isinstance(value, str):
         return _bare_string(value, modality)
     if not isinstance(value, Mapping):
-        raise InvalidItem("An item is a string or an object such as {\"url\": \"https://…\"}.")
+        raise InvalidItem('An item is a string or an object such as {"url": "https://…"}.')
     present = [key for key in KEYS if key in value]
     if "type" in present:
         return _content_part(value, [key for key in present if key not in ("type", "text")])

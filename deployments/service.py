@@ -202,9 +202,7 @@ class EmbeddingService:
     @contextmanager
     def _admitted(self, number: int) -> Iterator[None]:
         if self._pending and self._pending + number > self.settings.limits.max_queued_items:
-            raise Overloaded(
-                "Too much is waiting already; retry after a pause.", retry_after_s=1
-            )
+            raise Overloaded("Too much is waiting already; retry after a pause.", retry_after_s=1)
         self._pending += number
         try:
             yield

@@ -149,11 +149,11 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
 def _refuse_unknown_variables() -> None:
     sections = {f"RAYLENS_{name.upper()}" for name in Settings.model_fields}
     for name in os.environ:
-        if name.startswith("RAYLENS_") and name not in CLIENT_VARIABLES:
-            if name.split("__")[0] not in sections:
-                raise SettingsError(
-                    f"{name}: no such setting; the sections are {', '.join(sorted(sections))}"
-                )
+        ours = name.startswith("RAYLENS_") and name not in CLIENT_VARIABLES
+        if ours and name.split("__")[0] not in sections:
+            raise SettingsError(
+                f"{name}: no such setting; the sections are {', '.join(sorted(sections))}"
+            )
 
 
 def _sentence(error: Any) -> str:

@@ -49,27 +49,33 @@ class HandleClient:
 
     def embed_image(self, path: str) -> "Vector":
         """(D,) for a file under one of the service's image roots."""
-        return self._call("embed_image", path)
+        vectors: Vector = self._call("embed_image", path)
+        return vectors
 
     def embed_image_url(self, url: str) -> "Vector":
         """(D,) for an image that the service fetches over http(s)."""
-        return self._call("embed_image_url", url)
+        vectors: Vector = self._call("embed_image_url", url)
+        return vectors
 
     def embed_image_base64(self, data: str) -> "Vector":
         """(D,) for base64 or a whole data URI."""
-        return self._call("embed_image_base64", data)
+        vectors: Vector = self._call("embed_image_base64", data)
+        return vectors
 
     def embed_text(self, text: str) -> "Vector":
         """(D,) for a text, by models with a text tower."""
-        return self._call("embed_text", text)
+        vectors: Vector = self._call("embed_text", text)
+        return vectors
 
     def batch_embed_images(self, items: Sequence[Any]) -> "Vector":
         """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
-        return self._call("batch_embed_images", items)
+        vectors: Vector = self._call("batch_embed_images", items)
+        return vectors
 
     def batch_embed_texts(self, texts: Sequence[str]) -> "Vector":
         """(N, D) for texts."""
-        return self._call("batch_embed_texts", texts)
+        vectors: Vector = self._call("batch_embed_texts", texts)
+        return vectors
 
     def text_image_similarity(self, text: str, path: str) -> float:
         """Cosine of a text and a file."""
@@ -85,7 +91,8 @@ class HandleClient:
 
     def batch_text_image_similarity(self, texts: Sequence[str], paths: Sequence[str]) -> "Vector":
         """(N,) cosines of each text with the file at the same place."""
-        return self._call("batch_text_image_similarity", texts, paths)
+        vectors: Vector = self._call("batch_text_image_similarity", texts, paths)
+        return vectors
 
     def image_embedding_dimension(self) -> int:
         return int(self._call("image_embedding_dimension"))

@@ -20,7 +20,13 @@ import httpx
 import yaml
 from rich.console import Console
 
+from raylens.logs import LogFollower
+
 CLIENT_VARIABLES = ("RAYLENS_URL", "RAYLENS_API_KEY")
+
+# Ray replaces 127.0.0.1 by the machine's outward address, but takes the rest of the loopback
+# network as it is. On macOS, which has 127.0.0.1 alone there, Ray keeps to it by itself.
+NODE_ADDRESS = "127.0.0.2" if sys.platform == "linux" else None
 
 console = Console(stderr=True, highlight=False)
 
@@ -75,6 +81,7 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",
         # One node has no load balancers that must first learn that a replica leaves.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # The throughput switch would keep the replicas' log lines from the terminal.
         "RAY_SERVE_LOG_TO_STDERR": "1",
     }
@@ -124,7 +131,8 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
                 f"({time.monotonic() - began:.0f} s). Try:\n\n"
                 f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' "
-                "--data-binary @photo.jpg\n\nCtrl-C stops it."
+                "--data-binary @photo.jpg\n\nCtrl-C stops it.",
+                soft_wrap=True,
             )
             _watch(client, stop)
         console.print("Stopping …" if address is None else "The service goes on running.")
@@ -170,12 +178,17 @@ def _local_ray(stop: threading.Event) -> Iterator[str]:
                 address="local",
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=NODE_ADDRESS,
                 object_store_memory=256 * 1024 * 1024,  # arrays go by gRPC, not through it
             )
+        logs = LogFollower(
+            Path(context.address_info["session_dir"]) / "logs" / "serve",
+            lambda line: console.print(line, markup=False, soft_wrap=True),
+        )
         try:
             yield f"http://{context.dashboard_url}"
         finally:
+            logs.close()
             family = psutil.Process().children(recursive=True)
             ray.shutdown()
             _, alive = psutil.wait_procs(family, timeout=5)
@@ -253,8 +266,8 @@ def _reason(application: Mapping[str, Any]) -> str:
         for line in reversed(lines):
             kind, _, sentence = line.partition(": ")
             if kind.endswith(("Error", "Exception")) and sentence:
-                return sentence
-    return next((m for m in messages if m), str(application["status"]))
+                return str(sentence)
+    return str(next((m for m in messages if m), application["status"]))
 
 
 def _watch(client: Any, stop: threading.Event) -> None:

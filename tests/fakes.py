@@ -61,9 +61,11 @@ def service(
     *,
     roots: Sequence[Path] = (),
     fetcher: Fetcher | None = None,
+    settings_model: dict[str, Any] | None = None,
     **sections: Any,
 ) -> EmbeddingService:
-    settings = Settings(**sections)
+    """The real service around a fake model; `settings_model` is the section `model`."""
+    settings = Settings(model=settings_model or {}, **sections)  # type: ignore[arg-type]
     limits = settings.limits
     return EmbeddingService(
         settings,

@@ -69,9 +69,7 @@ def test_the_clients_own_variables_are_not_settings(monkeypatch: pytest.MonkeyPa
     load_settings({})
 
 
-def test_image_roots_become_absolute(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_image_roots_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_settings({"image_roots": ["photos"]}).image_roots == (tmp_path / "photos",)

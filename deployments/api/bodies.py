@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 import orjson
-from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -65,6 +64,8 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
 async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:
     """A multipart body as its plain fields and the files of the fields named `file`."""
     body = await read_body(request, limits.max_body_bytes)
+    if not body.rstrip().endswith(b"--"):  # the parser would drop the last part in silence
+        raise BadRequest("The multipart body is cut short; its closing boundary is missing.")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -84,14 +85,16 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
         raise BadRequest("The multipart body is malformed; its boundary is missing.") from None
     fields: dict[str, str] = {}
     files: list[bytes] = []
-    async with form:
+    try:
         for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                if name != "file":
-                    raise BadRequest("Files go into form fields named file.", param="file")
+            if isinstance(value, str):
+                fields[name] = value
+            elif name == "file":
                 files.append(await value.read())
             else:
-                fields[name] = value
+                raise BadRequest("Files go into form fields named file.", param="file")
+    finally:
+        await form.close()
     if "file" in fields:
         raise BadRequest("The field file must be a file, not text.", param="file")
     if not files:
@@ -128,4 +131,3 @@ def wanted(request: Request) -> Literal["json", "npy"]:
     if best is None:
         raise NotAcceptable("Answers are application/json or application/x-npy.")
     return best
-

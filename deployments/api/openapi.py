@@ -1,4 +1,4 @@
-"""The schema at /openapi.json: request bodies from `schema.py`, answers as `render.py` makes them."""
+"""The document at /openapi.json: bodies from `schema.py`, answers as `render.py` makes them."""
 
 import functools
 from importlib.metadata import version
@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from deployments import errors
 from deployments.api.render import error_type
 from deployments.api.schema import (
+    ITEM_PLACEHOLDER,
     ClassifyBody,
     EmbeddingOptions,
     EmbeddingsBody,
@@ -34,7 +35,7 @@ def openapi() -> Schema:
     _, definitions = models_json_schema(
         [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
     )
-    schemas = {**definitions["$defs"], **_shared_schemas()}
+    schemas = {**_with_items(definitions["$defs"]), **_shared_schemas()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -94,6 +95,14 @@ def openapi() -> Schema:
         },
         "components": {"schemas": schemas},
     }
+
+
+def _with_items(schema: Any) -> Any:
+    if schema == ITEM_PLACEHOLDER:
+        return _ref("Item")
+    if isinstance(schema, dict):
+        return {key: _with_items(value) for key, value in schema.items()}
+    return [_with_items(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def _embeddings() -> Schema:
@@ -237,9 +246,7 @@ def _shared_schemas() -> Schema:
             data=_array(
                 {
                     "anyOf": [
-                        _object(
-                            object={"const": "embedding"}, index=INTEGER, embedding=embedding
-                        ),
+                        _object(object={"const": "embedding"}, index=INTEGER, embedding=embedding),
                         _object(
                             object={"const": "error"},
                             index=INTEGER,
@@ -268,9 +275,10 @@ def _item() -> Schema:
         "description": "One image or text, in any of these spellings.",
         "anyOf": [
             {"type": "string", "description": "A data URI or http(s) URL; anything else is text."},
-            *({"type": "object", "properties": {key: STRING}, "required": [key]} for key in (
-                "path", "url", "base64", "image", "text"
-            )),
+            *(
+                {"type": "object", "properties": {key: STRING}, "required": [key]}
+                for key in ("path", "url", "base64", "image", "text")
+            ),
             _object(type={"const": "image_url"}, image_url=url),
             _object(type={"const": "text"}, text=STRING),
         ],

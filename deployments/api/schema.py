@@ -10,7 +10,11 @@ from deployments.errors import BadRequest
 EncodingFormat = Literal["float", "base64"]
 Dtype = Literal["float32", "float16", "int8", "ubinary"]
 
-_ITEM: dict[str, Any] = {"$ref": "#/components/schemas/Item"}
+# Stands for the item's own schema until `openapi.py` puts a reference in its place; pydantic
+# follows references itself and knows no such definition.
+ITEM_PLACEHOLDER: dict[str, Any] = {"x-item": True}
+
+_ITEM = ITEM_PLACEHOLDER
 _ITEMS: dict[str, Any] = {"type": "array", "items": _ITEM, "minItems": 1}
 
 # Items may be of any type here, because a wrong one is an error of that item alone.

@@ -1,0 +1,249 @@
+"""Image bytes over HTTP. Knows nothing of pixels.
+
+Which addresses may be dialled is `netguard`'s table, enforced in `connector`.
+"""
+
+import asyncio
+import re
+from importlib.metadata import PackageNotFoundError, version
+from ipaddress import AddressValueError, IPv4Address
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from deployments.errors import (
+    BadUrl,
+    FetchBadGateway,
+    FetchFailed,
+    FetchTimeout,
+    ImageTooLarge,
+    RaylensError,
+)
+from deployments.images.connector import ThreadResolver, guarded_connector, open_connector
+from deployments.images.netguard import DialPolicy
+from deployments.settings import Fetch
+
+MAX_URL_CHARS = 2048
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# White space, control characters, backslashes and lone surrogates: what parsers disagree about.
+_ODD_CHARACTERS = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
+# What a browser takes for an IPv4 address, such as 127.1, 0x7f.1 or 2130706433
+# (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+
+# The first row that fits decides; RaylensErrors pass as they are. Our own sentences: the text
+# of these exceptions holds addresses and whatever the origin sent.
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ...] = (
+    ((TimeoutError,), FetchTimeout, "The image's server did not deliver it in time. Try later."),
+    ((aiohttp.InvalidURL,), BadUrl, "That URL cannot be fetched. Check its spelling."),
+    (
+        (aiohttp.ClientPayloadError,),
+        FetchBadGateway,
+        "The image's server cut its answer short or encoded it wrongly. Try again later.",
+    ),
+    (
+        (aiohttp.ClientConnectorDNSError,),
+        FetchBadGateway,
+        "The URL's host name was not found. Check its spelling.",
+    ),
+    (
+        (aiohttp.ClientSSLError,),
+        FetchBadGateway,
+        "No trusted TLS connection to the image's server came about. Check its certificate.",
+    ),
+    (
+        (OSError,),  # refused, unreachable, lost
+        FetchBadGateway,
+        "There was no connection to the image's server, or it broke. Try again later.",
+    ),
+    (
+        # ValueError is what aiohttp lets through of some malformed headers and names.
+        (aiohttp.ClientError, ValueError),
+        FetchBadGateway,
+        "The image's server did not answer in proper HTTP. Try again later.",
+    ),
+)
+
+
+class Fetcher:
+    """Downloads by URL under the fetch policy: `start` in the running loop, then `close`.
+
+    Bodies are at most `max_bytes` bytes, decompressed. `resolver` replaces the system's.
+    """
+
+    def __init__(
+        self, settings: Fetch, *, max_bytes: int, resolver: AbstractResolver | None = None
+    ) -> None:
+        self._settings = settings
+        self._max_bytes = max_bytes
+        self._given_resolver = resolver
+        self._policy = DialPolicy(settings.allow_cidrs)
+        self._open_hosts = frozenset(
+            URL.build(scheme="http", host=host).raw_host for host in settings.allow_hosts
+        )
+        self._resolver: AbstractResolver | None = None
+        self._guarded: aiohttp.ClientSession | None = None
+        self._open: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Opens the session, and a second one without the guard if there are `allow_hosts`.
+
+        Two, so that which hop may dial anything depends on nothing but its own URL: they share
+        no connection and no cached name.
+        """
+        self._resolver = self._given_resolver or ThreadResolver()
+        self._guarded = self._session(
+            guarded_connector(self._settings, self._resolver, self._policy)
+        )
+        if self._open_hosts:
+            self._open = self._session(open_connector(self._settings, self._resolver))
+
+    async def close(self) -> None:
+        """Closes every connection; downloads under way fail."""
+        for closable in (self._guarded, self._open, self._resolver):
+            if closable is not None:
+                await closable.close()
+        self._guarded = self._open = self._resolver = None
+
+    async def download(self, url: str) -> bytes:
+        """The body behind `url`, at most `max_bytes` bytes; empty if the origin sends nothing.
+
+        Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin says 4xx, or nothing
+        that can be followed), FetchBadGateway (it fails) and FetchTimeout.
+        The time limit runs from the first look-up and stands still while all connections are
+        in use, so that a long list of images of one host is not failed for being long.
+        """
+        target = parse_url(url, allow_ports=self._settings.allow_ports)
+        try:
+            async with asyncio.timeout(self._settings.timeout_s) as deadline:
+                return await self._follow(target, deadline)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise in_our_words(error) from error
+
+    async def _follow(self, url: URL, deadline: asyncio.Timeout) -> bytes:
+        for _ in range(self._settings.max_redirects + 1):
+            response = await self._session_for(url).get(
+                url, allow_redirects=False, trace_request_ctx=deadline
+            )
+            try:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or location is None:
+                    return await self._body(response)
+                url = self._next_hop(url, location)
+            finally:
+                response.close()  # keeps the connection if the body was read to its end
+        raise FetchFailed(
+            f"The URL redirects more than {self._settings.max_redirects} times. "
+            "Use the URL it leads to."
+        )
+
+    def _session_for(self, url: URL) -> aiohttp.ClientSession:
+        session = self._open if url.raw_host in self._open_hosts else self._guarded
+        if session is None:
+            raise RuntimeError("the fetcher is not started")
+        return session
+
+    def _next_hop(self, url: URL, location: str) -> URL:
+        try:
+            # Checked before it is joined, which would mend some of what is wrong with it.
+            if _ODD_CHARACTERS.search(location):
+                raise BadUrl("odd characters")
+            joined = str(url.join(URL(location)))
+            return parse_url(joined, allow_ports=self._settings.allow_ports)
+        except (BadUrl, ValueError):
+            raise FetchFailed(
+                "The URL redirects to one that may not be fetched. Use the image's own URL."
+            ) from None
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        status = response.status
+        if status >= 500:
+            raise FetchBadGateway(f"The image's server answered {status}. Try again later.")
+        if status != 200:
+            raise FetchFailed(f"The image's server answered {status}. Check the URL.")
+        too_large = ImageTooLarge(
+            f"The image behind the URL is larger than {self._max_bytes} bytes. Use a smaller one."
+        )
+        if (response.content_length or 0) > self._max_bytes:
+            raise too_large
+        body = bytearray()
+        async for chunk in response.content.iter_any():  # decompressed
+            if len(body) + len(chunk) > self._max_bytes:
+                raise too_large
+            body += chunk
+        return bytes(body)
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        queue = aiohttp.TraceConfig()
+        queue.on_connection_queued_start.append(_stop_the_clock)
+        queue.on_connection_queued_end.append(_start_the_clock)
+        idle_s = self._settings.idle_timeout_s
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"raylens/{_version()}", "Accept": "image/*"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=idle_s, sock_read=idle_s),
+            trust_env=False,
+            auto_decompress=True,
+            trace_configs=[queue],
+        )
+
+
+def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
+    """The one parsed form of a caller's URL, which is what gets fetched. Raises BadUrl."""
+    if len(text) > MAX_URL_CHARS:
+        raise BadUrl(f"The URL has more than {MAX_URL_CHARS} characters. Use a shorter one.")
+    if _ODD_CHARACTERS.search(text):
+        raise BadUrl("The URL holds spaces, control characters or backslashes. Percent-encode it.")
+    try:
+        url = URL(text)
+        port = url.port
+    except ValueError:
+        raise BadUrl("That is not a URL. Send a complete http(s) address.") from None
+    host = url.raw_host
+    if url.scheme not in ("http", "https") or not host:
+        raise BadUrl("Only http:// and https:// URLs with a host name are fetched.")
+    if "@" in text.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]:
+        raise BadUrl("The URL holds a user name or password. Leave them out.")
+    if "%" in host:
+        raise BadUrl("The URL's host holds a zone id or an escape. Write it plainly.")
+    if port not in allow_ports:
+        allowed = ", ".join(map(str, allow_ports))
+        raise BadUrl(f"The URL's port is not one of those fetched from: {allowed}.")
+    if _ENDS_IN_A_NUMBER.fullmatch(host):
+        try:
+            IPv4Address(host)
+        except AddressValueError:
+            raise BadUrl("Write an IPv4 address as four decimal numbers.") from None
+    return url
+
+
+def in_our_words(error: Exception) -> RaylensError:
+    """What one of aiohttp's or the system's exceptions means to the caller."""
+    for kinds, meaning, message in _MEANINGS:
+        if isinstance(error, kinds):
+            return meaning(message)
+    raise error
+
+
+async def _stop_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
+    deadline: asyncio.Timeout = context.trace_request_ctx
+    when = deadline.when()
+    assert when is not None  # noqa: S101  (only ever stopped here)
+    context.left_s = when - asyncio.get_running_loop().time()
+    deadline.reschedule(None)
+
+
+async def _start_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
+    context.trace_request_ctx.reschedule(asyncio.get_running_loop().time() + context.left_s)
+
+
+def _version() -> str:
+    try:
+        return version("raylens")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0"

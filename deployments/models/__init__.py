@@ -1,0 +1,1 @@
+"""Checkpoint to vectors: which weights, what pixels they want, and the forward pass."""

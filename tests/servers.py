@@ -1,0 +1,102 @@
+"""Runs `raylens serve` as a user would, in a process of its own, and watches how it ends."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import httpx
+import psutil
+
+from raylens.serving import free_port
+
+ROOT = Path(__file__).parent.parent
+RAYLENS = Path(sys.executable).parent / "raylens"
+
+
+class Server:
+    """A `raylens serve` that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """The replica processes of `Ingress` or `Embedder`, by the title Ray gives them."""
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if f"ServeReplica:raylens:{deployment}" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            if "raylens is ready" in self.log.read_text():
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"not ready after {seconds} s:\n{self.log.read_text()}")
+
+    def ray_address(self) -> str:
+        """Where Ray's head listens, as its processes are told on their command lines."""
+        for process in self.family():
+            match = re.search(r"--gcs-address=(\S+)", " ".join(process.cmdline()))
+            if match:
+                return match[1]
+        raise AssertionError("no process of Ray's head was found")
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`raylens serve ARGUMENTS` on a free port; at the end SIGTERM must stop all of it cleanly."""
+    port = free_port(0)
+    log = folder / "serve.log"
+    command = [str(RAYLENS), "serve", *arguments, "--port", str(port)]
+    with log.open("wb") as output:
+        process = start(command, output, {**os.environ, **(env or {})})
+    server = Server(process, port, log)
+    try:
+        server.wait_until_ready()
+        yield server
+        family = server.family()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+        _, alive = psutil.wait_procs(family, timeout=3)
+        assert not alive, f"left behind: {alive}"
+    finally:
+        if process.poll() is None:
+            for relative in [*server.family(), psutil.Process(process.pid)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    relative.kill()
+            process.wait()
+
+
+def start(command: list[str], output: IO[bytes], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=dict(env))
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """The sum of one metric over all label sets that have `labels`, in Prometheus text."""
+    total = 0.0
+    for line in text.splitlines():
+        if line.startswith((f"{name}{{", f"{name} ")) and all(
+            f'{key}="{value}"' in line for key, value in labels.items()
+        ):
+            total += float(line.rsplit(" ", 1)[1])
+    return total
+
+
+def get_ready(url: str) -> int:
+    return httpx.get(f"{url}/readyz", timeout=30).status_code
