@@ -9,7 +9,7 @@ from ray import serve
 
 from deployments.card import ModelCard
 from deployments.engine import Answer, Gate, ModelThread, Pixels, Vectors
-from deployments.metrics import ProcessGauges
+from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.settings import Batching, Model
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Embedder:
         self._warm_size = 0
         self._thread = ModelThread()
         self._gauges = ProcessGauges()
+        self._batches = BatchCounter()
         began = time.monotonic()
         self._encoder = await self._thread.run(_load, settings)
         await self._warm_up(settings.max_batch_size)
@@ -92,6 +93,10 @@ class Embedder:
         self._gate.max_batch_size = batching.max_batch_size
         self._gate.linger_s = batching.batch_linger_ms / 1e3
         self._batched.set_max_batch_size(batching.max_batch_size)
+        logger.info(
+            f"The model takes batches of at most {batching.max_batch_size} images, "
+            f"with a linger of {batching.batch_linger_ms:g} ms."
+        )
 
     async def embed(self, stack: Pixels) -> Answer:
         """uint8 (N, H, W, 3), already in the geometry of the card, to N raw vectors."""
@@ -116,6 +121,7 @@ class Embedder:
             self._warm_size = max_batch_size
 
     async def _forward(self, pieces: list[Pixels]) -> list[Vectors]:
+        self._batches.count(sum(len(piece) for piece in pieces))
         return await self._thread.run(self._embed_pieces, pieces)
 
     def _embed_pieces(self, pieces: list[Pixels]) -> list[Vectors]:

@@ -38,3 +38,20 @@ class ItemCounter:
     def count(self, outcome: str, number: int) -> None:
         if number:
             self._items.inc(number, tags={"outcome": outcome})
+
+
+class BatchCounter:
+    """Batches that the model ran and the images in them; their quotient is the batch size.
+
+    Serve's own `serve_actual_batch_size` counts the same in coarse buckets.
+    """
+
+    def __init__(self) -> None:
+        self._batches = Counter("raylens_batches", description="Forward passes of the model.")
+        self._images = Counter(
+            "raylens_batch_images", description="Images in the forward passes of the model."
+        )
+
+    def count(self, images: int) -> None:
+        self._batches.inc()
+        self._images.inc(images)

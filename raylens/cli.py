@@ -47,9 +47,12 @@ def serve(
 
     try:
         chosen = serving.read_config(config or serving.default_config(), host=host, port=port)
+    except serving.ServingError as error:
+        raise typer.BadParameter(str(error), param_hint="CONFIG") from None
+    try:
         serving.run(chosen, address=address, wait_s=wait)
     except serving.ServingError as error:
-        err.print(f"[bold red]raylens:[/] {error}", soft_wrap=True, markup=True)
+        err.print(f"raylens: {error}", style="bold red", soft_wrap=True, markup=False)
         raise typer.Exit(FAILED) from None
 
 

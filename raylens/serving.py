@@ -248,7 +248,8 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
         applications = client.get_serve_details().get("applications", {})
         for name, application in applications.items():
             if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise ServingError(f"{name}: {_reason(application)}")
+                which = f"{name}: " if len(applications) > 1 else ""
+                raise ServingError(f"{which}{_reason(application)}")
         if applications and all(a["status"] == "RUNNING" for a in applications.values()):
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:

@@ -1,0 +1,32 @@
+"""What callers see when replicas die."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from tests.load import at_rate
+from tests.servers import ROOT, serve
+
+
+async def test_with_two_model_replicas_the_death_of_one_fails_nobody(
+    tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    for deployment in config["applications"][0]["deployments"]:
+        if deployment["name"] == "Embedder":
+            deployment["num_replicas"] = 2
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(config))
+    images = [jpeg(i, (320, 240)) for i in range(200)]
+    with serve(tmp_path, str(path)) as server:
+        assert len(server.replicas("Embedder")) == 2
+        load = asyncio.create_task(at_rate(server.url, images, per_second=10, timeout_s=31))
+        await asyncio.sleep(3)
+        server.replicas("Embedder")[0].kill()
+        outcomes = await load
+    statuses = [o.status for o in outcomes]
+    slowest = max(o.took_s for o in outcomes)
+    print(f"{statuses.count(200)} of {len(statuses)} answered with 200, slowest {slowest:.1f} s")
+    assert set(statuses) == {200}

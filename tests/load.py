@@ -1,0 +1,56 @@
+"""Load on a running service, for tests: many callers at once, or a steady rate."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Outcome:
+    """One request: when it began, how long it took, and what came back."""
+
+    began_s: float
+    took_s: float
+    status: int
+    body: Any
+
+
+async def embed_image(client: httpx.AsyncClient, url: str, image: bytes) -> Outcome:
+    began = time.monotonic()
+    response = await client.post(
+        f"{url}/v1/embeddings", content=image, headers={"content-type": "image/jpeg"}
+    )
+    return Outcome(began, time.monotonic() - began, response.status_code, response.json())
+
+
+async def at_once(url: str, images: Sequence[bytes], *, callers: int) -> list[Outcome]:
+    """Each image once, with `callers` requests under way; answers in the order of `images`."""
+    limits = httpx.Limits(max_connections=callers)
+    turn = asyncio.Semaphore(callers)
+    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+
+        async def one(image: bytes) -> Outcome:
+            async with turn:
+                return await embed_image(client, url, image)
+
+        return await asyncio.gather(*(one(image) for image in images))
+
+
+async def at_rate(
+    url: str, images: Sequence[bytes], *, per_second: float, timeout_s: float
+) -> list[Outcome]:
+    """A request begun every 1/`per_second` s, whatever became of the earlier ones.
+
+    A request that is not answered within `timeout_s` raises httpx.TimeoutException.
+    """
+    async with httpx.AsyncClient(timeout=timeout_s) as client:
+        begin = time.monotonic()
+        tasks = []
+        for number, image in enumerate(images):
+            await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
+            tasks.append(asyncio.create_task(embed_image(client, url, image)))
+        return await asyncio.gather(*tasks)
