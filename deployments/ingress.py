@@ -79,11 +79,12 @@ class EmbedderClient:
                 await asyncio.sleep(1)
 
     async def ready(self) -> ModelCard:
+        self.card  # noqa: B018  # while there is none yet, say so without waiting
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 self._card = await self._ready.remote()
         except TimeoutError:
-            reason = "does not answer" if self._card else "is still being loaded"
+            reason = "does not answer"
         except Exception as error:
             logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
             reason = "fails"

@@ -8,7 +8,7 @@ INTERVAL_S = 0.5
 
 
 class LogFollower:
-    """Passes each new line of the `*.log` files in `folder` on, until it is closed.
+    """Passes on what the `replica_*.log` files in `folder` gain, and errors of Serve's own parts.
 
     Ray itself shows a driver only the logs of its own job, and a Serve config is deployed by
     a job of the dashboard's.
@@ -43,4 +43,5 @@ class LogFollower:
             whole = new[: new.rfind(b"\n") + 1]
             self._read[path] = begin + len(whole)
             for line in whole.decode(errors="replace").splitlines():
-                self._show(line)
+                if path.name.startswith("replica_") or line.startswith("ERROR"):
+                    self._show(line)
