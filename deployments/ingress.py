@@ -34,6 +34,7 @@ from deployments.errors import (
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.items import Parsed, PathItem, TextItem, parse_items
+from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.service import EmbeddingService, OnError, Vector, stack_rows
 from deployments.settings import Settings
@@ -153,9 +154,12 @@ class Ingress:
         self._service = EmbeddingService(
             settings,
             model=self._client,
-            roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
-            fetcher=self._fetcher,
-            decoders=ThreadPoolExecutor(threads, thread_name_prefix="decode"),
+            loader=ImageLoader(
+                settings,
+                roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
+                fetcher=self._fetcher,
+                threads=ThreadPoolExecutor(threads, thread_name_prefix="decode"),
+            ),
             count=ItemCounter().count,
         )
         self._gauges = ProcessGauges()

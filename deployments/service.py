@@ -1,12 +1,10 @@
-"""One request's way: items -> bytes -> pixels -> vectors. Knows neither HTTP nor Ray."""
+"""One request's way: items -> pixels -> vectors. Knows neither HTTP nor Ray."""
 
 import asyncio
 import copy
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -19,18 +17,13 @@ from deployments.engine import Answer, Pixels, Vectors
 from deployments.errors import (
     DeadlineExceeded,
     DimensionsUnsupported,
-    ImageTooLarge,
     Internal,
     Overloaded,
     RaylensError,
-    TextUnsupported,
     TooManyItems,
 )
-from deployments.images.decode import decode
-from deployments.images.fetch import Fetcher
-from deployments.images.files import ImageRoots
-from deployments.images.inline import decode_base64, decode_data_uri
-from deployments.items import Base64Item, BytesItem, DataUriItem, Item, PathItem, TextItem, UrlItem
+from deployments.items import Item
+from deployments.loader import ImageLoader
 from deployments.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -109,17 +102,13 @@ class EmbeddingService:
         settings: Settings,
         *,
         model: Model,
-        roots: ImageRoots,
-        fetcher: Fetcher,
-        decoders: Executor,
+        loader: ImageLoader,
         count: Callable[[str, int], None] = lambda outcome, number: None,
     ) -> None:
         """`count` is told how many items ended with which outcome, for the metrics."""
         self.settings = settings
         self.model = model
-        self._roots = roots
-        self._fetcher = fetcher
-        self._decoders = decoders
+        self._loader = loader
         self._count = count
         self._pending = 0
 
@@ -256,45 +245,17 @@ class EmbeddingService:
         item = request.items[index]
         if isinstance(item, RaylensError):
             raise item
-        if isinstance(item, TextItem):
-            raise TextUnsupported(f"{card.id} embeds images only; it has no text tower.")
         began = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        if isinstance(item, UrlItem):
-            item = BytesItem(await self._fetcher.download(item.url))
-        data, key = await loop.run_in_executor(self._decoders, self._read, item)
+        data, key = await self._loader.load(item)
         loaded = time.perf_counter()
         request.timing.note("fetch", (loaded - began) * 1e3)
         first = request.first_of.setdefault(key, index)
         if first != index:
             request.duplicate_of[index] = first
             return None
-        pixels = await loop.run_in_executor(self._decoders, self._decode, data, card)
+        pixels = await self._loader.decode(data, card)
         request.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels
-
-    def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> tuple[bytes, bytes]:
-        """An item's bytes and their hash; runs in a decode thread."""
-        max_bytes = self.settings.limits.max_image_bytes
-        if isinstance(item, PathItem):
-            data = self._roots.read(item.path)
-        elif isinstance(item, DataUriItem):
-            data = decode_data_uri(item.uri, max_bytes=max_bytes)
-        elif isinstance(item, Base64Item):
-            data = decode_base64(item.text, max_bytes=max_bytes)
-        else:
-            data = item.data
-        if len(data) > max_bytes:
-            raise ImageTooLarge(f"The image is larger than {max_bytes} bytes; send a smaller one.")
-        return data, hashlib.sha256(data).digest()
-
-    def _decode(self, data: bytes, card: ModelCard) -> Pixels:
-        return decode(
-            data,
-            card.pixels,
-            max_pixels=self.settings.limits.max_image_pixels,
-            allow_tiff=self.settings.decode.allow_tiff,
-        )
 
 
 def finished(

@@ -74,6 +74,17 @@ class Limits(_Section):
     """Items accepted but not yet answered, per ingress replica; beyond it callers get 429."""
 
 
+# The limits that callers are told of.
+PUBLIC_LIMITS = (
+    "max_items",
+    "max_image_bytes",
+    "max_image_pixels",
+    "max_body_bytes",
+    "max_labels",
+    "max_text_chars",
+)
+
+
 class Fetch(_Section):
     """How images are fetched by URL. Private addresses are refused unless allowed here."""
 

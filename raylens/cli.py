@@ -1,11 +1,14 @@
 """The `raylens` command. Exit codes: 0 good, 1 failed, 2 usage, 3 service unreachable."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(
@@ -31,7 +34,9 @@ def serve(
         Path | None, typer.Argument(help="A Serve config; without one, the bundled model.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Listen on this address instead.")] = None,
-    port: Annotated[int | None, typer.Option(help="Listen on this port instead.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Listen on this port instead.")
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -52,50 +57,59 @@ def serve(
     try:
         serving.run(chosen, address=address, wait_s=wait)
     except serving.ServingError as error:
-        err.print(f"raylens: {error}", style="bold red", soft_wrap=True, markup=False)
-        raise typer.Exit(FAILED) from None
+        _fail(str(error), FAILED)
 
 
 @app.command()
 def models(url: Url = DEFAULT_URL) -> None:
     """Show the model that the service has."""
+    body = _get(url, "/v1/models")
     table = Table("model", "dimensions", "image size", "precision", "device")
-    body = _get(url, "/v1/models").json()
-    for model in body["data"]:
-        table.add_row(
-            model["id"],
-            str(model["dimensions"]),
-            str(model["image_size"]),
-            model["precision"],
-            f"{model['device']} ({model['device_reason']})",
-        )
+    with _expecting_raylens(url):
+        for model in body["data"]:
+            device = f"{model['device']} ({model['device_reason']})"
+            names = ("id", "dimensions", "image_size", "precision")
+            table.add_row(*(escape(str(model[name])) for name in names), escape(device))
     out.print(table)
 
 
 @app.command()
 def health(url: Url = DEFAULT_URL) -> None:
     """Ask whether the service is ready; 0 if it is, 1 if not yet, 3 if nobody answers."""
-    body = _get(url, "/readyz").json()
-    out.print(f"ready: {body['model']} at {url}")
+    body = _get(url, "/readyz")
+    with _expecting_raylens(url):
+        out.print(f"ready: {body['model']} at {url}", markup=False)
 
 
-def _get(url: str, path: str) -> httpx.Response:
-    """The answer to a GET, or an end with the exit code that says what is wrong."""
+def _get(url: str, path: str) -> Any:
+    """The JSON answer to a GET, or an end with the exit code that says what is wrong."""
     try:
         response = httpx.get(url.rstrip("/") + path, timeout=30)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        err.print(f"raylens: nobody answers at {url} ({error})", markup=False, soft_wrap=True)
-        raise typer.Exit(UNREACHABLE) from None
+        _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
     if response.status_code != 200:
-        err.print(f"raylens: {_message(response)}", markup=False, soft_wrap=True)
-        raise typer.Exit(FAILED)
-    return response
+        _fail(_message(response), FAILED)
+    with _expecting_raylens(url):
+        return response.json()
 
 
-def _message(response: httpx.Response) -> Any:
+@contextlib.contextmanager
+def _expecting_raylens(url: str) -> Iterator[None]:
     try:
-        return response.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+        yield
+    except (ValueError, LookupError, TypeError):
+        _fail(f"what answers at {url} is not raylens", FAILED)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    err.print(f"raylens: {sentence}", markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, LookupError, TypeError):
         return f"{response.url} answered with status {response.status_code}"
 
 

@@ -1,5 +1,7 @@
 """Follows the log files that Serve's replicas and controller write, as `tail -f` would."""
 
+import contextlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,31 +19,36 @@ class LogFollower:
     def __init__(self, folder: Path, show: Callable[[str], None]) -> None:
         self._folder = folder
         self._show = show
-        self._read: dict[Path, int] = {}
+        self._read: dict[int, int] = {}  # bytes, by inode: a rotated log is a new file
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="logs", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Shows what is left and ends."""
+        """Shows what is left, unfinished lines as well, and ends."""
         self._closing.set()
         self._thread.join()
 
     def _follow(self) -> None:
         while not self._closing.wait(INTERVAL_S):
-            self._show_new_lines()
-        self._show_new_lines()
+            self._show_new_lines(whole_only=True)
+        self._show_new_lines(whole_only=False)
 
-    def _show_new_lines(self) -> None:
+    def _show_new_lines(self, *, whole_only: bool) -> None:
         for path in sorted(self._folder.glob("*.log")):
-            begin = self._read.get(path, 0)
-            if path.stat().st_size < begin:  # rotated
-                begin = 0
-            with path.open("rb") as file:
+            with contextlib.suppress(OSError), path.open("rb") as file:  # it may be gone already
+                status = os.fstat(file.fileno())
+                begin = self._read.get(status.st_ino, 0)
+                if begin > status.st_size:  # cut short
+                    begin = 0
                 file.seek(begin)
                 new = file.read()
-            whole = new[: new.rfind(b"\n") + 1]
-            self._read[path] = begin + len(whole)
-            for line in whole.decode(errors="replace").splitlines():
-                if path.name.startswith("replica_") or line.startswith("ERROR"):
-                    self._show(line)
+                if whole_only:
+                    new = new[: new.rfind(b"\n") + 1]
+                self._read[status.st_ino] = begin + len(new)
+                self._show_lines(path, new)
+
+    def _show_lines(self, path: Path, text: bytes) -> None:
+        for line in text.decode(errors="replace").splitlines():
+            if path.name.startswith("replica_") or line.startswith("ERROR"):
+                self._show(line)

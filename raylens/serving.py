@@ -7,8 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,13 +18,9 @@ import httpx
 import yaml
 from rich.console import Console
 
-from raylens.logs import LogFollower
+from raylens.cluster import STOP_WITHIN_S, NoRayError, existing_ray, family, kill, local_ray
 
 CLIENT_VARIABLES = ("RAYLENS_URL", "RAYLENS_API_KEY")
-
-# Ray replaces 127.0.0.1 by the machine's outward address, but takes the rest of the loopback
-# network as it is. On macOS, which has 127.0.0.1 alone there, Ray keeps to it by itself.
-NODE_ADDRESS = "127.0.0.2" if sys.platform == "linux" else None
 
 console = Console(stderr=True, highlight=False)
 
@@ -45,62 +39,22 @@ def default_config() -> Path:
 def read_config(path: Path, *, host: str | None, port: int | None) -> dict[str, Any]:
     """The Serve config in `path`, with the address to listen on replaced where given."""
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ServingError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ServingError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(config, dict) or not config.get("applications"):
+    applications = config.get("applications") if isinstance(config, dict) else None
+    if not isinstance(applications, list) or not all(isinstance(a, dict) for a in applications):
+        applications = None
+    if not applications:
         raise ServingError(f"{path} is not a Serve config: it has no applications")
-    http = config.setdefault("http_options", {})
-    http["host"] = host or http.get("host", "127.0.0.1")
-    http["port"] = port or http.get("port", 8000)
-    return config
-
-
-def serve_environment(scratch: Path) -> dict[str, str]:
-    """Ray's switches for a fast, quiet, private service (measured: see benchmarks/)."""
-    switches = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # HAProxy in front of the replicas and gRPC between them: 4,600 instead of 164 no-op
-        # requests/s. HAProxy comes with ray[serve] on Linux; elsewhere Serve's own proxy runs.
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1" if sys.platform == "linux" else "0",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500)),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(9500)),
-        # Of its own for every run, or a second service would take over the first one's HAProxy.
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
-        # A stack of pixels is one message; Ray's default is 4 MiB.
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",
-        # One node has no load balancers that must first learn that a replica leaves.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        # The throughput switch would keep the replicas' log lines from the terminal.
-        "RAY_SERVE_LOG_TO_STDERR": "1",
-    }
-    if (os.cpu_count() or 1) <= 4:
-        switches["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
-    return switches
-
-
-def free_port(preferred: int) -> int:
-    """`preferred` if nothing listens there, else a port that the system picks."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise ServingError("the system has no free port")
+    given = config.get("http_options") or {}
+    http = {**given, "host": host or given.get("host") or "127.0.0.1"}
+    http["port"] = given.get("port", 8000) if port is None else port
+    if type(http["port"]) is not int or not 0 < http["port"] < 65536:
+        raise ServingError(f"the port must be a number from 1 to 65535, not {http['port']!r}")
+    return {**config, "http_options": http}
 
 
 def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
@@ -115,9 +69,12 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
         stop = stack.enter_context(_stop_signals())
         if address is None:
             _refuse_taken_port(http["host"], http["port"])
-            dashboard = stack.enter_context(_local_ray(stop))
+            dashboard = stack.enter_context(local_ray(_show_log))
         else:
-            dashboard = stack.enter_context(_existing_ray(address, stop))
+            try:
+                dashboard = stack.enter_context(existing_ray(address))
+            except NoRayError as error:
+                raise ServingError(str(error)) from None
             _pass_on_settings(config, os.environ)
         client = _serve_client(dashboard)
         if address is None:
@@ -131,19 +88,27 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
                 f"({time.monotonic() - began:.0f} s). Try:\n\n"
                 f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' "
-                "--data-binary @photo.jpg\n\nCtrl-C stops it.",
+                "--data-binary @photo.jpg\n\nCtrl-C "
+                + ("stops it." if address is None else "leaves; the service goes on."),
                 soft_wrap=True,
             )
             _watch(client, stop)
-        console.print("Stopping …" if address is None else "The service goes on running.")
+        if address is None:
+            console.print("Stopping …")
+
+
+def _show_log(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one of them ends everything at once."""
     stop = threading.Event()
 
     def handler(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():  # the second one: at once
+        if stop.is_set():
+            kill(family())
             os._exit(128 + signum)
         stop.set()
 
@@ -153,64 +118,6 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for signum, old in before.items():
             signal.signal(signum, old)
-
-
-@contextlib.contextmanager
-def _keep_handlers() -> Iterator[None]:
-    """Puts the signal handlers back that ray.init replaces."""
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
-
-
-@contextlib.contextmanager
-def _local_ray(stop: threading.Event) -> Iterator[str]:
-    """A Ray head on loopback; yields its dashboard's URL and leaves no process behind."""
-    with tempfile.TemporaryDirectory(prefix="raylens-") as scratch:
-        for name, value in serve_environment(Path(scratch)).items():
-            os.environ.setdefault(name, value)
-        import psutil
-        import ray
-
-        with _keep_handlers():
-            context = ray.init(
-                address="local",
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                _node_ip_address=NODE_ADDRESS,
-                object_store_memory=256 * 1024 * 1024,  # arrays go by gRPC, not through it
-            )
-        logs = LogFollower(
-            Path(context.address_info["session_dir"]) / "logs" / "serve",
-            lambda line: console.print(line, markup=False, soft_wrap=True),
-        )
-        try:
-            yield f"http://{context.dashboard_url}"
-        finally:
-            logs.close()
-            family = psutil.Process().children(recursive=True)
-            ray.shutdown()
-            _, alive = psutil.wait_procs(family, timeout=5)
-            for process in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(alive, timeout=5)
-
-
-@contextlib.contextmanager
-def _existing_ray(address: str, stop: threading.Event) -> Iterator[str]:
-    import ray
-
-    with _keep_handlers():
-        try:
-            context = ray.init(address=address)
-        except ConnectionError as error:
-            raise ServingError(f"no Ray at {address}: {error}") from None
-    try:
-        yield f"http://{context.dashboard_url}"
-    finally:
-        ray.shutdown()
 
 
 def _serve_client(dashboard: str) -> Any:
@@ -227,8 +134,9 @@ def _pass_on_settings(config: dict[str, Any], environment: Mapping[str, str]) ->
         if name.startswith("RAYLENS_") and name not in CLIENT_VARIABLES
     }
     for application in config["applications"]:
-        runtime_env = application.setdefault("runtime_env", {})
-        runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **ours}
+        runtime_env = application.get("runtime_env") or {}
+        env_vars = {**(runtime_env.get("env_vars") or {}), **ours}
+        application["runtime_env"] = {**runtime_env, "env_vars": env_vars}
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
@@ -252,7 +160,7 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
                 raise ServingError(f"{which}{_reason(application)}")
         if applications and all(a["status"] == "RUNNING" for a in applications.values()):
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
+                if httpx.get(f"{url}/readyz", timeout=10, trust_env=False).status_code == 200:
                     return
         if time.monotonic() > deadline:
             raise ServingError(f"not ready after {wait_s:g} s; the log above may say why")
@@ -285,6 +193,12 @@ def _watch(client: Any, stop: threading.Event) -> None:
 
 
 def _delete_quietly(client: Any) -> None:
-    # Lets requests finish; what it cannot stop, the end of Ray stops.
-    with contextlib.suppress(Exception):
-        client.delete_applications()
+    """Lets requests finish. What this cannot stop in its time, the end of Ray stops."""
+
+    def delete() -> None:
+        with contextlib.suppress(Exception):
+            client.delete_applications()
+
+    thread = threading.Thread(target=delete, daemon=True)
+    thread.start()
+    thread.join(STOP_WITHIN_S)

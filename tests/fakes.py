@@ -12,6 +12,7 @@ from deployments.engine import Answer, Pixels
 from deployments.errors import RaylensError, Unavailable
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
+from deployments.loader import ImageLoader
 from deployments.service import EmbeddingService
 from deployments.settings import Settings
 
@@ -70,7 +71,10 @@ def service(
     return EmbeddingService(
         settings,
         model=model or FakeModel(),
-        roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),
-        fetcher=fetcher or Fetcher(settings.fetch, max_bytes=limits.max_image_bytes),
-        decoders=ThreadPoolExecutor(2),
+        loader=ImageLoader(
+            settings,
+            roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),
+            fetcher=fetcher or Fetcher(settings.fetch, max_bytes=limits.max_image_bytes),
+            threads=ThreadPoolExecutor(2),
+        ),
     )

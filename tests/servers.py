@@ -14,7 +14,7 @@ from typing import IO
 import httpx
 import psutil
 
-from raylens.serving import free_port
+from raylens.cluster import free_port
 
 ROOT = Path(__file__).parent.parent
 RAYLENS = Path(sys.executable).parent / "raylens"

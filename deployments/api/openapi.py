@@ -16,6 +16,7 @@ from deployments.api.schema import (
     RankBody,
     SimilarityBody,
 )
+from deployments.settings import PUBLIC_LIMITS
 
 Schema = dict[str, Any]
 
@@ -212,15 +213,7 @@ def _shared_schemas() -> Schema:
         request_id=STRING,
     )
     error_body["properties"]["items"] = _array(item_error)
-    limit_names = (
-        "max_items",
-        "max_image_bytes",
-        "max_image_pixels",
-        "max_body_bytes",
-        "max_labels",
-        "max_text_chars",
-    )
-    limits = _object(**dict.fromkeys(limit_names, INTEGER))
+    limits = _object(**dict.fromkeys(PUBLIC_LIMITS, INTEGER))
     model = _object(
         id=STRING,
         object={"const": "model"},

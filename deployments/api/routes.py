@@ -40,6 +40,7 @@ from deployments.errors import (
 )
 from deployments.items import BytesItem, Modality, Parsed, parse_items
 from deployments.service import EmbeddingService, Timing, stack_rows
+from deployments.settings import PUBLIC_LIMITS
 
 logger = logging.getLogger("ray.serve")
 
@@ -246,15 +247,7 @@ def model_list(service: EmbeddingService) -> dict[str, Any]:
     card = service.model.card
     height, width = card.pixels.size
     limits = service.settings.limits
-    told = (
-        "max_items",
-        "max_image_bytes",
-        "max_image_pixels",
-        "max_body_bytes",
-        "max_labels",
-        "max_text_chars",
-    )
-    shown_limits = {name: getattr(limits, name) for name in told}
+    shown_limits = {name: getattr(limits, name) for name in PUBLIC_LIMITS}
     model = {
         "id": card.id,
         "object": "model",

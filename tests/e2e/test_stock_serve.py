@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from raylens.serving import free_port
+from raylens.cluster import free_port
 from tests.servers import ROOT
 
 

@@ -1,0 +1,75 @@
+"""An item to its bytes, and bytes to pixels, in a bounded pool of decode threads."""
+
+import asyncio
+import hashlib
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from deployments.card import ModelCard
+from deployments.engine import Pixels
+from deployments.errors import ImageTooLarge, TextUnsupported
+from deployments.images.decode import decode
+from deployments.images.fetch import Fetcher
+from deployments.images.files import ImageRoots
+from deployments.images.inline import decode_base64, decode_data_uri
+from deployments.items import Base64Item, BytesItem, DataUriItem, Item, PathItem, TextItem, UrlItem
+from deployments.settings import Settings
+
+
+class Loaded(NamedTuple):
+    """An image's bytes, and their SHA-256: equal hashes are the same image."""
+
+    data: bytes
+    key: bytes
+
+
+class ImageLoader:
+    """Gets images from wherever their items say they are."""
+
+    def __init__(
+        self, settings: Settings, *, roots: ImageRoots, fetcher: Fetcher, threads: Executor
+    ) -> None:
+        self._limits = settings.limits
+        self._allow_tiff = settings.decode.allow_tiff
+        self._roots = roots
+        self._fetcher = fetcher
+        self._threads = threads
+
+    async def load(self, item: Item) -> Loaded:
+        """The bytes behind an item. Raises the error that the item is, a RaylensError."""
+        if isinstance(item, TextItem):
+            raise TextUnsupported("The model embeds images only; it has no text tower.")
+        if isinstance(item, UrlItem):
+            item = BytesItem(await self._fetcher.download(item.url))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, item)
+
+    async def decode(self, data: bytes, card: ModelCard) -> Pixels:
+        """An image's bytes as uint8 (H, W, 3) in the geometry of the card.
+
+        Raises UnsupportedImage, CorruptImage or ImageTooLarge.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._decode, data, card
+        )
+
+    def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
+        max_bytes = self._limits.max_image_bytes
+        if isinstance(item, PathItem):
+            data = self._roots.read(item.path)
+        elif isinstance(item, DataUriItem):
+            data = decode_data_uri(item.uri, max_bytes=max_bytes)
+        elif isinstance(item, Base64Item):
+            data = decode_base64(item.text, max_bytes=max_bytes)
+        else:
+            data = item.data
+        if len(data) > max_bytes:
+            raise ImageTooLarge(f"The image is larger than {max_bytes} bytes; send a smaller one.")
+        return Loaded(data, hashlib.sha256(data).digest())
+
+    def _decode(self, data: bytes, card: ModelCard) -> Pixels:
+        return decode(
+            data,
+            card.pixels,
+            max_pixels=self._limits.max_image_pixels,
+            allow_tiff=self._allow_tiff,
+        )

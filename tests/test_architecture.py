@@ -1,0 +1,171 @@
+"""Reads the imports and keeps the walls between the folders, as the README's tree draws them."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+MAX_LINES = 300
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in ("deployments", "raylens")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+NAMES = sorted(MODULES)
+
+# What must not get into a public repository: this project's own build machines, and where
+# their packages came from.
+PRIVATE = re.compile(r"(?<![\w.~])/work/|/tmp/dev\b|index-url|find-links|artifactory", re.I)
+
+
+def statements(tree: ast.AST, *, deep: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports in `tree`; without `deep`, those alone that run when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif deep or not (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ):
+            yield from statements(node, deep=deep)
+
+
+def imports(name: str, *, deep: bool = True) -> set[str]:
+    """All that a module imports, as dotted names; `from a import b` counts as `a` and `a.b`."""
+    found = set()
+    for node in statements(ast.parse(MODULES[name].read_text()), deep=deep):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        else:
+            assert node.level == 0, f"{name} has a relative import, which this test cannot read"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def within(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def importers(*packages: str) -> set[str]:
+    return {name for name in NAMES if any(within(i, packages) for i in imports(name))}
+
+
+def room(*packages: str) -> set[str]:
+    """The modules of these packages, all of which must exist."""
+    found = {name for name in NAMES if within(name, packages)}
+    assert all(any(within(name, [package]) for name in found) for package in packages)
+    return found
+
+
+def test_only_the_rim_of_the_deployments_imports_ray() -> None:
+    rim = {f"deployments.{name}" for name in ("app", "ingress", "embedder", "metrics")}
+    assert importers("ray") & room("deployments") == rim
+
+
+def test_only_models_import_torch() -> None:
+    users = importers("torch", "transformers", "safetensors", "huggingface_hub")
+    assert users
+    assert users <= room("deployments.models")
+
+
+def test_images_and_models_do_not_know_each_other() -> None:
+    assert not importers("deployments.models") & room("deployments.images")
+    assert not importers("deployments.images") & room("deployments.models")
+
+
+def test_nothing_behind_the_http_layer_knows_it() -> None:
+    behind = room(
+        *(
+            f"deployments.{n}"
+            for n in ("images", "models", "engine", "loader", "service", "embedder")
+        )
+    )
+    assert not importers("deployments.api") & behind
+
+
+def test_only_the_loader_and_the_ingress_know_how_images_are_had() -> None:
+    users = importers("deployments.images") - room("deployments.images")
+    assert users == room("deployments.loader", "deployments.ingress")
+
+
+def test_only_the_ingress_and_the_http_layer_know_the_service() -> None:
+    assert importers("deployments.service") <= room("deployments.ingress", "deployments.api")
+
+
+def test_the_deployments_import_nothing_of_the_users_package() -> None:
+    assert not importers("raylens") & room("deployments")
+
+
+def test_the_users_package_imports_nothing_of_the_deployments() -> None:
+    assert not importers("deployments") & room("raylens")
+
+
+@pytest.mark.parametrize("name", sorted(room("raylens")))
+def test_the_users_package_imports_ray_and_torch_only_within_functions(name: str) -> None:
+    heavy = ("ray", "torch", "transformers", "numpy", "pydantic", "starlette", "aiohttp")
+    assert not {i for i in imports(name, deep=False) if within(i, heavy)}
+
+
+def test_importing_the_users_package_loads_neither_ray_nor_torch() -> None:
+    heavy = ["ray", "torch", "transformers", "numpy", "pydantic", "yaml", "deployments"]
+    program = f"import sys, raylens, raylens.cli; print(sorted(set({heavy}) & set(sys.modules)))"
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "[]"
+
+
+def test_the_vocabulary_knows_nothing_of_the_rooms() -> None:
+    vocabulary = room(*(f"deployments.{n}" for n in ("errors", "settings", "card", "items")))
+    allowed = ("deployments.errors", "deployments.settings", "deployments.card")
+    for name in vocabulary:
+        ours = {i for i in imports(name) if within(i, ["deployments"])} - {"deployments"}
+        assert all(within(i, allowed) for i in ours), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_says_what_it_does(name: str) -> None:
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_fits_on_a_few_screens(name: str) -> None:
+    lines = MODULES[name].read_text().count("\n")
+    assert lines <= MAX_LINES
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    vague = {"utils", "util", "helpers", "helper", "base", "common", "misc"}
+    assert not [name for name in NAMES if vague & set(name.split("."))]
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    told = []
+    for path in shipped():
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            if PRIVATE.search(line) and path != Path(__file__):
+                told.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert not told
+
+
+def shipped() -> list[Path]:
+    """The files that git tracks or would track."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert ROOT / "pyproject.toml" in paths
+    return [path for path in paths if path.is_file()]
