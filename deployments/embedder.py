@@ -33,6 +33,7 @@ def _load(settings: Model) -> "Encoder":
     max_queued_requests=1024,
     health_check_period_s=5,
     graceful_shutdown_timeout_s=20,
+    max_surge_percent=100,  # a new version starts before the old one stops
     ray_actor_options={"num_cpus": 1},
 )
 class Embedder:

@@ -97,9 +97,12 @@ class EmbedderClient:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as timer:
                 answer = await self._embed_twice_at_most(stack)
         except TimeoutError:
+            if not timer.expired():  # the model's own, not ours
+                logger.exception("The model failed on a stack.")
+                raise Internal("The model failed on this request.") from None
             if self._last_answer > began:  # it is alive, only slow
                 raise DeadlineExceeded(
                     "The model did not get to this request in time; send fewer items or retry."
@@ -129,6 +132,7 @@ class EmbedderClient:
     max_ongoing_requests=10_000,
     health_check_period_s=5,
     graceful_shutdown_timeout_s=20,
+    max_surge_percent=100,  # a new version starts before the old one stops
     # Its decode threads share the machine with the model; give it processors on a cluster.
     ray_actor_options={"num_cpus": 0},
 )

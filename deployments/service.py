@@ -155,8 +155,12 @@ class EmbeddingService:
         card = self.model.card
         self._check_dimensions(dimensions, card)
         request = _Request(items, on_error, deadline, [None] * len(items))
-        with self._admitted(len(items)):
-            await self._fill(request, card)
+        try:
+            with self._admitted(len(items)):
+                await self._fill(request, card)
+        except RaylensError as error:
+            self._count(error.code, len(items))
+            raise
         for index, first in request.duplicate_of.items():
             request.rows[index] = copy.copy(request.rows[first])
         for index, row in enumerate(request.rows):

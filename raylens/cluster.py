@@ -39,10 +39,11 @@ def local_ray(show: Callable[[str], None]) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="raylens-") as scratch:
         for name, value in serve_environment(Path(scratch)).items():
             os.environ.setdefault(name, value)
+        _no_proxy()
         import psutil
         import ray
 
-        with _keep_handlers():
+        with _shielded_start():
             context = ray.init(
                 address="local",
                 include_dashboard=True,
@@ -70,7 +71,7 @@ def existing_ray(address: str) -> Iterator[str]:
     """Joins the Ray at `address`; yields its dashboard's URL. Raises NoRayError."""
     import ray
 
-    with _keep_handlers():
+    with _shielded_start():
         try:
             context = ray.init(address=address)
         except ConnectionError as error:
@@ -82,12 +83,28 @@ def existing_ray(address: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _keep_handlers() -> Iterator[None]:
-    """Puts the signal handlers back that ray.init replaces."""
+def _shielded_start() -> Iterator[None]:
+    """Around ray.init: Ray's processes ignore Ctrl-C, and our signal handlers stay ours.
+
+    A terminal sends SIGINT to the whole process group. Ray's dashboard would die of it, and with
+    it the way to stop the service in order. ray.init itself replaces our handlers.
+    """
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # ours waits meanwhile
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, also where the mask is reset
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _no_proxy() -> None:
+    """Keeps the environment's HTTP proxy out of the way to Ray's own dashboard."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = (os.environ.get(name), "127.0.0.1", NODE_ADDRESS)
+        os.environ[name] = ",".join(host for host in hosts if host)
 
 
 def family() -> "list[psutil.Process]":

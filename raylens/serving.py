@@ -64,7 +64,7 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
     ServingError when it does not get ready.
     """
     http = config["http_options"]
-    url = f"http://{'127.0.0.1' if http['host'] == '0.0.0.0' else http['host']}:{http['port']}"  # noqa: S104
+    url = _url(http["host"], http["port"])
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         if address is None:
@@ -76,12 +76,15 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             except NoRayError as error:
                 raise ServingError(str(error)) from None
             _pass_on_settings(config, os.environ)
-        client = _serve_client(dashboard)
-        if address is None:
-            stack.callback(_delete_quietly, client)
         began = time.monotonic()
         console.print("Deploying …")
-        client.deploy_applications(config)
+        try:
+            client = _serve_client(dashboard)
+            if address is None:
+                stack.callback(_delete_quietly, client)
+            client.deploy_applications(config)
+        except (ConnectionError, RuntimeError) as error:  # all that Ray's client raises
+            raise ServingError(f"Ray does not take the config: {error}") from None
         _wait_until_ready(client, url, stop, wait_s)
         if not stop.is_set():
             console.print(
@@ -95,6 +98,12 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             _watch(client, stop)
         if address is None:
             console.print("Stopping …")
+
+
+def _url(host: str, port: int) -> str:
+    """Where this machine reaches a service that listens on `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _show_log(line: str) -> None:
@@ -153,7 +162,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
 def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     while not stop.wait(0.25):
-        applications = client.get_serve_details().get("applications", {})
+        applications = {}
+        with contextlib.suppress(Exception):  # a busy dashboard; the time limit holds
+            applications = client.get_serve_details().get("applications", {})
         for name, application in applications.items():
             if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
                 which = f"{name}: " if len(applications) > 1 else ""

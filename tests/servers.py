@@ -2,16 +2,13 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
-import httpx
 import psutil
 
 from raylens.cluster import free_port
@@ -49,29 +46,32 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {seconds} s:\n{self.log.read_text()}")
 
-    def ray_address(self) -> str:
-        """Where Ray's head listens, as its processes are told on their command lines."""
-        for process in self.family():
-            match = re.search(r"--gcs-address=(\S+)", " ".join(process.cmdline()))
-            if match:
-                return match[1]
-        raise AssertionError("no process of Ray's head was found")
+
+def terminate(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """`raylens serve ARGUMENTS` on a free port; at the end SIGTERM must stop all of it cleanly."""
+def serve(
+    folder: Path, config: Path, *, stop: Callable[[int], None] = terminate
+) -> Iterator[Server]:
+    """`raylens serve CONFIG` on a free port; at the end `stop` must end all of it cleanly."""
     port = free_port(0)
     log = folder / "serve.log"
-    command = [str(RAYLENS), "serve", *arguments, "--port", str(port)]
     with log.open("wb") as output:
-        process = start(command, output, {**os.environ, **(env or {})})
+        process = subprocess.Popen(
+            [str(RAYLENS), "serve", str(config), "--port", str(port)],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
     server = Server(process, port, log)
     try:
         server.wait_until_ready()
         yield server
         family = server.family()
-        process.send_signal(signal.SIGTERM)
+        stop(process.pid)
         assert process.wait(60) == 0, log.read_text()
         _, alive = psutil.wait_procs(family, timeout=3)
         assert not alive, f"left behind: {alive}"
@@ -83,10 +83,6 @@ def serve(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -
             process.wait()
 
 
-def start(command: list[str], output: IO[bytes], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=dict(env))
-
-
 def metric(text: str, name: str, **labels: str) -> float:
     """The sum of one metric over all label sets that have `labels`, in Prometheus text."""
     total = 0.0
@@ -96,7 +92,3 @@ def metric(text: str, name: str, **labels: str) -> float:
         ):
             total += float(line.rsplit(" ", 1)[1])
     return total
-
-
-def get_ready(url: str) -> int:
-    return httpx.get(f"{url}/readyz", timeout=30).status_code

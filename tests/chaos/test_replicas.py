@@ -1,6 +1,8 @@
-"""What callers see when replicas die."""
+"""What callers see when replicas die; and that Ctrl-C in a terminal stops all of it."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,12 @@ async def test_with_two_model_replicas_the_death_of_one_fails_nobody(
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(config))
     images = [jpeg(i, (320, 240)) for i in range(200)]
-    with serve(tmp_path, str(path)) as server:
+
+    def ctrl_c(pid: int) -> None:
+        """What a terminal sends, and to whom: the whole process group."""
+        os.killpg(pid, signal.SIGINT)
+
+    with serve(tmp_path, path, stop=ctrl_c) as server:
         assert len(server.replicas("Embedder")) == 2
         load = asyncio.create_task(at_rate(server.url, images, per_second=10, timeout_s=31))
         await asyncio.sleep(3)

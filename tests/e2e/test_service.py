@@ -72,7 +72,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, folder: Path, files: str) -
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("server"), str(config)) as server:
+    with serve(tmp_path_factory.mktemp("server"), config) as server:
         yield server
 
 

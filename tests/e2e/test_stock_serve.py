@@ -1,7 +1,6 @@
 """The same config under Ray's own `serve run`, without anything that `raylens serve` sets up."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import yaml
 
-from raylens.cluster import free_port
+from raylens.cluster import free_port, kill
 from tests.servers import ROOT
 
 
@@ -45,8 +45,10 @@ def test_the_default_config_runs_under_the_stock_serve_run(
         assert {len(d["embedding"]) for d in response.json()["data"]} == {1280}
         assert len(response.headers.get_list("x-request-id")) == 1
     finally:
-        process.send_signal(signal.SIGINT)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
         process.wait(60)
+        kill(family)
 
 
 def ready(url: str) -> bool:
