@@ -8,14 +8,17 @@ import numpy as np
 from ray import serve
 
 from deployments.card import ModelCard
-from deployments.engine import Answer, Gate, ModelThread, Pixels, Vectors
+from deployments.engine import Answer, Gate, ModelThread, Pixels
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.settings import Batching, Model
+from deployments.vectors import Vectors
 
 if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
 
 logger = logging.getLogger("ray.serve")
+
+EVERY_SIZE_UP_TO = 64
 
 
 def _load(settings: Model) -> "Encoder":
@@ -117,9 +120,12 @@ class Embedder:
         await self._thread.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, max_batch_size: int) -> None:
-        if max_batch_size > self._warm_size:
-            await self._thread.run(self._encoder.warm_up, max_batch_size)
-            self._warm_size = max_batch_size
+        # One job for each size, so that a running service answers in between. Every size of a
+        # large batch would take minutes; above EVERY_SIZE_UP_TO only the largest is run.
+        for size in (*range(self._warm_size + 1, EVERY_SIZE_UP_TO + 1), max_batch_size):
+            if self._warm_size < size <= max_batch_size:
+                await self._thread.run(self._encoder.warm_up, size)
+                self._warm_size = size
 
     async def _forward(self, pieces: list[Pixels]) -> list[Vectors]:
         self._batches.count(sum(len(piece) for piece in pieces))

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.vectors import Vectors
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Pixels = NDArray[np.uint8]
-Vectors = NDArray[np.float32]
 
 
 class ModelThread:

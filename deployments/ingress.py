@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import numpy as np
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import (
@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 
 from deployments.api.routes import Api, model_list
 from deployments.card import ModelCard
-from deployments.engine import Answer, Pixels, Vectors
+from deployments.engine import Answer, Pixels
 from deployments.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -36,8 +36,9 @@ from deployments.images.files import ImageRoots
 from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
-from deployments.service import EmbeddingService, OnError, Vector, stack_rows
-from deployments.settings import Settings
+from deployments.service import EmbeddingService, OnError
+from deployments.settings import Settings, thread_count
+from deployments.vectors import Vector, Vectors, cosines, stack_rows
 
 logger = logging.getLogger("ray.serve")
 
@@ -62,7 +63,8 @@ class EmbedderClient:
         self._embed = handle.options(method_name="embed", _by_reference=False)
         self._ready = handle.options(method_name="ready", _by_reference=False)
         self._card: ModelCard | None = None
-        self._last_answer = 0.0
+        self._last_answer = -math.inf
+        self._last_death = -math.inf
 
     @property
     def card(self) -> ModelCard:
@@ -84,7 +86,10 @@ class EmbedderClient:
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 self._card = await self._ready.remote()
-        except TimeoutError:
+        except (TimeoutError, BackPressureError):
+            # Busy is not dead: what it answered a moment ago proves more than this call.
+            if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
+                return self.card
             reason = "does not answer"
         except Exception as error:
             logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
@@ -103,7 +108,7 @@ class EmbedderClient:
             if not timer.expired():  # the model's own, not ours
                 logger.exception("The model failed on a stack.")
                 raise Internal("The model failed on this request.") from None
-            if self._last_answer > began:  # it is alive, only slow
+            if self._last_answer > max(began, self._last_death):  # it is alive, only slow
                 raise DeadlineExceeded(
                     "The model did not get to this request in time; send fewer items or retry."
                 ) from None
@@ -123,6 +128,7 @@ class EmbedderClient:
         try:
             return await self._embed.remote(stack)  # type: ignore[no-any-return]
         except REPLICA_DIED as error:
+            self._last_death = asyncio.get_running_loop().time()
             logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
             return await self._embed.remote(stack)  # type: ignore[no-any-return]
 
@@ -141,7 +147,7 @@ class Ingress:
     """The application's front: `serve.get_app_handle("raylens")` gives a handle to this.
 
     All methods are answered within `limits.request_timeout_s` and raise a RaylensError, with
-    `code` and `status`, for a bad item. Vectors are float32 of length 1. The bare strings of
+    `code` and `status`, for a bad item. Vectors are float32 and of unit norm. The bare strings of
     the image methods are paths unless they are http(s) URLs or data URIs.
     """
 
@@ -149,9 +155,6 @@ class Ingress:
         self, settings: Settings, embedder: DeploymentHandle[Any]
     ) -> None:
         limits = settings.limits
-        threads = settings.decode.threads
-        if threads == "auto":
-            threads = os.cpu_count() or 1
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         await self._fetcher.start()
         self._client = EmbedderClient(embedder)
@@ -162,7 +165,9 @@ class Ingress:
                 settings,
                 roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
                 fetcher=self._fetcher,
-                threads=ThreadPoolExecutor(threads, thread_name_prefix="decode"),
+                threads=ThreadPoolExecutor(
+                    thread_count(settings.decode.threads), thread_name_prefix="decode"
+                ),
             ),
             count=ItemCounter().count,
         )
@@ -184,10 +189,11 @@ class Ingress:
         on_error: OnError = "fail",
     ) -> list[Vector | RaylensError]:
         """A (D,) vector for each item, in any spelling; errors in place under "report"."""
-        if isinstance(items, str | bytes) or not isinstance(items, Sequence) or not items:
-            raise BadRequest("items must be a list of at least one item.", param="input")
         return await self._rows(
-            parse_items(items), dimensions=dimensions, normalize=normalize, on_error=on_error
+            parse_items(a_list(items)),
+            dimensions=dimensions,
+            normalize=normalize,
+            on_error=on_error,
         )
 
     async def embed_image(self, path: str) -> Vector:
@@ -210,13 +216,13 @@ class Ingress:
         """(N, D) for images in any spelling."""
         parsed = [
             PathItem(item.text) if isinstance(item, TextItem) and isinstance(given, str) else item
-            for given, item in zip(items, parse_items(items), strict=True)
+            for given, item in zip(a_list(items), parse_items(items), strict=True)
         ]
         return await self._vectors(parsed)
 
-    async def batch_embed_texts(self, texts: Sequence[str]) -> Vectors:
+    async def batch_embed_text(self, texts: Sequence[str]) -> Vectors:
         """(N, D) for texts."""
-        return await self._vectors(parse_items({"text": text} for text in texts))
+        return await self._vectors(parse_items({"text": text} for text in a_list(texts)))
 
     async def text_image_similarity(self, text: str, path: str) -> float:
         """Cosine of a text and a file."""
@@ -234,12 +240,11 @@ class Ingress:
         self, texts: Sequence[str], paths: Sequence[str]
     ) -> Vectors:
         """(N,) cosines of each text with the file at the same place."""
-        if len(texts) != len(paths):
+        if len(a_list(texts)) != len(a_list(paths)):
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
         pairs = [{"text": t} for t in texts], [{"path": p} for p in paths]
         vectors = await self._vectors(parse_items([*pairs[0], *pairs[1]]))
-        cosines: Vectors = np.sum(vectors[: len(texts)] * vectors[len(texts) :], axis=1)
-        return cosines
+        return cosines(vectors[: len(texts)], vectors[len(texts) :])
 
     async def image_embedding_dimension(self) -> int:
         return self._client.card.dimensions
@@ -259,12 +264,10 @@ class Ingress:
         return vectors.reshape(-1)
 
     async def _similarity(self, a: dict[str, str], b: dict[str, str]) -> float:
-        first, second = await self._vectors(parse_items([a, b]))
-        return float(first @ second)
+        vectors = await self._vectors(parse_items([a, b]))
+        return float(cosines(vectors[:1], vectors[1:])[0])
 
     async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
-        if not items:
-            raise BadRequest("There must be at least one item.", param="input")
         return stack_rows(await self._rows(items))
 
     async def _rows(
@@ -286,3 +289,10 @@ class Ingress:
                 on_error=on_error,
             )
         return embedded.rows
+
+
+def a_list(items: Any) -> Sequence[Any]:
+    """`items` if it is a list, tuple or the like with something in it. Raises BadRequest."""
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence) or not items:
+        raise BadRequest("This takes a list of at least one item.", param="input")
+    return items

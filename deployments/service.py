@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deployments.card import ModelCard
-from deployments.engine import Answer, Pixels, Vectors
+from deployments.engine import Answer, Pixels
 from deployments.errors import (
+    BadRequest,
     DeadlineExceeded,
     DimensionsUnsupported,
     Internal,
@@ -25,11 +25,11 @@ from deployments.errors import (
 from deployments.items import Item
 from deployments.loader import ImageLoader
 from deployments.settings import Settings
+from deployments.vectors import Vector, finished
 
 logger = logging.getLogger("ray.serve")
 
 OnError = Literal["fail", "report"]
-Vector = NDArray[np.float32]
 T = TypeVar("T")
 
 # Images that cross the handle together. One call costs about as much as 0.2 forward passes, so
@@ -152,6 +152,8 @@ class EmbeddingService:
                 f"{len(items)} items are more than the {self.settings.limits.max_items} that one "
                 "request may have; split the request."
             )
+        if on_error not in ("fail", "report"):  # a handle's callers are not checked elsewhere
+            raise BadRequest('on_error must be "fail" or "report".', param="on_error")
         card = self.model.card
         self._check_dimensions(dimensions, card)
         request = _Request(items, on_error, deadline, [None] * len(items))
@@ -179,7 +181,11 @@ class EmbeddingService:
         return Embedded(rows, cached, request.timing)
 
     def _check_dimensions(self, dimensions: int | None, card: ModelCard) -> None:
-        if dimensions is None or dimensions == card.dimensions:
+        if dimensions is None:
+            return
+        if type(dimensions) is not int or dimensions < 1:
+            raise BadRequest("dimensions must be a whole number from 1 on.", param="dimensions")
+        if dimensions == card.dimensions:
             return
         if not self.settings.model.matryoshka:
             raise DimensionsUnsupported(
@@ -262,18 +268,6 @@ class EmbeddingService:
         return pixels
 
 
-def finished(
-    row: Vector | RaylensError, dimensions: int | None, normalize: bool
-) -> Vector | RaylensError:
-    """The model's raw (D,) vector as the caller wants it: cut short first, then of length 1."""
-    if isinstance(row, RaylensError):
-        return row
-    if not np.isfinite(row).all():
-        return Internal("The model gave no finite vector for this item.")
-    row = row[:dimensions]
-    return row / max(float(np.linalg.norm(row)), 1e-12) if normalize else row
-
-
 async def all_or_none(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Their results in order; when one raises, the others are cancelled and it is re-raised."""
     tasks = [asyncio.create_task(c) for c in coroutines]
@@ -291,8 +285,3 @@ def raise_first(rows: Sequence[Vector | RaylensError | None]) -> None:
         first = copy.copy(bad[0][1])
         first.items = bad
         raise first
-
-
-def stack_rows(rows: Sequence[Vector | RaylensError]) -> Vectors:
-    """(N, D) float32 of rows that are all vectors."""
-    return np.stack([row for row in rows if not isinstance(row, RaylensError)])

@@ -20,6 +20,7 @@ CLIENT_VARIABLES = frozenset({"RAYLENS_URL", "RAYLENS_API_KEY"})
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?$")]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(ip_network)]
 
 
@@ -88,7 +89,7 @@ PUBLIC_LIMITS = (
 class Fetch(_Section):
     """How images are fetched by URL. Private addresses are refused unless allowed here."""
 
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: tuple[HostName, ...] = ()
     """Host names that may resolve to any address, e.g. an object store inside the network."""
     allow_cidrs: tuple[Network, ...] = ()
     """Networks that may be dialled although they are not public, e.g. 10.1.0.0/16."""
@@ -137,6 +138,15 @@ class Settings(BaseSettings):
         return env_settings, init_settings  # the environment overrides the file
 
 
+def thread_count(setting: int | Literal["auto"]) -> int:
+    """A `threads` setting as a number: `auto` is the processors that this process may use."""
+    if setting != "auto":
+        return setting
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def load_settings(args: Mapping[str, Any]) -> Settings:
     """Settings from a Serve config's `args` and this process's environment.
 
@@ -153,7 +163,7 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
         if not root.is_dir():
             raise SettingsError(f"image_roots: {str(root)!r} is not a folder on this machine")
     return settings.model_copy(
-        update={"image_roots": tuple(r.resolve() for r in settings.image_roots)}
+        update={"image_roots": tuple(r.absolute() for r in settings.image_roots)}
     )
 
 
@@ -168,7 +178,9 @@ def _refuse_unknown_variables() -> None:
 
 
 def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    # A union adds the name of each of its branches to the key.
+    key = ".".join(str(part) for part in error["loc"] if "[" not in str(part))
+    key = key.removesuffix(".constrained-int")
     if error["type"] == "extra_forbidden":
         section: Any = Settings
         for part in error["loc"][:-1]:

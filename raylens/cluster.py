@@ -74,7 +74,7 @@ def existing_ray(address: str) -> Iterator[str]:
     with _shielded_start():
         try:
             context = ray.init(address=address)
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:
             raise NoRayError(f"no Ray at {address}: {error}") from None
     try:
         yield f"http://{context.dashboard_url}"
@@ -130,6 +130,8 @@ def serve_environment(scratch: Path) -> dict[str, str]:
     """
     switches = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Only who holds this user's token (~/.ray/auth_token) may join the cluster.
+        "RAY_AUTH_MODE": "token",
         # HAProxy in front of the replicas and gRPC between them: 4,600 instead of 164 no-op
         # requests/s. HAProxy comes with ray[serve] on Linux; elsewhere Serve's own proxy runs.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

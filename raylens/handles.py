@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float32]
 
 
-def connect(address: str = "auto", *, app: str = "raylens") -> "HandleClient":
+def connect(
+    address: str = "auto", *, app: str = "raylens", timeout_s: float = 60.0
+) -> "HandleClient":
     """A client of the service that runs on the Ray cluster at `address`.
+
+    The service itself answers within its `request_timeout_s`; a call that is not answered within
+    `timeout_s`, because nothing of it runs any more, raises TimeoutError.
 
     Joins the cluster unless this process already has; needs `ray[serve]`. Raises
     ConnectionError when no cluster runs there, RayServeException when it has no such `app`.
@@ -21,18 +26,19 @@ def connect(address: str = "auto", *, app: str = "raylens") -> "HandleClient":
 
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
-    return HandleClient(serve.get_app_handle(app))
+    return HandleClient(serve.get_app_handle(app), timeout_s=timeout_s)
 
 
 class HandleClient:
     """What the service's handle offers, awaited for the caller.
 
-    Vectors are float32 arrays of length 1. A bad item raises the service's own error, with its
+    Vectors are float32 arrays of unit norm. A bad item raises the service's own error, with its
     `code` and `status`.
     """
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, *, timeout_s: float = 60.0) -> None:
         self._handle = handle
+        self._timeout_s = timeout_s
 
     def embed(
         self,
@@ -72,9 +78,9 @@ class HandleClient:
         vectors: Vector = self._call("batch_embed_images", items)
         return vectors
 
-    def batch_embed_texts(self, texts: Sequence[str]) -> "Vector":
+    def batch_embed_text(self, texts: Sequence[str]) -> "Vector":
         """(N, D) for texts."""
-        vectors: Vector = self._call("batch_embed_texts", texts)
+        vectors: Vector = self._call("batch_embed_text", texts)
         return vectors
 
     def text_image_similarity(self, text: str, path: str) -> float:
@@ -105,4 +111,6 @@ class HandleClient:
         return dict(self._call("info"))
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._handle, method).remote(*args, **kwargs).result()
+        return (
+            getattr(self._handle, method).remote(*args, **kwargs).result(timeout_s=self._timeout_s)
+        )

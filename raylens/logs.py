@@ -10,7 +10,7 @@ INTERVAL_S = 0.5
 
 
 class LogFollower:
-    """Passes on what the `replica_*.log` files in `folder` gain, and errors of Serve's own parts.
+    """Passes on what the replicas' log files in `folder` gain, and the errors in Serve's own.
 
     Ray itself shows a driver only the logs of its own job, and a Serve config is deployed by
     a job of the dashboard's.

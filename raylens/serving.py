@@ -1,6 +1,6 @@
-"""Runs a Serve config: a Ray of its own on loopback, or one that already runs.
+"""Runs a Serve config until it is told to stop.
 
-Knows Serve configs and Ray's switches, but nothing of the service inside them.
+Knows Serve configs, but nothing of the service inside them; Ray itself is `cluster.py`'s.
 """
 
 import contextlib
@@ -50,6 +50,8 @@ def read_config(path: Path, *, host: str | None, port: int | None) -> dict[str, 
     if not applications:
         raise ServingError(f"{path} is not a Serve config: it has no applications")
     given = config.get("http_options") or {}
+    if not isinstance(given, dict):
+        raise ServingError(f"{path}: http_options must be a mapping, not {given!r}")
     http = {**given, "host": host or given.get("host") or "127.0.0.1"}
     http["port"] = given.get("port", 8000) if port is None else port
     if type(http["port"]) is not int or not 0 < http["port"] < 65536:

@@ -169,3 +169,35 @@ def shipped() -> list[Path]:
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     assert ROOT / "pyproject.toml" in paths
     return [path for path in paths if path.is_file()]
+
+
+HANDLE_METHODS = {
+    "embed",
+    "embed_image",
+    "embed_image_url",
+    "embed_image_base64",
+    "embed_text",
+    "batch_embed_images",
+    "batch_embed_text",
+    "text_image_similarity",
+    "image_text_similarity",
+    "text_image_url_similarity",
+    "batch_text_image_similarity",
+    "image_embedding_dimension",
+    "text_embedding_dimension",
+    "info",
+}
+
+
+@pytest.mark.parametrize("path", ["deployments/ingress.py", "raylens/handles.py"])
+def test_the_handle_and_its_client_have_the_methods_of_the_contract(path: str) -> None:
+    classes = [
+        n for n in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(n, ast.ClassDef)
+    ]
+    methods = {
+        node.name
+        for node in classes[-1].body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if not node.name.startswith("_")
+    }
+    assert methods - {"check_health"} == HANDLE_METHODS

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from deployments.engine import Gate, ModelThread, Pixels, Vectors
+from deployments.engine import Gate, ModelThread, Pixels
+from deployments.vectors import Vectors
 
 
 def images(*values: int) -> Pixels:

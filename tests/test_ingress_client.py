@@ -293,3 +293,24 @@ async def test_not_being_ready_says_why_in_time(outcome: Callable[[], Script], r
     assert caught.value.message == f"The model {reason}."
     assert caught.value.retry_after_s == 5
     assert asyncio.get_running_loop().time() - began < READY_WITHIN_S + 0.1
+
+
+@without_waiting
+async def test_a_model_that_is_busy_but_answers_others_is_ready() -> None:
+    opened = client(Handle(embed=(ANSWER,), ready=(CARD, never(), BackPressureError(1, 1))))
+    await opened.wait_until_loaded()
+    await asyncio.sleep(READY_WITHIN_S - 1)
+    call = asyncio.create_task(opened.ready())
+    await asyncio.sleep(READY_WITHIN_S - 1)
+    await embed(opened)
+    assert await call is CARD
+    assert await opened.ready() is CARD
+
+
+@without_waiting
+async def test_answers_from_before_a_death_do_not_make_a_dead_model_slow() -> None:
+    opened = client(Handle(embed=(after(2, ActorDiedError()), ANSWER, never())))
+    call = asyncio.create_task(failure(opened))
+    await asyncio.sleep(1)
+    await embed(opened)  # answered after the call began, but before the replica died
+    assert type(await call) is Unavailable

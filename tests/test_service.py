@@ -14,6 +14,7 @@ import pytest
 
 from deployments.engine import Answer, Pixels
 from deployments.errors import (
+    BadRequest,
     CorruptImage,
     DeadlineExceeded,
     FetchFailed,
@@ -564,3 +565,18 @@ async def test_stages_are_timed(images: Images) -> None:
     assert 0 < timing.decode < took_ms
     assert 0 < timing.fetch < took_ms
     assert (timing.queue, timing.model) == (1.5, 2.5)
+
+
+# Options of a handle's callers, whom no schema checks.
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, "12", 1.5, True])
+async def test_dimensions_that_are_no_size_are_a_bad_request(dimensions: Any) -> None:
+    opened = service(settings_model={"matryoshka": True})
+    with pytest.raises(BadRequest):
+        await opened.embed([TextItem("x")], deadline=1e9, dimensions=dimensions)
+
+
+async def test_an_unknown_way_to_treat_errors_is_a_bad_request() -> None:
+    with pytest.raises(BadRequest):
+        await service().embed([TextItem("x")], deadline=1e9, on_error="reprot")  # type: ignore[arg-type]

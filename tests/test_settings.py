@@ -26,6 +26,8 @@ def test_no_arguments_give_the_bundled_model_and_no_image_roots() -> None:
         ({"limits": {"request_timeout_s": "soon"}}, "limits.request_timeout_s", "number"),
         ({"fetch": {"allow_cidrs": ["10.0.0.0/33"]}}, "fetch.allow_cidrs.0", "network"),
         ({"fetch": {"allow_ports": [0]}}, "fetch.allow_ports.0", "greater than or equal to 1"),
+        ({"fetch": {"allow_hosts": ["minio:9000"]}}, "fetch.allow_hosts.0", "pattern"),
+        ({"decode": {"threads": "many"}}, "decode.threads", "'auto'"),
         ({"image_roots": ["/no/such/folder"]}, "image_roots", "not a folder"),
         ({"image_roots": "photos"}, "image_roots", "tuple"),
     ],
@@ -73,6 +75,13 @@ def test_image_roots_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_settings({"image_roots": ["photos"]}).image_roots == (tmp_path / "photos",)
+
+
+def test_an_image_root_that_is_a_link_keeps_the_name_that_callers_know(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    assert load_settings({"image_roots": [str(link)]}).image_roots == (link,)
 
 
 def test_settings_travel_to_the_replicas() -> None:

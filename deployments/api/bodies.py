@@ -22,6 +22,10 @@ MAX_FORM_FIELDS = 32
 class _InMemoryParser(MultiPartParser):
     # The body is bounded and in memory already; spooling parts to disk would be a detour.
     spool_max_size = 2**31
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -64,11 +68,11 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
 async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:
     """A multipart body as its plain fields and the files of the fields named `file`."""
     body = await read_body(request, limits.max_body_bytes)
-    if not body.rstrip().endswith(b"--"):  # the parser would drop the last part in silence
-        raise BadRequest("The multipart body is cut short; its closing boundary is missing.")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
+        if not parser.ended:  # or the parser would drop the last part in silence
+            raise BadRequest("The multipart body is cut short; its closing boundary is missing.")
 
     parser = _InMemoryParser(
         request.headers, stream(), max_files=limits.max_items, max_fields=MAX_FORM_FIELDS
@@ -80,9 +84,14 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
             raise TooManyItems(
                 f"One request may have {limits.max_items} files; split the request."
             ) from None
+        if error.message.startswith(("Too many fields", "Part exceeded")):
+            raise BadRequest(
+                f"The form has more than {MAX_FORM_FIELDS} fields besides its files, or a field "
+                "of more than 1 MiB."
+            ) from None
         raise BadRequest("The multipart body is malformed.") from None
-    except (KeyError, ValueError):  # no boundary, or one that is no token
-        raise BadRequest("The multipart body is malformed; its boundary is missing.") from None
+    except (LookupError, ValueError):  # what the parser lets through of odd headers
+        raise BadRequest("The multipart body is malformed.") from None
     fields: dict[str, str] = {}
     files: list[bytes] = []
     try:
@@ -108,26 +117,29 @@ def media_type(request: Request) -> str:
 
 def wanted(request: Request) -> Literal["json", "npy"]:
     """What the Accept header prefers. Raises NotAcceptable when it wants neither."""
-    accept = request.headers.get("accept") or "*/*"
-    best: Literal["json", "npy"] | None = None
-    best_quality = 0.0
-    for part in accept.split(","):
-        kind, *parameters = (p.strip().lower() for p in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        if kind in ("application/json", "application/*", "*/*"):
-            answer: Literal["json", "npy"] = "json"
-        elif kind == "application/x-npy":
-            answer = "npy"
-        else:
-            continue
-        if quality > best_quality:
-            best, best_quality = answer, quality
-    if best is None:
+    accept = ",".join(request.headers.getlist("accept")) or "*/*"
+    ranges = dict(_media_range(part) for part in accept.split(","))
+    best = max(_preference(ranges, "application/json"), _preference(ranges, "application/x-npy"))
+    if best[0] <= 0:
         raise NotAcceptable("Answers are application/json or application/x-npy.")
-    return best
+    return "json" if best == _preference(ranges, "application/json") else "npy"
+
+
+def _media_range(part: str) -> tuple[str, float]:
+    kind, *parameters = (p.strip().lower() for p in part.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return kind, float(parameter[2:])
+            except ValueError:
+                return kind, 0.0
+    return kind, 1.0
+
+
+def _preference(ranges: dict[str, float], kind: str) -> tuple[float, int]:
+    """Quality and exactness of the most exact range that `kind` fits (RFC 9110, 12.5.1)."""
+    fitting = (kind, "application/*", "*/*")
+    for exactness, name in enumerate(fitting):
+        if name in ranges:
+            return ranges[name], -exactness
+    return 0.0, 0

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from starlette.responses import Response
 
 from deployments.api.schema import Dtype, EncodingFormat
 from deployments.errors import RaylensError
-from deployments.service import Embedded, Vector
+from deployments.service import Embedded
+from deployments.vectors import Vector
 
 # Some clients (aiohttp) refuse header lines of more than 8,190 bytes.
 MAX_ERROR_HEADER_BYTES = 8000
@@ -74,7 +76,6 @@ def embeddings_npy(
     vectors = np.stack([blank if isinstance(row, RaylensError) else row for row in rows])
     array = quantised(vectors, dtype)
     if np.issubdtype(array.dtype, np.floating):
-        array = array.copy()
         array[failed] = np.nan
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
@@ -94,15 +95,10 @@ def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
         [{"index": i, "code": e.code, "message": e.message} for i, e in bad],
         [{"index": i, "code": e.code} for i, e in bad],
     ):
-        text = _ascii_json(content)
+        text = json.dumps(content)
         if len(text) <= MAX_ERROR_HEADER_BYTES:
             return text
-    return _ascii_json(by_code)
-
-
-def _ascii_json(content: Any) -> str:
-    text = orjson.dumps(content).decode()
-    return "".join(c if c.isascii() else f"\\u{ord(c):04x}" for c in text)
+    return json.dumps(by_code)
 
 
 def error_response(error: RaylensError, request_id: str) -> Response:

@@ -39,8 +39,9 @@ from deployments.errors import (
     UnsupportedMediaType,
 )
 from deployments.items import BytesItem, Modality, Parsed, parse_items
-from deployments.service import EmbeddingService, Timing, stack_rows
+from deployments.service import EmbeddingService, Timing
 from deployments.settings import PUBLIC_LIMITS
+from deployments.vectors import Vectors, cosines, stack_rows
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,16 +55,16 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
     async def call(self: "Api", request: Request) -> Response:
         began = time.perf_counter()
         try:
-            try:
-                async with self.service.time_limit() as deadline:
-                    response = await handler(self, request, deadline)
-            except (RaylensError, ClientDisconnect):
-                raise
-            except Exception:
-                logger.exception(f"Request {request_id(request)} failed.")
-                raise Internal("The service failed; the log has the reason.") from None
+            async with self.service.time_limit() as deadline:
+                response = await handler(self, request, deadline)
         except RaylensError as error:
             response = render.error_response(error, request_id(request))
+        except ClientDisconnect:
+            return Response()  # to nobody
+        except Exception:
+            logger.exception(f"Request {request_id(request)} failed.")
+            failed = Internal("The service failed; the log has the reason.")
+            response = render.error_response(failed, request_id(request))
         total = f"total;dur={(time.perf_counter() - began) * 1e3:.1f}"
         stages = response.headers.get("server-timing")
         response.headers["server-timing"] = f"{stages}, {total}" if stages else total
@@ -157,17 +158,17 @@ class Api:
     async def similarity(self, request: Request, deadline: float) -> Response:
         body = parse(SimilarityBody, await read_json(request, self._limits.max_body_bytes))
         self._card(body)
-        (a, b), timing = await self._vectors({"a": body.a, "b": body.b}, deadline)
-        scores = a @ b.T if body.mode == "matrix" else np.sum(a * b, axis=1)
-        return render.json_response({"scores": scores.clip(-1, 1)}, headers=server_timing(timing))
+        groups = [one_or_more("a", body.a), one_or_more("b", body.b)]
+        (a, b), timing = await self._vectors(groups, deadline)
+        scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
+        return render.json_response({"scores": scores}, headers=server_timing(timing))
 
     @endpoint
     async def rank(self, request: Request, deadline: float) -> Response:
         body = parse(RankBody, await read_json(request, self._limits.max_body_bytes))
         card = self._card(body)
-        (query, documents), timing = await self._vectors(
-            {"query": body.query, "documents": body.documents}, deadline
-        )
+        groups = [(parse_items([body.query]), ["query"]), one_or_more("documents", body.documents)]
+        (query, documents), timing = await self._vectors(groups, deadline)
         scores = (documents @ query[0]).clip(-1, 1)
         best = np.argsort(-scores, kind="stable")[: body.top_n]
         results = [{"index": int(i), "score": scores[i]} for i in best]
@@ -200,7 +201,10 @@ class Api:
     def _card(self, body: Body) -> ModelCard:
         """The served model's card, if the request means that model."""
         card = self.service.model.card
-        if body.model is not None and body.model not in names(card, self.service):
+        if body.model is not None and body.model not in (
+            card.id,
+            *self.service.settings.model.aliases,
+        ):
             raise ModelNotFound(
                 "This service does not have that model; GET /v1/models lists what it has.",
                 param="model",
@@ -208,16 +212,15 @@ class Api:
         return card
 
     async def _vectors(
-        self, groups: dict[str, Any], deadline: float
-    ) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], Timing]:
+        self, groups: list[tuple[list[Parsed], list[str]]], deadline: float
+    ) -> tuple[list[Vectors], Timing]:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         items: list[Parsed] = []
         params: list[str] = []
         ends = []
-        for name, values in groups.items():
-            parsed, names_of_group = one_or_more(name, values)
+        for parsed, names in groups:
             items += parsed
-            params += names_of_group
+            params += names
             ends.append(len(items))
         embedded = await self.service.embed(items, params=params, deadline=deadline)
         return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
@@ -236,10 +239,6 @@ def one_or_more(
 
 def indexed(name: str, number: int) -> list[str]:
     return [f"{name}[{i}]" for i in range(number)]
-
-
-def names(card: ModelCard, service: EmbeddingService) -> tuple[str, ...]:
-    return (card.id, *service.settings.model.aliases)
 
 
 def model_list(service: EmbeddingService) -> dict[str, Any]:

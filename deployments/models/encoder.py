@@ -4,7 +4,6 @@ Knows nothing of requests, batching or Ray. Everything here happens in the one t
 torch: a second one would compete with the first for the cores (see `engine.ModelThread`).
 """
 
-import os
 from typing import Any, Self
 
 import numpy as np
@@ -14,10 +13,7 @@ from numpy.typing import NDArray
 from deployments.models.allocator import keep_large_blocks
 from deployments.models.loading import Checkpoint, CheckpointError, find_checkpoint, load_model
 from deployments.models.spec import Preprocessing, read_preprocessing
-from deployments.settings import Model
-
-# Warming up every size of a large batch would take minutes; above this, only the largest.
-_EVERY_SIZE_UP_TO = 64
+from deployments.settings import Model, thread_count
 
 
 class Encoder:
@@ -65,7 +61,7 @@ class Encoder:
         device, reason = _choose_device(settings.device)
         if device == "cpu":
             keep_large_blocks()
-        torch.set_num_threads(_threads(settings))
+        torch.set_num_threads(thread_count(settings.threads))
         checkpoint = find_checkpoint(settings)
         preprocessing = read_preprocessing(checkpoint.folder)
         model = load_model(checkpoint)
@@ -85,18 +81,17 @@ class Encoder:
         vectors: NDArray[np.float32] = self._forward(pixels).cpu().numpy()
         return vectors
 
-    def warm_up(self, max_batch_size: int) -> None:
-        """Runs each batch size once, so that no caller waits for a first time.
+    def warm_up(self, size: int) -> None:
+        """Runs one batch of `size`, so that no caller waits for the first of its kind.
 
         Raises CheckpointError if the vectors are not finite or not (N, D).
         """
-        for size in sorted({*range(1, min(max_batch_size, _EVERY_SIZE_UP_TO) + 1), max_batch_size}):
-            vectors = self.embed(self._noise(size))
-            if vectors.shape != (size, self.dimensions) or not np.isfinite(vectors).all():
-                raise CheckpointError(
-                    f"model {self.checkpoint.id!r} gives vectors that are not finite, or not one "
-                    f"for each image of a batch of {size}; its weights may be damaged"
-                )
+        vectors = self.embed(self._noise(size))
+        if vectors.shape != (size, self.dimensions) or not np.isfinite(vectors).all():
+            raise CheckpointError(
+                f"model {self.checkpoint.id!r} gives vectors that are not finite, or not one "
+                f"for each image of a batch of {size}; its weights may be damaged"
+            )
 
     def _noise(self, size: int) -> NDArray[np.uint8]:
         shape = (size, *self.preprocessing.pixels.size, 3)
@@ -149,11 +144,3 @@ def _choose_device(wanted: str) -> tuple[str, str]:
             "PyTorch, or set model.device to 'auto'"
         )
     return "cpu", f"cpu, because {why}"
-
-
-def _threads(settings: Model) -> int:
-    if settings.threads != "auto":
-        return settings.threads
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

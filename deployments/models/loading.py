@@ -4,7 +4,6 @@ Knows nothing of pixels. Weights are read from safetensors alone: pickles can ru
 can a repository's own modelling code, which is never loaded either.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from deployments.models import bundled, spec
-from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.checkpoint import Checkpoint, CheckpointError, read_json
 from deployments.settings import Model
 
 __all__ = ["Checkpoint", "CheckpointError", "find_checkpoint", "load_model"]
@@ -59,7 +58,7 @@ def find_checkpoint(
         found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
     elif local.is_dir():
         _refuse_revision(settings)
-        found = Checkpoint(settings.id, None, local.resolve())
+        found = Checkpoint(local.resolve().name, None, local.resolve())
     elif settings.id.startswith(("/", "./", "../", "~")):
         raise CheckpointError(f"model {settings.id!r}: there is no such folder on this machine")
     else:
@@ -134,8 +133,8 @@ def _hub_sentence(settings: Model, error: Exception) -> str:
 
 
 def _check_files(folder: Path) -> None:
-    _read_json(folder / "config.json")
-    _read_json(folder / spec.FILE)
+    read_json(folder / "config.json")
+    read_json(folder / spec.FILE)
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as opened:  # compares the header to the length
@@ -155,22 +154,10 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder / _WEIGHTS}: the file is missing; raylens reads weights from safetensors "
             "alone, because pickles (.bin, .pt, .ckpt) can run code"
         )
-    shards = _read_json(folder / _INDEX).get("weight_map")
+    shards = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise CheckpointError(f"{folder / _INDEX}: has no weight_map")
     return [folder / str(name) for name in sorted(set(shards.values()))]
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: the file is missing") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: should hold a JSON object")
-    return content
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from deployments.card import PixelSpec
-from deployments.models.checkpoint import CheckpointError
+from deployments.models.checkpoint import CheckpointError, read_json
 
 FILE = "preprocessor_config.json"
 
@@ -78,14 +78,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
 class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            keys = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: the file is missing") from error
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-        if not isinstance(keys, dict):
-            raise CheckpointError(f"{path}: should hold a JSON object")
+        keys = read_json(path)
         # transformers takes null for a key that is not there.
         self.keys = {key: value for key, value in keys.items() if value is not None}
         self.defaults = self._processor_class()

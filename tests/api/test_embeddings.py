@@ -251,6 +251,9 @@ async def test_many_item_errors_stay_within_what_clients_take_as_a_header(
         ("application/json", 200, "application/json"),
         ("application/*", 200, "application/json"),
         ("text/html, application/x-npy;q=0.1", 200, "application/x-npy"),
+        ("application/x-npy, */*", 200, "application/x-npy"),
+        ("application/json;q=0, */*", 200, "application/x-npy"),
+        ("application/json;q=0.2, application/x-npy;q=0.3", 200, "application/x-npy"),
         ("application/x-npy", 200, "application/x-npy"),
         ("application/x-npy;q=0", 406, "application/json"),
         ("text/html", 406, "application/json"),
@@ -378,6 +381,38 @@ async def test_form_fields_and_query_strings_carry_the_options(
     assert bad["error"]["code"] == "unsupported_image"
     assert one["embedding"] == raw.json()["data"][0]["embedding"] != two["embedding"]
     assert error(wrong)["param"] == "dtype"
+
+
+def multipart(*files: bytes) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    return b"".join(head + data + b"\r\n" for data in files) + b"--b--\r\n"
+
+
+async def test_a_form_that_is_cut_short_loses_no_file_in_silence(
+    connect: Connect, photo: Path
+) -> None:
+    whole = multipart(photo.read_bytes(), photo.read_bytes())
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    second = whole.rfind(b"--b\r\n")
+    async with connect() as client:
+        for body, status in (
+            (whole, 200),
+            (whole + b"an epilogue, which RFC 2046 allows", 200),
+            (whole[: second + 2], 400),
+            (whole[:-200], 400),
+            (whole[:-4], 400),
+        ):
+            response = await client.post("/v1/embeddings", content=body, headers=headers)
+            assert response.status_code == status, response.text
+            if status == 200:
+                assert len(response.json()["data"]) == 2
+
+
+async def test_a_form_with_too_many_fields_says_so(connect: Connect, photo: Path) -> None:
+    fields = {f"f{i}": "x" for i in range(40)}
+    async with connect() as client:
+        response = await client.post("/v1/embeddings", data=fields, files={"file": b"x"})
+    assert "32 fields" in error(response)["message"]
 
 
 async def test_files_go_into_fields_named_file(connect: Connect, photo: Path) -> None:

@@ -65,6 +65,7 @@ async def test_rank_orders_documents_best_first(connect: Connect, items: list[An
         ("similarity", {"a": ["x"], "b": [7]}, "text_unsupported", "a[0]"),
         ("rank", {"query": {"path": "x"}, "documents": [7]}, "path_not_found", "query"),
         ("rank", {"documents": ["x"]}, "bad_request", "query"),
+        ("rank", {"query": [{"path": "x"}], "documents": ["x"]}, "invalid_item", "query"),
         ("rank", {"query": "x", "documents": ["x"], "top_n": 0}, "bad_request", "top_n"),
         ("rank", {"query": "x", "documents": "x"}, "bad_request", "documents"),
         ("classify", {"input": "x", "labels": []}, "bad_request", "labels"),
