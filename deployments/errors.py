@@ -91,7 +91,7 @@ class PathNotFound(RaylensError):
 
     def __init__(self, message: str = "", **context: object) -> None:
         super().__init__(
-            "No image file at that path under the service's image roots.",
+            "No image file at that path under the service's image roots (setting image_roots).",
             **context,  # type: ignore[arg-type]
         )
 

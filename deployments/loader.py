@@ -38,7 +38,10 @@ class ImageLoader:
     async def load(self, item: Item) -> Loaded:
         """The bytes behind an item. Raises the error that the item is, a RaylensError."""
         if isinstance(item, TextItem):
-            raise TextUnsupported("The model embeds images only; it has no text tower.")
+            raise TextUnsupported(
+                "The model embeds images only. A bare string is text unless it is an http(s) URL "
+                'or a data URI; send plain base64 as {"base64": "…"}.'
+            )
         if isinstance(item, UrlItem):
             item = BytesItem(await self._fetcher.download(item.url))
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, item)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -28,6 +29,15 @@ Url = Annotated[
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if show:
+        out.print(f"raylens {metadata.version('raylens')}")
+        raise typer.Exit
+
+
 @app.command()
 def serve(
     config: Annotated[
@@ -40,7 +50,7 @@ def serve(
     address: Annotated[
         str | None,
         typer.Option(
-            envvar="RAY_ADDRESS", help="Deploy to this Ray instead of starting one on loopback."
+            envvar="RAY_ADDRESS", help="Deploy to this Ray instead of starting one."
         ),
     ] = None,
     wait: Annotated[
@@ -64,13 +74,14 @@ def serve(
 def models(url: Url = DEFAULT_URL) -> None:
     """Show the model that the service has."""
     body = _get(url, "/v1/models")
+    columns = ("id", "dimensions", "image_size", "precision", "device")
     table = Table("model", "dimensions", "image size", "precision", "device")
     with _expecting_raylens(url):
         for model in body["data"]:
-            device = f"{model['device']} ({model['device_reason']})"
-            names = ("id", "dimensions", "image_size", "precision")
-            table.add_row(*(escape(str(model[name])) for name in names), escape(device))
+            table.add_row(*(escape(str(model[column])) for column in columns))
+        reasons = [f"device: {model['device_reason']}" for model in body["data"]]
     out.print(table)
+    out.print("\n".join(reasons), markup=False, soft_wrap=True)
 
 
 @app.command()

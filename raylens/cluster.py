@@ -31,8 +31,10 @@ class NoRayError(Exception):
 
 
 @contextlib.contextmanager
-def local_ray(show: Callable[[str], None]) -> Iterator[str]:
-    """A Ray head on loopback; yields its dashboard's URL and leaves no process behind.
+def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """A Ray head for this machine; yields its dashboard's URL and its own address.
+
+    It leaves no process behind.
 
     `show` gets the log lines of the replicas.
     """
@@ -53,7 +55,7 @@ def local_ray(show: Callable[[str], None]) -> Iterator[str]:
             )
         logs = LogFollower(Path(context.address_info["session_dir"]) / "logs" / "serve", show)
         try:
-            yield f"http://{context.dashboard_url}"
+            yield f"http://{context.dashboard_url}", str(context.address_info["gcs_address"])
         finally:
             logs.close()
             processes = family()
@@ -67,8 +69,8 @@ def local_ray(show: Callable[[str], None]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def existing_ray(address: str) -> Iterator[str]:
-    """Joins the Ray at `address`; yields its dashboard's URL. Raises NoRayError."""
+def existing_ray(address: str) -> Iterator[tuple[str, str]]:
+    """Joins the Ray at `address`; yields as `local_ray` does. Raises NoRayError."""
     import ray
 
     with _shielded_start():
@@ -77,7 +79,7 @@ def existing_ray(address: str) -> Iterator[str]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise NoRayError(f"no Ray at {address}: {error}") from None
     try:
-        yield f"http://{context.dashboard_url}"
+        yield f"http://{context.dashboard_url}", str(context.address_info["gcs_address"])
     finally:
         ray.shutdown()
 

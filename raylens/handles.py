@@ -1,6 +1,8 @@
 """The service from another Ray job, through a deployment handle, with plain blocking calls."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ def connect(
     Joins the cluster unless this process already has; needs `ray[serve]`. Raises
     ConnectionError when no cluster runs there, RayServeException when it has no such `app`.
     """
+    # `raylens serve` starts Ray with this user's token, which Ray by itself uses only where it
+    # searches for the cluster. Read when Ray is imported.
+    if (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
     from ray import serve
 
@@ -111,6 +117,10 @@ class HandleClient:
         return dict(self._call("info"))
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return (
-            getattr(self._handle, method).remote(*args, **kwargs).result(timeout_s=self._timeout_s)
-        )
+        from ray.exceptions import RayTaskError
+
+        response = getattr(self._handle, method).remote(*args, **kwargs)
+        try:
+            return response.result(timeout_s=self._timeout_s)
+        except RayTaskError as error:
+            raise error.cause from None  # the service's error, without the replica's traceback

@@ -67,18 +67,18 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
     """
     http = config["http_options"]
     url = _url(http["host"], http["port"])
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         if address is None:
             _refuse_taken_port(http["host"], http["port"])
-            dashboard = stack.enter_context(local_ray(_show_log))
+            dashboard, ray_address = stack.enter_context(local_ray(_show_log))
         else:
             try:
-                dashboard = stack.enter_context(existing_ray(address))
+                dashboard, ray_address = stack.enter_context(existing_ray(address))
             except NoRayError as error:
                 raise ServingError(str(error)) from None
             _pass_on_settings(config, os.environ)
-        began = time.monotonic()
         console.print("Deploying …")
         try:
             client = _serve_client(dashboard)
@@ -89,12 +89,13 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             raise ServingError(f"Ray does not take the config: {error}") from None
         _wait_until_ready(client, url, stop, wait_s)
         if not stop.is_set():
+            end = "stops it" if address is None else "leaves; the service goes on"
             console.print(
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
-                f"({time.monotonic() - began:.0f} s). Try:\n\n"
+                f"({time.monotonic() - began:.0f} s). Ctrl-C {end}. Try:\n\n"
                 f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' "
-                "--data-binary @photo.jpg\n\nCtrl-C "
-                + ("stops it." if address is None else "leaves; the service goes on."),
+                "--data-binary @photo.jpg\n\n"
+                f'or from Python: raylens.connect("{ray_address}")\n',
                 soft_wrap=True,
             )
             _watch(client, stop)

@@ -127,7 +127,7 @@ def test_models_shows_what_the_service_has(service: Serve) -> None:
     url, asked = service(200, MODELS)
     result = raylens("models", "--url", url)
     assert ended(result) == 0
-    for word in ("efficientnet-lite0", "1280", "224", "float32", "cpu", "([model.device]"):
+    for word in ("efficientnet-lite0", "1280", "224", "float32", "cpu", "[model.device]"):
         assert word in result.stdout.split()
     assert asked == ["/v1/models"]
 

@@ -79,7 +79,9 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
     except MemoryError:
         raise
     except Exception:
-        if not data or _looks_like(data) in formats:
+        if not data:
+            raise CorruptImage("The image is empty: there are no bytes.") from None
+        if _looks_like(data) in formats:
             raise _corrupt() from None
         raise UnsupportedImage(
             f"That is no image of a format this service reads: {', '.join(formats)}."
