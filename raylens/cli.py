@@ -49,9 +49,7 @@ def serve(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(
-            envvar="RAY_ADDRESS", help="Deploy to this Ray instead of starting one."
-        ),
+        typer.Option(envvar="RAY_ADDRESS", help="Deploy to this Ray instead of starting one."),
     ] = None,
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the service to get ready.")

@@ -138,10 +138,11 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         # requests/s. HAProxy comes with ray[serve] on Linux; elsewhere Serve's own proxy runs.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if sys.platform == "linux" else "0",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500)),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(9500)),
+        # Not Ray's fixed ones, which only one service of a machine could have.
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # Of its own for every run, or a second service would take over the first one's HAProxy.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
@@ -162,12 +163,8 @@ def serve_environment(scratch: Path) -> dict[str, str]:
     return switches
 
 
-def free_port(preferred: int) -> int:
-    """`preferred` if nothing listens there, else a port that the system picks."""
+def free_port() -> int:
+    """A port where nothing listens, as the system picks it."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", preferred))
-        except OSError:
-            probe.bind(("", 0))
+        probe.bind(("", 0))
         return int(probe.getsockname()[1])

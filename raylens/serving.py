@@ -86,7 +86,7 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
                 stack.callback(_delete_quietly, client)
             client.deploy_applications(config)
         except (ConnectionError, RuntimeError) as error:  # all that Ray's client raises
-            raise ServingError(f"Ray does not take the config: {error}") from None
+            raise ServingError(f"Ray refuses the config: {_reason(str(error))}") from None
         _wait_until_ready(client, url, stop, wait_s)
         if not stop.is_set():
             end = "stops it" if address is None else "leaves; the service goes on"
@@ -171,7 +171,7 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
         for name, application in applications.items():
             if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
                 which = f"{name}: " if len(applications) > 1 else ""
-                raise ServingError(f"{which}{_reason(application)}")
+                raise ServingError(f"{which}{_reason(*_messages(application))}")
         if applications and all(a["status"] == "RUNNING" for a in applications.values()):
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz", timeout=10, trust_env=False).status_code == 200:
@@ -180,17 +180,22 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
             raise ServingError(f"not ready after {wait_s:g} s; the log above may say why")
 
 
-def _reason(application: Mapping[str, Any]) -> str:
-    """The last line of a failure, which is the error's own sentence, without its traceback."""
-    messages = [application["message"]]
-    messages += [d.get("message", "") for d in application.get("deployments", {}).values()]
+def _messages(application: Mapping[str, Any]) -> list[str]:
+    """What Serve says of a failed application, of its deployments, and its bare status."""
+    deployments = application.get("deployments", {}).values()
+    details = [application["message"], *(d.get("message", "") for d in deployments)]
+    return [*details, str(application["status"])]
+
+
+def _reason(*messages: str) -> str:
+    """The last sentence of an error in the first message that has one, without its traceback."""
     for message in messages:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         for line in reversed(lines):
             kind, _, sentence = line.partition(": ")
             if kind.endswith(("Error", "Exception")) and sentence:
-                return str(sentence)
-    return str(next((m for m in messages if m), application["status"]))
+                return sentence
+    return next(message for message in messages if message)
 
 
 def _watch(client: Any, stop: threading.Event) -> None:

@@ -56,7 +56,7 @@ def serve(
     folder: Path, config: Path, *, stop: Callable[[int], None] = terminate
 ) -> Iterator[Server]:
     """`raylens serve CONFIG` on a free port; at the end `stop` must end all of it cleanly."""
-    port = free_port(0)
+    port = free_port()
     log = folder / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

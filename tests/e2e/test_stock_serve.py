@@ -19,7 +19,7 @@ def test_the_default_config_runs_under_the_stock_serve_run(
     tmp_path: Path, jpeg: Callable[..., bytes]
 ) -> None:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    port = config["http_options"]["port"] = free_port(0)
+    port = config["http_options"]["port"] = free_port()
     path = tmp_path / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     log = tmp_path / "log"
