@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -196,17 +197,18 @@ class Ingress:
             on_error=on_error,
         )
 
-    async def embed_image(self, path: str) -> Vector:
+    async def embed_image(self, path: str | Path) -> Vector:
         """(D,) for a file under one of the image roots."""
-        return await self._vector({"path": path})
+        return await self._vector({"path": str(path) if isinstance(path, Path) else path})
 
     async def embed_image_url(self, url: str) -> Vector:
         """(D,) for an image fetched over http(s)."""
         return await self._vector({"url": url})
 
-    async def embed_image_base64(self, data: str) -> Vector:
-        """(D,) for base64 or a whole data URI."""
-        return await self._vector({"base64": data})
+    async def embed_image_base64(self, data: str | bytes) -> Vector:
+        """(D,) for base64, as text or ASCII bytes, or a whole data URI."""
+        text = data.decode("ascii", "replace") if isinstance(data, bytes) else data
+        return await self._vector({"base64": text})
 
     async def embed_text(self, text: str) -> Vector:
         """(D,) for a text."""
@@ -242,8 +244,8 @@ class Ingress:
         """(N,) cosines of each text with the file at the same place."""
         if len(a_list(texts)) != len(a_list(paths)):
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
-        pairs = [{"text": t} for t in texts], [{"path": p} for p in paths]
-        vectors = await self._vectors(parse_items([*pairs[0], *pairs[1]]))
+        items = [*({"text": text} for text in texts), *({"path": path} for path in paths)]
+        vectors = await self._vectors(parse_items(items))
         return cosines(vectors[: len(texts)], vectors[len(texts) :])
 
     async def image_embedding_dimension(self) -> int:

@@ -152,8 +152,11 @@ class EmbeddingService:
                 f"{len(items)} items are more than the {self.settings.limits.max_items} that one "
                 "request may have; split the request."
             )
-        if on_error not in ("fail", "report"):  # a handle's callers are not checked elsewhere
+        # A handle's callers are not checked elsewhere.
+        if on_error not in ("fail", "report"):
             raise BadRequest('on_error must be "fail" or "report".', param="on_error")
+        if not isinstance(normalize, bool):
+            raise BadRequest("normalize must be true or false.", param="normalize")
         card = self.model.card
         self._check_dimensions(dimensions, card)
         request = _Request(items, on_error, deadline, [None] * len(items))
@@ -183,7 +186,8 @@ class EmbeddingService:
     def _check_dimensions(self, dimensions: int | None, card: ModelCard) -> None:
         if dimensions is None:
             return
-        if type(dimensions) is not int or dimensions < 1:
+        whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
+        if not whole or dimensions < 1:
             raise BadRequest("dimensions must be a whole number from 1 on.", param="dimensions")
         if dimensions == card.dimensions:
             return

@@ -59,7 +59,7 @@ class HandleClient:
             "embed", items, dimensions=dimensions, normalize=normalize, on_error=on_error
         )
 
-    def embed_image(self, path: str) -> "Vector":
+    def embed_image(self, path: str | Path) -> "Vector":
         """(D,) for a file under one of the service's image roots."""
         vectors: Vector = self._call("embed_image", path)
         return vectors
@@ -69,7 +69,7 @@ class HandleClient:
         vectors: Vector = self._call("embed_image_url", url)
         return vectors
 
-    def embed_image_base64(self, data: str) -> "Vector":
+    def embed_image_base64(self, data: str | bytes) -> "Vector":
         """(D,) for base64 or a whole data URI."""
         vectors: Vector = self._call("embed_image_base64", data)
         return vectors

@@ -577,6 +577,11 @@ async def test_dimensions_that_are_no_size_are_a_bad_request(dimensions: Any) ->
         await opened.embed([TextItem("x")], deadline=1e9, dimensions=dimensions)
 
 
+async def test_dimensions_may_be_a_number_of_numpys(images: Images) -> None:
+    embedded = await service().embed(images(1), deadline=1e9, dimensions=np.int64(12))  # type: ignore[arg-type]
+    assert len(embedded.rows) == 1
+
+
 async def test_an_unknown_way_to_treat_errors_is_a_bad_request() -> None:
     with pytest.raises(BadRequest):
         await service().embed([TextItem("x")], deadline=1e9, on_error="reprot")  # type: ignore[arg-type]

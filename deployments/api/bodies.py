@@ -1,9 +1,11 @@
 """Request bodies off the wire: bounded bytes, JSON, forms, and which answer is wanted."""
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 import orjson
+from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -24,6 +26,17 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**31
     ended = False
 
+    def on_headers_finished(self) -> None:
+        # A file may come without a file name, or with an encoded one alone (RFC 7578, 4.2);
+        # Starlette would take it for a text field.
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        typed = any(name == b"content-type" for name, _ in part.item_headers)
+        encoded = b"filename*" in (part.content_disposition or b"").lower()
+        if options.get(b"name") == b"file" and (typed or encoded):
+            part.content_disposition = b'form-data; name="file"; filename="file"'
+        super().on_headers_finished()
+
     def on_end(self) -> None:
         self.ended = True
 
@@ -33,6 +46,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
     Raises BodyTooLarge, from Content-Length before anything is read.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
     declared = request.headers.get("content-length", "")
     chunks: list[bytes] = []
     size = int(declared) if declared.isascii() and declared.isdigit() else 0
@@ -55,7 +70,7 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
     body = await read_body(request, max_bytes)
     try:
-        content = orjson.loads(body)
+        content = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))  # a byte order mark
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
@@ -129,10 +144,8 @@ def _media_range(part: str) -> tuple[str, float]:
     kind, *parameters = (p.strip().lower() for p in part.split(";"))
     for parameter in parameters:
         if parameter.startswith("q="):
-            try:
-                return kind, float(parameter[2:])
-            except ValueError:
-                return kind, 0.0
+            quality = re.fullmatch(r"0(\.\d*)?|1(\.0*)?", parameter[2:].strip())
+            return kind, float(quality[0]) if quality else 0.0
     return kind, 1.0
 
 

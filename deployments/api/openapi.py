@@ -119,7 +119,9 @@ def _embeddings() -> Schema:
         }
     }
     operation["responses"]["200"]["headers"]["X-Item-Errors"] = {
-        "description": "With .npy under on_error=report: the item errors as ASCII JSON.",
+        "description": "With .npy under on_error=report: the item errors as a list in ASCII JSON, "
+        "each with index, code and message; without the messages when that is over 8,000 bytes; "
+        "and by code, each with its indices, when even that is.",
         "schema": STRING,
     }
     options = EmbeddingOptions.model_json_schema()["properties"]

@@ -85,8 +85,8 @@ def embeddings_npy(
 
 
 def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
-    """The item errors as ASCII JSON, as much as fits: with messages, codes alone, or, where
-    even those are too long, the indices of each code."""
+    """The item errors as a list in ASCII JSON, as much as fits: an entry for each item, with its
+    message or its code alone, or else an entry for each code, with the indices it has."""
     bad = [(index, row) for index, row in enumerate(rows) if isinstance(row, RaylensError)]
     by_code: dict[str, list[int]] = {}
     for index, error in bad:
@@ -98,7 +98,7 @@ def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
         text = json.dumps(content)
         if len(text) <= MAX_ERROR_HEADER_BYTES:
             return text
-    return json.dumps(by_code)
+    return json.dumps([{"code": code, "indices": which} for code, which in by_code.items()])
 
 
 def error_response(error: RaylensError, request_id: str) -> Response:

@@ -178,6 +178,7 @@ class Api:
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
         body = parse(ClassifyBody, await read_json(request, self._limits.max_body_bytes))
+        one_or_more("input", body.input)
         card = self._card(body)
         raise TextUnsupported(f"{card.id} has no text tower to compare labels with.")
 

@@ -98,6 +98,23 @@ class ClassifyBody(Body):
 B = TypeVar("B", bound=Body)
 
 
+# Our own sentences for pydantic's kinds of errors, with what it knows of each.
+SENTENCES = {
+    "missing": "is missing",
+    "too_short": "is empty; send at least one item",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+}
+
+
 def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
     """`data` as a `model`; strict for JSON, lax for form fields, which are all strings.
 
@@ -106,8 +123,10 @@ def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
     try:
         return model.model_validate(data, strict=strict)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        sentence = first["msg"].removeprefix("Value error, ")
-        message = f"{key}: {sentence}." if key else f"{sentence[:1].upper()}{sentence[1:]}."
-        raise BadRequest(message, param=key or None) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "value_error":
+            raise BadRequest(f"{first['ctx']['error']}.") from None
+        key = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
+        sentence = SENTENCES.get(first["type"], "has a value that it may not have")
+        message = f"{key} {sentence.format(**first.get('ctx', {}))}."
+        raise BadRequest(message, param=key) from None

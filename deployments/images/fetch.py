@@ -195,6 +195,11 @@ class Fetcher:
 
 def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
     """The one parsed form of a caller's URL, which is what gets fetched. Raises BadUrl."""
+    if not text[:8].lower().startswith(("http://", "https://")):
+        raise BadUrl(
+            "Only http:// and https:// URLs are fetched; a data URI belongs in base64, image or "
+            "image_url."
+        )
     if len(text) > MAX_URL_CHARS:
         raise BadUrl(f"The URL has more than {MAX_URL_CHARS} characters. Use a shorter one.")
     if _ODD_CHARACTERS.search(text):

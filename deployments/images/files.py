@@ -24,7 +24,9 @@ class ImageRoots:
     """
 
     def __init__(self, roots: Sequence[Path], *, max_bytes: int) -> None:
-        self._roots = tuple(root.absolute() for root in roots)
+        # Each root and the names that absolute paths may call it by: as configured, which may be
+        # a link, and where that leads.
+        self._roots = tuple((r.absolute(), {r.absolute(), r.resolve()}) for r in roots)
         self._max_bytes = max_bytes
 
     def read(self, path: str) -> bytes:
@@ -33,8 +35,8 @@ class ImageRoots:
         Raises ImageTooLarge, and PathNotFound for every other failure: missing, outside the
         roots, a link, not a regular file, not readable.
         """
-        for root in self._roots:
-            names = _names_below(root, path)
+        for root, prefixes in self._roots:
+            names = _names_below(prefixes, path)
             if names:
                 with suppress(OSError):
                     return self._read_below(root, names)
@@ -63,19 +65,22 @@ class ImageRoots:
         )
 
 
-def _names_below(root: Path, path: str) -> list[str]:
-    """The names that lead from `root` to `path`; none when the path may not be walked."""
+def _names_below(prefixes: set[Path], path: str) -> list[str]:
+    """The names that lead from a root to `path`; none when the path may not be walked."""
     try:
         path.encode()  # a lone surrogate would stand for a raw byte of the file name
     except UnicodeEncodeError:
         return []
     if path.startswith("/"):
-        prefix = f"{root}".rstrip("/") + "/"
-        if not path.startswith(prefix):
+        below = [
+            p for p in (f"{prefix}".rstrip("/") + "/" for prefix in prefixes) if path.startswith(p)
+        ]
+        if not below:
             return []
-        path = path.removeprefix(prefix)
+        path = path.removeprefix(below[0])
     names = [name for name in path.split("/") if name not in ("", ".")]
-    return [] if ".." in names or "\0" in path else names
+    # A file's name ends without a slash (POSIX: ENOTDIR).
+    return [] if ".." in names or "\0" in path or path.endswith("/") else names
 
 
 def _open_below(root: Path, names: list[str]) -> int:

@@ -239,7 +239,7 @@ async def test_many_item_errors_stay_within_what_clients_take_as_a_header(
             if form == "codes":
                 assert content[149] == {"index": 149, "code": "path_not_found"}
             else:
-                assert content == {"path_not_found": list(range(512))}
+                assert content == [{"code": "path_not_found", "indices": list(range(512))}]
             assert np.load(io.BytesIO(response.content)).shape == (number, 12)
 
 
@@ -258,6 +258,7 @@ async def test_many_item_errors_stay_within_what_clients_take_as_a_header(
         ("application/x-npy;q=0", 406, "application/json"),
         ("text/html", 406, "application/json"),
         ("application/json;q=soon", 406, "application/json"),
+        ("application/json;q=nan", 406, "application/json"),
     ],
 )
 async def test_accept_chooses_the_answer(
@@ -406,6 +407,54 @@ async def test_a_form_that_is_cut_short_loses_no_file_in_silence(
             assert response.status_code == status, response.text
             if status == 200:
                 assert len(response.json()["data"]) == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Disposition: form-data; name=\"file\"; filename*=utf-8''%E7%8C%AB.jpg",
+        'Content-Disposition: form-data; name="file"\r\nContent-Type: image/jpeg',
+    ],
+)
+async def test_a_file_needs_no_plain_file_name(connect: Connect, photo: Path, head: str) -> None:
+    body = f"--b\r\n{head}\r\n\r\n".encode() + photo.read_bytes() + b"\r\n--b--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    async with connect() as client:
+        response = await client.post("/v1/embeddings", content=body, headers=headers)
+    assert response.status_code == 200, response.text
+
+
+async def test_compressed_bodies_are_refused_and_byte_order_marks_are_not(
+    connect: Connect, photo: Path
+) -> None:
+    body = b'\xef\xbb\xbf{"input": {"path": "tom.jpg"}}'
+    headers = {"content-type": "application/json"}
+    async with connect() as client:
+        marked = await client.post("/v1/embeddings", content=body, headers=headers)
+        headers["content-encoding"] = "gzip"
+        zipped = await client.post("/v1/embeddings", content=body, headers=headers)
+    assert marked.status_code == 200
+    assert error(zipped)["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "input is missing."),
+        (
+            {"input": "x", "dtype": "int4"},
+            "dtype must be 'float32', 'float16', 'int8' or 'ubinary'.",
+        ),
+        ({"input": "x", "dimensions": 0}, "dimensions must be at least 1."),
+        ({"input": "x", "normalize": 1}, "normalize must be true or false."),
+        ({"input": "x", "model": 7}, "model must be a string."),
+    ],
+)
+async def test_a_bad_request_says_what_the_key_must_be(
+    connect: Connect, body: dict[str, Any], message: str
+) -> None:
+    async with connect() as client:
+        assert error(await post(client, **body))["message"] == message
 
 
 async def test_a_form_with_too_many_fields_says_so(connect: Connect, photo: Path) -> None:

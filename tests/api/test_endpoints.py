@@ -69,6 +69,8 @@ async def test_rank_orders_documents_best_first(connect: Connect, items: list[An
         ("rank", {"query": "x", "documents": ["x"], "top_n": 0}, "bad_request", "top_n"),
         ("rank", {"query": "x", "documents": "x"}, "bad_request", "documents"),
         ("classify", {"input": "x", "labels": []}, "bad_request", "labels"),
+        ("classify", {"input": "x", "labels": ["a", 3]}, "bad_request", "labels[1]"),
+        ("classify", {"input": [], "labels": ["a"]}, "bad_request", "input"),
         ("classify", {"input": "x", "labels": ["cat"]}, "text_unsupported", None),
         ("similarity", {"a": ["x"], "b": ["y"], "model": "other"}, "model_not_found", "model"),
     ],
