@@ -1,37 +1,19 @@
 """The ingress deployment: HTTP and handle calls in, stacks of pixels to the model deployment."""
 
 import asyncio
-import logging
-import math
-import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    RequestCancelledError,
-)
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from deployments.api.routes import Api, model_list
-from deployments.card import ModelCard
-from deployments.engine import Answer, Pixels
-from deployments.errors import (
-    BadRequest,
-    DeadlineExceeded,
-    Internal,
-    Overloaded,
-    RaylensError,
-    TextUnsupported,
-    Unavailable,
-)
+from deployments.embedder_client import EmbedderClient
+from deployments.errors import BadRequest, RaylensError, TextUnsupported
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.items import Parsed, PathItem, TextItem, parse_items
@@ -40,98 +22,6 @@ from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.service import EmbeddingService, OnError
 from deployments.settings import Settings, thread_count
 from deployments.vectors import Vector, Vectors, cosines, stack_rows
-
-logger = logging.getLogger("ray.serve")
-
-# What a call ends with when its replica dies. Embedding is pure, so such a call is repeated once.
-REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
-
-# Ray's own limit for one message between replicas, and room in it for all but the pixels.
-MESSAGE_BYTES = int(os.environ.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 1024 * 1024))
-ENVELOPE_BYTES = 64 * 1024
-
-READY_WITHIN_S = 5.0
-
-
-class EmbedderClient:
-    """The model deployment, reached through its handle; the service's `Model`."""
-
-    stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
-
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        # Made once: a handle per call costs more than the call. By value, that is by gRPC:
-        # by reference every array would go through the object store.
-        self._embed = handle.options(method_name="embed", _by_reference=False)
-        self._ready = handle.options(method_name="ready", _by_reference=False)
-        self._card: ModelCard | None = None
-        self._last_answer = -math.inf
-        self._last_death = -math.inf
-
-    @property
-    def card(self) -> ModelCard:
-        if self._card is None:
-            raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
-        return self._card
-
-    async def wait_until_loaded(self) -> None:
-        """Returns once the card is known, however long the model takes to load."""
-        while self._card is None:
-            try:
-                self._card = await self._ready.remote()
-            except Exception as error:
-                logger.warning(f"The model deployment is not ready: {type(error).__name__}.")
-                await asyncio.sleep(1)
-
-    async def ready(self) -> ModelCard:
-        self.card  # noqa: B018  # while there is none yet, say so without waiting
-        try:
-            async with asyncio.timeout(READY_WITHIN_S):
-                self._card = await self._ready.remote()
-        except (TimeoutError, BackPressureError):
-            # Busy is not dead: what it answered a moment ago proves more than this call.
-            if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
-                return self.card
-            reason = "does not answer"
-        except Exception as error:
-            logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
-            reason = "fails"
-        else:
-            return self._card
-        raise Unavailable(f"The model {reason}.", retry_after_s=5)
-
-    async def embed(self, stack: Pixels, deadline: float) -> Answer:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout_at(deadline) as timer:
-                answer = await self._embed_twice_at_most(stack)
-        except TimeoutError:
-            if not timer.expired():  # the model's own, not ours
-                logger.exception("The model failed on a stack.")
-                raise Internal("The model failed on this request.") from None
-            if self._last_answer > max(began, self._last_death):  # it is alive, only slow
-                raise DeadlineExceeded(
-                    "The model did not get to this request in time; send fewer items or retry."
-                ) from None
-            raise Unavailable("The model does not answer; retry.", retry_after_s=5) from None
-        except BackPressureError:
-            raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
-        except (*REPLICA_DIED, DeploymentUnavailableError) as error:
-            logger.warning(f"The model deployment is unavailable: {type(error).__name__}.")
-            raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
-        except Exception:
-            logger.exception("The model failed on a stack.")
-            raise Internal("The model failed on this request.") from None
-        self._last_answer = loop.time()
-        return answer
-
-    async def _embed_twice_at_most(self, stack: Pixels) -> Answer:
-        try:
-            return await self._embed.remote(stack)  # type: ignore[no-any-return]
-        except REPLICA_DIED as error:
-            self._last_death = asyncio.get_running_loop().time()
-            logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
-            return await self._embed.remote(stack)  # type: ignore[no-any-return]
 
 
 @serve.deployment(
@@ -152,12 +42,9 @@ class Ingress:
     the image methods are paths unless they are http(s) URLs or data URIs.
     """
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, embedder: DeploymentHandle[Any]
-    ) -> None:
+    def __init__(self, settings: Settings, embedder: DeploymentHandle[Any]) -> None:
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
-        await self._fetcher.start()
         self._client = EmbedderClient(embedder)
         self._service = EmbeddingService(
             settings,
@@ -173,10 +60,20 @@ class Ingress:
             count=ItemCounter().count,
         )
         self._gauges = ProcessGauges()
-        self._loading = asyncio.create_task(self._client.wait_until_loaded())
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return Api(self._service).app()
+        return Api(self._service).app(lifespan=self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """What runs as long as the replica: Serve enters it before any request arrives."""
+        await self._fetcher.start()
+        loading = asyncio.create_task(self._client.wait_until_loaded())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await self._fetcher.close()
 
     async def check_health(self) -> None:
         self._gauges.record()

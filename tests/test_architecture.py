@@ -64,7 +64,10 @@ def room(*packages: str) -> set[str]:
 
 
 def test_only_the_rim_of_the_deployments_imports_ray() -> None:
-    rim = {f"deployments.{name}" for name in ("app", "ingress", "embedder", "metrics")}
+    rim = {
+        f"deployments.{name}"
+        for name in ("app", "ingress", "embedder", "embedder_client", "metrics")
+    }
     assert importers("ray") & room("deployments") == rim
 
 

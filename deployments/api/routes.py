@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Lifespan
 
 from deployments.api import render
 from deployments.api.bodies import media_type, read_body, read_form, read_json, wanted
@@ -95,7 +96,8 @@ class Api:
         self.service = service
         self._limits = service.settings.limits
 
-    def app(self) -> Starlette:
+    def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+        """The application; `lifespan` is entered while it is served."""
         routes: list[tuple[str, str, Any]] = [
             ("POST", "/v1/embeddings", self.embeddings),
             ("POST", "/v1/similarity", self.similarity),
@@ -109,6 +111,7 @@ class Api:
         app = Starlette(
             routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
             exception_handlers={HTTPException: framework_error},
+            lifespan=lifespan,
         )
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app

@@ -19,9 +19,9 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
+from deployments.embedder_client import MESSAGE_BYTES, READY_WITHIN_S, EmbedderClient
 from deployments.engine import Answer, Pixels
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, RaylensError, Unavailable
-from deployments.ingress import MESSAGE_BYTES, READY_WITHIN_S, EmbedderClient
 from tests.fakes import CARD
 
 OTHER_CARD = dataclasses.replace(CARD, id="earlier")

@@ -1,0 +1,112 @@
+"""The model deployment as the ingress reaches it: one retry, deadlines, and errors of our own."""
+
+import asyncio
+import logging
+import math
+import os
+from typing import Any
+
+import grpc
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from deployments.card import ModelCard
+from deployments.engine import Answer, Pixels
+from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+
+logger = logging.getLogger("ray.serve")
+
+# What a call ends with when its replica dies. Embedding is pure, so such a call is repeated once.
+REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
+
+# Ray's own limit for one message between replicas, and room in it for all but the pixels.
+MESSAGE_BYTES = int(os.environ.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 1024 * 1024))
+ENVELOPE_BYTES = 64 * 1024
+
+READY_WITHIN_S = 5.0
+
+
+class EmbedderClient:
+    """The model deployment, reached through its handle; the service's `Model`."""
+
+    stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        # Made once: a handle per call costs more than the call. By value, that is by gRPC:
+        # by reference every array would go through the object store.
+        self._embed = handle.options(method_name="embed", _by_reference=False)
+        self._ready = handle.options(method_name="ready", _by_reference=False)
+        self._card: ModelCard | None = None
+        self._last_answer = -math.inf
+        self._last_death = -math.inf
+
+    @property
+    def card(self) -> ModelCard:
+        if self._card is None:
+            raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
+        return self._card
+
+    async def wait_until_loaded(self) -> None:
+        """Returns once the card is known, however long the model takes to load."""
+        while self._card is None:
+            try:
+                self._card = await self._ready.remote()
+            except Exception as error:
+                logger.warning(f"The model deployment is not ready: {type(error).__name__}.")
+                await asyncio.sleep(1)
+
+    async def ready(self) -> ModelCard:
+        self.card  # noqa: B018  # while there is none yet, say so without waiting
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                self._card = await self._ready.remote()
+        except (TimeoutError, BackPressureError):
+            # Busy is not dead: what it answered a moment ago proves more than this call.
+            if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
+                return self.card
+            reason = "does not answer"
+        except Exception as error:
+            logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
+            reason = "fails"
+        else:
+            return self._card
+        raise Unavailable(f"The model {reason}.", retry_after_s=5)
+
+    async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout_at(deadline) as timer:
+                answer = await self._embed_twice_at_most(stack)
+        except TimeoutError:
+            if not timer.expired():  # the model's own, not ours
+                logger.exception("The model failed on a stack.")
+                raise Internal("The model failed on this request.") from None
+            if self._last_answer > max(began, self._last_death):  # it is alive, only slow
+                raise DeadlineExceeded(
+                    "The model did not get to this request in time; send fewer items or retry."
+                ) from None
+            raise Unavailable("The model does not answer; retry.", retry_after_s=5) from None
+        except BackPressureError:
+            raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
+        except (*REPLICA_DIED, DeploymentUnavailableError) as error:
+            logger.warning(f"The model deployment is unavailable: {type(error).__name__}.")
+            raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
+        except Exception:
+            logger.exception("The model failed on a stack.")
+            raise Internal("The model failed on this request.") from None
+        self._last_answer = loop.time()
+        return answer
+
+    async def _embed_twice_at_most(self, stack: Pixels) -> Answer:
+        try:
+            return await self._embed.remote(stack)  # type: ignore[no-any-return]
+        except REPLICA_DIED as error:
+            self._last_death = asyncio.get_running_loop().time()
+            logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
+            return await self._embed.remote(stack)  # type: ignore[no-any-return]
