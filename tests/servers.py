@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,11 +38,17 @@ class Server:
                     found.append(process)
         return found
 
+    def ray_environment(self) -> dict[str, str]:
+        """With which `ray.init(address="auto")` finds this Ray, whatever others run here."""
+        match = re.search(r'raylens\.connect\("(\S+)"\)', self.log.read_text())
+        assert match is not None
+        return {**os.environ, "RAY_ADDRESS": match[1], "RAY_AUTH_MODE": "token"}
+
     def wait_until_ready(self, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            if "raylens is ready" in self.log.read_text():
+            if "raylens.connect(" in self.log.read_text():
                 return
             time.sleep(0.1)
         raise AssertionError(f"not ready after {seconds} s:\n{self.log.read_text()}")

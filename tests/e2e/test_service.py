@@ -83,15 +83,20 @@ def metrics_url(server: Server) -> str:
         "import json, ray; ray.init(address='auto', log_to_driver=False); node = ray.nodes()[0]; "
         "print('METRICS', node['NodeManagerAddress'], node['MetricsExportPort'])"
     )
-    output = run_python(script, Path("/"))
+    output = run_python(server, script, Path("/"))
     _, host, port = next(line for line in output.splitlines() if "METRICS" in line).split()
     return f"http://{host}:{port}/metrics"
 
 
-def run_python(script: str, folder: Path) -> str:
+def run_python(server: Server, script: str, folder: Path) -> str:
     """Runs a script outside the project's tree, as another Ray job would be."""
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=server.ray_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -168,7 +173,7 @@ except Exception as error:
     code = [error.code, error.status, error.param]
 print("RESULT", json.dumps({"vector": vector.tolist(), "error": code}))
 """
-    result = json.loads(run_python(script, tmp_path).partition("RESULT")[2])
+    result = json.loads(run_python(server, script, tmp_path).partition("RESULT")[2])
     assert result["vector"] == pytest.approx(embed(server, {"path": "5.jpg"}), abs=1e-6)
     assert result["error"] == ["path_not_found", 404, "input"]
 
@@ -198,7 +203,7 @@ result = {{"vector": one.tolist(), "dimension": client.image_embedding_dimension
            "model": client.info()["data"][0]["id"], "codes": codes}}
 print("RESULT", json.dumps(result))
 """
-    result = json.loads(run_python(script, tmp_path).partition("RESULT")[2])
+    result = json.loads(run_python(server, script, tmp_path).partition("RESULT")[2])
     assert result["vector"] == pytest.approx(embed(server, {"path": "5.jpg"}), abs=1e-6)
     assert (result["dimension"], result["model"]) == (1280, "efficientnet-lite0")
     assert result["codes"] == ["text_unsupported", "text_unsupported", "bad_request"]
@@ -345,7 +350,7 @@ ServeSubmissionClient("http://" + context.dashboard_url).deploy_applications(con
 """
     pids = [p.pid for p in server.replicas("Embedder")]
     log = server.log.read_text()
-    run_python(script, Path("/"))
+    run_python(server, script, Path("/"))
     deadline = time.monotonic() + 60
     while "batches of at most 3" not in server.log.read_text()[len(log) :]:
         assert time.monotonic() < deadline, server.log.read_text()[len(log) :]
