@@ -264,7 +264,7 @@ async def test_64_callers_each_get_their_own_vector_in_full_batches(
 
 
 async def test_threads_tasks_and_files_stay_flat_over_2000_mixed_requests(
-    server: Server, folder: Path, files: str, jpeg: Jpeg
+    server: Server, metrics_url: str, files: str, jpeg: Jpeg
 ) -> None:
     data = base64.b64encode(jpeg(1, (64, 48))).decode()
     bodies: list[Any] = [
@@ -292,45 +292,25 @@ async def test_threads_tasks_and_files_stay_flat_over_2000_mixed_requests(
 
             await asyncio.gather(*(one(bodies[i % len(bodies)]) for i in range(number)))
 
-    def counts() -> dict[str, list[int]]:
-        return {
-            name: [sum(p.num_threads() for p in found), sum(p.num_fds() for p in found)]
-            for name in ("Ingress", "Embedder")
-            if (found := server.replicas(name))
-        }
-
-    await burst(200)  # the pools fill
-    await asyncio.sleep(3)  # idle connections close
-    before = counts()
-    await burst(2000)
-    await asyncio.sleep(3)
-    after = counts()
-    print(f"[threads, files] before {before}, after 2,000 requests {after}")
-    assert set(before) == {"Ingress", "Embedder"}
-    for name, (threads, descriptors) in before.items():
-        assert after[name][0] <= threads + 2
-        assert after[name][1] <= descriptors + 4
-
-
-async def test_tasks_and_python_threads_are_flat_in_the_replicas_own_gauges(
-    server: Server, metrics_url: str, jpeg: Jpeg
-) -> None:
-    names = ("ray_raylens_tasks", "ray_raylens_python_threads", "ray_raylens_open_files")
-
-    async def reading() -> dict[str, float]:
-        await asyncio.sleep(16)  # a health check and a report later
+    async def counts() -> dict[str, float]:
+        await asyncio.sleep(16)  # idle connections close; a health check and a report later
         async with httpx.AsyncClient() as client:
             text = (await client.get(metrics_url)).text
-        return {
-            f"{name} {deployment}": metric(text, name, deployment=deployment)
-            for name in names
+        found = {
+            f"{deployment} {name}": metric(text, f"ray_raylens_{name}", deployment=deployment)
             for deployment in ("Ingress", "Embedder")
+            for name in ("threads", "python_threads", "tasks", "open_files")
         }
+        for deployment in ("Ingress", "Embedder"):
+            (process,) = server.replicas(deployment)
+            assert found[f"{deployment} threads"] == pytest.approx(process.num_threads(), abs=2)
+        return found
 
-    before = await reading()
-    await at_once(server.url, [jpeg(i, (64, 48)) for i in range(500)], callers=16)
-    after = await reading()
-    print(f"before {before}\nafter 500 requests {after}")
+    await burst(200)  # the pools fill
+    before = await counts()
+    await burst(2000)
+    after = await counts()
+    print(f"before {before}\nafter 2,000 requests {after}")
     for name, value in before.items():
         assert value > 0
         assert after[name] <= value + 4
