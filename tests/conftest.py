@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-for name in [name for name in os.environ if name.startswith("RAYLENS_")]:
-    del os.environ[name]  # a developer's own settings must not steer the tests
+# A developer's own settings and clusters must not steer the tests.
+for name in [n for n in os.environ if n.startswith("RAYLENS_") or n == "RAY_ADDRESS"]:
+    del os.environ[name]
 
 
 @pytest.fixture(scope="session")
