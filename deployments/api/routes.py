@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from deployments.api import render
-from deployments.api.bodies import media_type, read_body, read_form, read_json, wanted
+from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
 from deployments.api.fence import VALID_REQUEST_ID
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
@@ -149,7 +149,7 @@ class Api:
             options = parse(EmbeddingOptions, dict(request.query_params), strict=False)
             data = await read_body(request, self._limits.max_body_bytes)
             return options, [BytesItem(data)], ["input"]
-        if kind not in ("", "application/json") and not kind.endswith("+json"):
+        if not is_json(kind):
             raise UnsupportedMediaType(
                 "Send application/json, multipart/form-data or the image itself as image/*."
             )

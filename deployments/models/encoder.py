@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.models.allocator import keep_large_blocks
-from deployments.models.loading import Checkpoint, CheckpointError, find_checkpoint, load_model
+from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.loading import find_checkpoint, load_model
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.settings import Model, thread_count
 

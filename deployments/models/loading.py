@@ -18,8 +18,6 @@ from deployments.models import bundled, spec
 from deployments.models.checkpoint import Checkpoint, CheckpointError, read_json
 from deployments.settings import Model
 
-__all__ = ["Checkpoint", "CheckpointError", "find_checkpoint", "load_model"]
-
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _WANTED = [

@@ -15,7 +15,8 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from deployments.models import bundled
-from deployments.models.loading import CheckpointError, find_checkpoint, load_model
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.loading import find_checkpoint, load_model
 from deployments.settings import Model
 
 Save = Callable[..., Path]
