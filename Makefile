@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= serve_config.yaml
+URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: serve test check format clean
+.PHONY: serve test check format parity bench-encoder bench-text clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -22,6 +23,18 @@ check: $(DEV_INSTALLED)
 format: $(DEV_INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# How far the vectors are from those of transformers, family by family.
+parity: $(DEV_INSTALLED)
+	$(BIN)/python -m benchmarks.parity
+
+# Images/s of the bare model in each precision.
+bench-encoder: $(DEV_INSTALLED)
+	$(BIN)/python -m benchmarks.encoder
+
+# Text latency beside 64 image callers, of the service at URL.
+bench-text: $(DEV_INSTALLED)
+	$(BIN)/python -m benchmarks.text_latency $(URL)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
-"""The whole graph on one screen: the ingress in front, the model deployment behind it."""
+"""The whole graph on one screen: the ingress in front, a deployment for each model behind it."""
 
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -7,7 +8,7 @@ from ray.serve import Application
 
 from deployments.embedder import Embedder
 from deployments.ingress import Ingress
-from deployments.settings import Batching, Model, Settings, load_settings
+from deployments.settings import Batching, Model, Settings, SettingsError, load_settings
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -20,12 +21,35 @@ def build_app(args: dict[str, Any]) -> Application:
 
 
 def build_graph(settings: Settings) -> Application:
-    options, placement = place(settings.model, cluster_gpus())
-    embedder = Embedder.options(  # type: ignore[attr-defined]  # a serve.Deployment
+    gpus = cluster_gpus()
+    embedders = [
+        _embedder(model, name, gpus)
+        for model, name in zip(
+            (settings.model, *settings.models), embedder_names(settings), strict=True
+        )
+    ]
+    return Ingress.bind(settings, embedders)  # type: ignore[attr-defined]
+
+
+def embedder_names(settings: Settings) -> list[str]:
+    """The models' deployments, as the config's `deployments` calls them: `Embedder`, and for a
+    further model `Embedder-` with the last part of its id. Raises SettingsError for equal ones.
+    """
+    names = ["Embedder", *(f"Embedder-{Path(model.id).name}" for model in settings.models)]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"models: two of them would have the deployment {name}")
+    return names
+
+
+def _embedder(model: Model, name: str, gpus: float) -> Application:
+    options, placement = place(model, gpus)
+    embedder: Any = Embedder.options(  # type: ignore[attr-defined]  # a serve.Deployment
+        name=name,
         ray_actor_options=options,
-        user_config=settings.model.model_dump(include=set(Batching.model_fields)),
-    ).bind(settings.model, placement)
-    return Ingress.bind(settings, embedder)  # type: ignore[attr-defined]
+        user_config=model.model_dump(include=set(Batching.model_fields)),
+    )
+    return embedder.bind(model, placement)
 
 
 def place(model: Model, gpus: float) -> tuple[dict[str, float], str]:

@@ -1,7 +1,15 @@
 """What the model deployment tells the ingress about the model it holds. Plain values only."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8 | np.float32]
+"""(N, H, W, 3): uint8 RGB in a `PixelSpec`'s geometry, or float32 as a `ProcessorSpec` made it."""
+Tokens = NDArray[np.int32]
+"""(N, L) token ids, each row filled up with -1 behind its text's last token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +21,9 @@ class PixelSpec:
     (0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming).
     Scaling and normalisation are not here: they happen inside the model's graph.
     """
+
+    itemsize: ClassVar[int] = 1
+    """Bytes of each value that reaches the model: uint8."""
 
     resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
     resample: int
@@ -29,15 +40,54 @@ class PixelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessorSpec:
+    """The checkpoint's own image processor, for what a `PixelSpec` cannot say exactly.
+
+    `name` is a PIL-backed class of transformers and `config` the JSON it is built from; it gives
+    float32 values that go into the model as they are.
+    """
+
+    itemsize: ClassVar[int] = 4
+    """Bytes of each value that reaches the model: float32."""
+
+    name: str
+    config: str
+    size: tuple[int, int]
+    """(height, width) in pixels of every image that reaches the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """What the ingress needs to know about a model's text tower, besides its tokenizer."""
+
+    max_tokens: int
+    """The longest text that the model reads, special tokens included."""
+    score: Literal["softmax", "sigmoid"]
+    """How cosines of an image with labels become probabilities:
+    softmax or sigmoid of `logit_scale * cosine + logit_bias`."""
+    logit_scale: float
+    logit_bias: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One loaded model, as `/v1/models` and the handle's `info()` show it."""
 
     id: str
     revision: str | None
+    aliases: tuple[str, ...]
+    matryoshka: bool
     dimensions: int
-    modalities: tuple[str, ...]
-    pixels: PixelSpec
+    pixels: PixelSpec | ProcessorSpec
+    text: TextSpec | None
+    """None for a model without a text tower in the image vectors' space."""
     precision: str
+    precision_reason: str
+    compiled: bool
     device: str
     device_reason: str
     loaded_unix_s: int
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("image",) if self.text is None else ("image", "text")

@@ -1,16 +1,18 @@
-"""The model deployment: one loaded model behind the gate and `@serve.batch`."""
+"""The model deployment: one loaded model behind its gates and `@serve.batch`."""
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray import serve
 
-from deployments.card import ModelCard
-from deployments.engine import Answer, Gate, ModelThread, Pixels
+from deployments.card import ModelCard, Pixels, Tokens
+from deployments.engine import Answer, Gate, ModelThread, Stack
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.settings import Batching, Model
+from deployments.tokenizer import join
 from deployments.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -27,6 +29,41 @@ def _load(settings: Model) -> "Encoder":
     from deployments.models.encoder import Encoder
 
     return Encoder.load(settings)
+
+
+class Queue:
+    """What waits for the model in one modality: a gate, and `@serve.batch` behind it."""
+
+    def __init__(
+        self,
+        modality: str,
+        forward: Callable[[list[Stack]], list[Vectors]],
+        *,
+        thread: ModelThread,
+        batches: BatchCounter,
+        slots: int,
+        max_batch_size: int,
+        linger_s: float,
+    ) -> None:
+        async def run(pieces: list[Stack]) -> list[Vectors]:
+            batches.count(modality, sum(len(piece) for piece in pieces))
+            return await thread.run(forward, pieces)
+
+        # Decorated here and not on a class, because the settings are known only now.
+        self._batched: Any = serve.batch(
+            max_batch_size=max_batch_size,
+            batch_wait_timeout_s=0,
+            max_concurrent_batches=slots,
+            batch_size_fn=lambda pieces: sum(len(piece) for piece in pieces),
+        )(run)
+        self.gate = Gate(
+            self._batched, slots=slots, max_batch_size=max_batch_size, linger_s=linger_s
+        )
+
+    def reconfigure(self, *, max_batch_size: int, linger_s: float) -> None:
+        self.gate.max_batch_size = max_batch_size
+        self.gate.linger_s = linger_s
+        self._batched.set_max_batch_size(max_batch_size)
 
 
 @serve.deployment(
@@ -50,88 +87,115 @@ class Embedder:
         self._warm_size = 0
         self._thread = ModelThread()
         self._gauges = ProcessGauges()
-        self._batches = BatchCounter()
         began = time.monotonic()
         self._encoder = await self._thread.run(_load, settings)
-        await self._warm_up(settings.max_batch_size)
+        await self._warm_up(settings)
         encoder = self._encoder
-        pixels = encoder.preprocessing.pixels
         self._card = ModelCard(
             id=encoder.checkpoint.id,
             revision=encoder.checkpoint.revision,
+            aliases=settings.aliases,
+            matryoshka=settings.matryoshka,
             dimensions=encoder.dimensions,
-            modalities=("image",),
-            pixels=pixels,
+            pixels=encoder.preprocessing.pixels,
+            text=encoder.text,
             precision=encoder.precision,
+            precision_reason=encoder.precision_reason,
+            compiled=encoder.compiled,
             device=encoder.device,
             device_reason=f"{placement}; {encoder.device_reason}",
             loaded_unix_s=int(time.time()),
         )
-        self._blank = np.zeros((1, *pixels.size, 3), dtype=np.uint8)
         # A CPU runs one batch at a time; on a GPU the next one is copied while one runs.
         slots = 1 if encoder.device == "cpu" else 2
-        # Decorated here and not on the class, because the settings are known only now.
-        self._batched: Any = serve.batch(
-            max_batch_size=settings.max_batch_size,
-            batch_wait_timeout_s=0,
-            max_concurrent_batches=slots,
-            batch_size_fn=lambda pieces: sum(len(piece) for piece in pieces),
-        )(self._forward)
-        self._gate = Gate(
-            self._batched,
+        linger_s = settings.batch_linger_ms / 1e3
+        batches = BatchCounter()
+        # Two queues and one thread: a text waits for one batch of images at most.
+        self._images = Queue(
+            "image",
+            self._embed_pixels,
+            thread=self._thread,
+            batches=batches,
             slots=slots,
             max_batch_size=settings.max_batch_size,
-            linger_s=settings.batch_linger_ms / 1e3,
+            linger_s=linger_s,
+        )
+        self._texts = Queue(
+            "text",
+            self._embed_tokens,
+            thread=self._thread,
+            batches=batches,
+            slots=slots,
+            max_batch_size=settings.max_text_batch_size,
+            linger_s=linger_s,
         )
         logger.info(
             f"Model {self._card.id} is ready on {self._card.device} in {self._card.precision} "
             f"({self._card.dimensions} dimensions, {time.monotonic() - began:.1f} s). "
-            f"Device: {self._card.device_reason}."
+            f"Device: {self._card.device_reason}. Precision: {self._card.precision_reason}."
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes new batch settings from the Serve config without a restart."""
         batching = Batching(**self._settings.model_dump(include=set(Batching.model_fields)))
         batching = Batching(**{**batching.model_dump(), **user_config})
-        await self._warm_up(batching.max_batch_size)
-        self._gate.max_batch_size = batching.max_batch_size
-        self._gate.linger_s = batching.batch_linger_ms / 1e3
-        self._batched.set_max_batch_size(batching.max_batch_size)
+        await self._warm_up(batching)
+        linger_s = batching.batch_linger_ms / 1e3
+        self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
+        self._texts.reconfigure(max_batch_size=batching.max_text_batch_size, linger_s=linger_s)
         logger.info(
-            f"The model takes batches of at most {batching.max_batch_size} images, "
-            f"with a linger of {batching.batch_linger_ms:g} ms."
+            f"The model takes batches of at most {batching.max_batch_size} images or "
+            f"{batching.max_text_batch_size} texts, with a linger of "
+            f"{batching.batch_linger_ms:g} ms."
         )
 
     async def embed(self, stack: Pixels) -> Answer:
-        """uint8 (N, H, W, 3), already in the geometry of the card, to N raw vectors."""
-        return await self._gate.embed(stack)
+        """(N, H, W, 3), already in the geometry of the card, to N raw vectors."""
+        return await self._images.gate.embed(stack)
+
+    async def embed_text(self, stack: Tokens) -> Answer:
+        """(N, L) token ids to N raw vectors in the images' space."""
+        return await self._texts.gate.embed(stack)
+
+    async def tokenizer(self) -> str:
+        """The tokenizer of the model's text tower, as JSON of the `tokenizers` library."""
+        json: str | None = self._encoder.tokenizer_json
+        if json is None:
+            raise RuntimeError("the model has no text tower")
+        return json
 
     async def ready(self) -> ModelCard:
-        """Runs the model once, on a blank image, and returns its card."""
-        vectors = await self._thread.run(self._encoder.embed, self._blank)
-        if not np.isfinite(vectors).all():
-            raise RuntimeError("the model gives vectors that are not finite")
+        """Runs the model once, on one image, and returns its card."""
+        await self._thread.run(self._encoder.warm_up, 1)
         return self._card
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a raised error replaces the replica."""
         self._gauges.record()
-        self._gate.check()
+        self._images.gate.check()
+        self._texts.gate.check()
         await self._thread.check(stuck_after_s=self._settings.stuck_after_s)
 
-    async def _warm_up(self, max_batch_size: int) -> None:
+    async def _warm_up(self, batching: Batching) -> None:
         # One job for each size, so that a running service answers in between. Every size of a
         # large batch would take minutes; above EVERY_SIZE_UP_TO only the largest is run.
-        for size in (*range(self._warm_size + 1, EVERY_SIZE_UP_TO + 1), max_batch_size):
-            if self._warm_size < size <= max_batch_size:
+        largest = batching.max_batch_size
+        for size in (*range(self._warm_size + 1, EVERY_SIZE_UP_TO + 1), largest):
+            if self._warm_size < size <= largest:
                 await self._thread.run(self._encoder.warm_up, size)
                 self._warm_size = size
+        if self._encoder.text is not None:
+            for size in (1, batching.max_text_batch_size):
+                await self._thread.run(self._encoder.warm_up_text, size)
 
-    async def _forward(self, pieces: list[Pixels]) -> list[Vectors]:
-        self._batches.count(sum(len(piece) for piece in pieces))
-        return await self._thread.run(self._embed_pieces, pieces)
-
-    def _embed_pieces(self, pieces: list[Pixels]) -> list[Vectors]:
+    def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         stack = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        ends = np.cumsum([len(piece) for piece in pieces])
-        return np.split(self._encoder.embed(stack), ends[:-1])
+        return _split(self._encoder.embed(stack), pieces)
+
+    def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
+        return _split(self._encoder.embed_text(join(pieces)), pieces)
+
+
+def _split(vectors: Vectors, pieces: list[Any]) -> list[Vectors]:
+    """The vectors of each piece, from those of all pieces together."""
+    return np.split(vectors, np.cumsum([len(piece) for piece in pieces])[:-1])

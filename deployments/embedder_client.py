@@ -15,9 +15,10 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from deployments.card import ModelCard
-from deployments.engine import Answer, Pixels
+from deployments.card import ModelCard, Pixels, Tokens
+from deployments.engine import Answer, Stack
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from deployments.tokenizer import TextTokenizer
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,8 +41,12 @@ class EmbedderClient:
         # Made once: a handle per call costs more than the call. By value, that is by gRPC:
         # by reference every array would go through the object store.
         self._embed = handle.options(method_name="embed", _by_reference=False)
+        self._embed_text = handle.options(method_name="embed_text", _by_reference=False)
         self._ready = handle.options(method_name="ready", _by_reference=False)
+        # Once, and of tens of megabytes, which gRPC would refuse.
+        self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._card: ModelCard | None = None
+        self._tokenizer: TextTokenizer | None = None
         self._last_answer = -math.inf
         self._last_death = -math.inf
 
@@ -51,11 +56,24 @@ class EmbedderClient:
             raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
         return self._card
 
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        if self._tokenizer is None:
+            raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
+        return self._tokenizer
+
     async def wait_until_loaded(self) -> None:
-        """Returns once the card is known, however long the model takes to load."""
+        """Returns once the card and the tokenizer are there, however long that takes."""
         while self._card is None:
             try:
-                self._card = await self._ready.remote()
+                card = await self._ready.remote()
+                if card.text is not None:
+                    self._tokenizer = await asyncio.to_thread(
+                        TextTokenizer,
+                        await self._read_tokenizer.remote(),
+                        max_tokens=card.text.max_tokens,
+                    )
+                self._card = card
             except Exception as error:
                 logger.warning(f"The model deployment is not ready: {type(error).__name__}.")
                 await asyncio.sleep(1)
@@ -78,11 +96,17 @@ class EmbedderClient:
         raise Unavailable(f"The model {reason}.", retry_after_s=5)
 
     async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        return await self._answer(self._embed, stack, deadline)
+
+    async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
+        return await self._answer(self._embed_text, stack, deadline)
+
+    async def _answer(self, method: Any, stack: Stack, deadline: float) -> Answer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                answer = await self._embed_twice_at_most(stack)
+                answer = await self._call_twice_at_most(method, stack)
         except TimeoutError:
             if not timer.expired():  # the model's own, not ours
                 logger.exception("The model failed on a stack.")
@@ -103,10 +127,10 @@ class EmbedderClient:
         self._last_answer = loop.time()
         return answer
 
-    async def _embed_twice_at_most(self, stack: Pixels) -> Answer:
+    async def _call_twice_at_most(self, method: Any, stack: Stack) -> Answer:
         try:
-            return await self._embed.remote(stack)  # type: ignore[no-any-return]
+            return await method.remote(stack)  # type: ignore[no-any-return]
         except REPLICA_DIED as error:
             self._last_death = asyncio.get_running_loop().time()
             logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
-            return await self._embed.remote(stack)  # type: ignore[no-any-return]
+            return await method.remote(stack)  # type: ignore[no-any-return]

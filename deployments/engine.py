@@ -18,7 +18,8 @@ from deployments.vectors import Vectors
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Pixels = NDArray[np.uint8]
+Stack = NDArray[Any]
+"""(N, …): pixels of N images or token ids of N texts."""
 
 
 class ModelThread:
@@ -59,12 +60,12 @@ class ModelThread:
 
 
 class Answer(NamedTuple):
-    """What the model deployment gives for one stack of N images."""
+    """What the model deployment gives for one stack of N items."""
 
     vectors: Vectors
     """(N, D) float32, as the model made them: not normalised."""
     queue_ms: float
-    """From arrival to the moment the model took the first image."""
+    """From arrival to the moment the model took the first item."""
     model_ms: float
     """From that moment to the last vector."""
 
@@ -72,7 +73,7 @@ class Answer(NamedTuple):
 class _Waiting:
     """One caller's stack and how much of it has been let through and answered."""
 
-    def __init__(self, stack: Pixels) -> None:
+    def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.taken = 0
         self.parts: list[tuple[int, Vectors]] = []
@@ -80,8 +81,8 @@ class _Waiting:
         self.started = 0.0
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-    def take(self, room: int) -> tuple[int, Pixels]:
-        """The next piece, of at most `room` images, and where it begins."""
+    def take(self, room: int) -> tuple[int, Stack]:
+        """The next piece, of at most `room` items, and where it begins."""
         if self.taken == 0:
             self.started = time.monotonic()
         start = self.taken
@@ -109,13 +110,13 @@ class Gate:
 
     `@serve.batch` alone cuts its batches before it waits for the model, so crumbs queue up
     instead of merging (measured: 37 images/s, against 84 with the gate). Each of `slots` lanes
-    takes at most a batch's worth of waiting images, cutting stacks where the batch ends, hands
+    takes at most a batch's worth of waiting items, cutting stacks where the batch ends, hands
     every piece to `run` in the same turn of the event loop and waits until all are answered.
     """
 
     def __init__(
         self,
-        run: Callable[[Pixels], Awaitable[Vectors]],
+        run: Callable[[Stack], Awaitable[Vectors]],
         *,
         slots: int,
         max_batch_size: int,
@@ -128,8 +129,8 @@ class Gate:
         self._arrival = asyncio.Event()
         self._lanes = [asyncio.create_task(self._lane()) for _ in range(slots)]
 
-    async def embed(self, stack: Pixels) -> Answer:
-        """uint8 (N, H, W, 3) with N >= 1 to its Answer. Cancelling it drops what still waits."""
+    async def embed(self, stack: Stack) -> Answer:
+        """A stack of N >= 1 items to its Answer. Cancelling it drops what still waits."""
         waiting = _Waiting(stack)
         self._waiting.append(waiting)
         self._arrival.set()
@@ -172,7 +173,7 @@ class Gate:
             self._arrival.clear()
         return pieces
 
-    async def _run_piece(self, waiting: _Waiting, start: int, piece: Pixels) -> None:
+    async def _run_piece(self, waiting: _Waiting, start: int, piece: Stack) -> None:
         try:
             waiting.finish(start, await self._run(piece))
         except Exception as error:  # belongs to the callers of this batch, not to the lane

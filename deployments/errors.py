@@ -123,6 +123,10 @@ class ImageTooLarge(RaylensError):
     status, code = 413, "image_too_large"
 
 
+class TextTooLong(RaylensError):
+    status, code = 413, "text_too_long"
+
+
 class TooManyItems(RaylensError):
     status, code = 413, "too_many_items"
 

@@ -11,7 +11,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.api.routes import Api, model_list
+from deployments.api.listing import model_list
+from deployments.api.routes import Api
 from deployments.embedder_client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported
 from deployments.images.fetch import Fetcher
@@ -19,8 +20,9 @@ from deployments.images.files import ImageRoots
 from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
-from deployments.service import EmbeddingService, OnError
+from deployments.service import EmbeddingService
 from deployments.settings import Settings, thread_count
+from deployments.stacks import OnError
 from deployments.vectors import Vector, Vectors, cosines, stack_rows
 
 
@@ -42,13 +44,13 @@ class Ingress:
     the image methods are paths unless they are http(s) URLs or data URIs.
     """
 
-    def __init__(self, settings: Settings, embedder: DeploymentHandle[Any]) -> None:
+    def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
-        self._client = EmbedderClient(embedder)
+        self._models = [EmbedderClient(embedder) for embedder in embedders]
         self._service = EmbeddingService(
             settings,
-            model=self._client,
+            models=self._models,
             loader=ImageLoader(
                 settings,
                 roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
@@ -68,11 +70,12 @@ class Ingress:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """What runs as long as the replica: Serve enters it before any request arrives."""
         await self._fetcher.start()
-        loading = asyncio.create_task(self._client.wait_until_loaded())
+        loading = [asyncio.create_task(model.wait_until_loaded()) for model in self._models]
         try:
             yield
         finally:
-            loading.cancel()
+            for task in loading:
+                task.cancel()
             await self._fetcher.close()
 
     async def check_health(self) -> None:
@@ -84,14 +87,18 @@ class Ingress:
         *,
         dimensions: int | None = None,
         normalize: bool = True,
+        truncate: bool = True,
         on_error: OnError = "fail",
+        model: str | None = None,
     ) -> list[Vector | RaylensError]:
         """A (D,) vector for each item, in any spelling; errors in place under "report"."""
         return await self._rows(
             parse_items(a_list(items)),
             dimensions=dimensions,
             normalize=normalize,
+            truncate=truncate,
             on_error=on_error,
+            model=model,
         )
 
     async def embed_image(self, path: str | Path) -> Vector:
@@ -146,11 +153,11 @@ class Ingress:
         return cosines(vectors[: len(texts)], vectors[len(texts) :])
 
     async def image_embedding_dimension(self) -> int:
-        return self._client.card.dimensions
+        return self._models[0].card.dimensions
 
     async def text_embedding_dimension(self) -> int:
-        card = self._client.card
-        if "text" not in card.modalities:
+        card = self._models[0].card
+        if card.text is None:
             raise TextUnsupported(f"{card.id} embeds images only; it has no text tower.")
         return card.dimensions
 
@@ -169,24 +176,10 @@ class Ingress:
     async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
         return stack_rows(await self._rows(items))
 
-    async def _rows(
-        self,
-        items: Sequence[Parsed],
-        *,
-        params: Sequence[str] | None = None,
-        dimensions: int | None = None,
-        normalize: bool = True,
-        on_error: OnError = "fail",
-    ) -> list[Vector | RaylensError]:
+    async def _rows(self, items: Sequence[Parsed], **options: Any) -> list[Vector | RaylensError]:
+        """What the service's `embed` gives for `items` under its `options`."""
         async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(
-                items,
-                deadline=deadline,
-                params=params,
-                dimensions=dimensions,
-                normalize=normalize,
-                on_error=on_error,
-            )
+            embedded = await self._service.embed(items, deadline=deadline, **options)
         return embedded.rows
 
 

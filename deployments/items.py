@@ -53,7 +53,8 @@ class TextItem:
     text: str
 
 
-Item = PathItem | UrlItem | Base64Item | DataUriItem | BytesItem | TextItem
+ImageItem = PathItem | UrlItem | Base64Item | DataUriItem | BytesItem
+Item = ImageItem | TextItem
 Parsed = Item | RaylensError
 
 

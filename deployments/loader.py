@@ -5,14 +5,13 @@ import hashlib
 from concurrent.futures import Executor
 from typing import NamedTuple
 
-from deployments.card import ModelCard
-from deployments.engine import Pixels
-from deployments.errors import ImageTooLarge, TextUnsupported
+from deployments.card import Pixels, PixelSpec, ProcessorSpec
+from deployments.errors import ImageTooLarge
 from deployments.images.decode import decode
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
-from deployments.items import Base64Item, BytesItem, DataUriItem, Item, PathItem, TextItem, UrlItem
+from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
 
 
@@ -35,24 +34,19 @@ class ImageLoader:
         self._fetcher = fetcher
         self._threads = threads
 
-    async def load(self, item: Item) -> Loaded:
+    async def load(self, item: ImageItem) -> Loaded:
         """The bytes behind an item. Raises the error that the item is, a RaylensError."""
-        if isinstance(item, TextItem):
-            raise TextUnsupported(
-                "The model embeds images only. A bare string is text unless it is an http(s) URL "
-                'or a data URI; send plain base64 as {"base64": "…"}.'
-            )
         if isinstance(item, UrlItem):
             item = BytesItem(await self._fetcher.download(item.url))
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, item)
 
-    async def decode(self, data: bytes, card: ModelCard) -> Pixels:
-        """An image's bytes as uint8 (H, W, 3) in the geometry of the card.
+    async def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
+        """An image's bytes as (H, W, 3), just as the model wants it.
 
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._decode, data, card
+            self._threads, self._decode, data, spec
         )
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
@@ -69,10 +63,10 @@ class ImageLoader:
             raise ImageTooLarge(f"The image is larger than {max_bytes} bytes; send a smaller one.")
         return Loaded(data, hashlib.sha256(data).digest())
 
-    def _decode(self, data: bytes, card: ModelCard) -> Pixels:
+    def _decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
         return decode(
             data,
-            card.pixels,
+            spec,
             max_pixels=self._limits.max_image_pixels,
             allow_tiff=self._allow_tiff,
         )

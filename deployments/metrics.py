@@ -41,17 +41,20 @@ class ItemCounter:
 
 
 class BatchCounter:
-    """Batches that the model ran and the images in them; their quotient is the batch size.
+    """Batches that the model ran and the items in them; their quotient is the batch size.
 
     Serve's own `serve_actual_batch_size` counts the same in coarse buckets.
     """
 
     def __init__(self) -> None:
-        self._batches = Counter("raylens_batches", description="Forward passes of the model.")
-        self._images = Counter(
-            "raylens_batch_images", description="Images in the forward passes of the model."
+        keys = ("modality",)
+        self._batches = Counter(
+            "raylens_batches", description="Forward passes of the model.", tag_keys=keys
+        )
+        self._items = Counter(
+            "raylens_batch_items", description="Items in those forward passes.", tag_keys=keys
         )
 
-    def count(self, images: int) -> None:
-        self._batches.inc()
-        self._images.inc(images)
+    def count(self, modality: str, items: int) -> None:
+        self._batches.inc(tags={"modality": modality})
+        self._items.inc(items, tags={"modality": modality})

@@ -8,9 +8,16 @@ import os
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -37,6 +44,8 @@ class Batching(_Section):
 
     max_batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images per forward pass. 8 suits a CPU; raise it to 32 or 64 on a GPU."""
+    max_text_batch_size: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Texts per forward pass. They are cheaper than images, so more of them fit into one."""
     batch_linger_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Pause after a batch, so that callers who were just answered can join the next one."""
 
@@ -52,6 +61,14 @@ class Model(Batching):
     """Other names that a request's `model` may use, for clients that hard-code one."""
     matryoshka: bool = False
     """True only if the model was trained so that its vectors may be truncated (`dimensions`)."""
+    pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
+    """`auto` is what the family's authors use. Others are for experiments; with all but the
+    projection, a CLIP-like model embeds images only."""
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """`auto` is the fastest that the device is good at. Whatever is chosen must give vectors
+    like float32's on real photos at start-up, or float32 is used and the log says so."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compiling the model makes the first start slower by a minute or so."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
@@ -120,11 +137,22 @@ class Settings(BaseSettings):
     )
 
     model: Model = Model()
+    """The model that answers requests which name none."""
+    models: tuple[Model, ...] = ()
+    """Further models, each with replicas of its own; a request's `model` selects one."""
     limits: Limits = Limits()
     fetch: Fetch = Fetch()
     decode: Decode = Decode()
     image_roots: tuple[Path, ...] = ()
     """Folders whose files callers may name by path. None: every path is refused."""
+
+    @model_validator(mode="after")
+    def _names_are_different(self) -> Self:
+        names = [name for m in (self.model, *self.models) for name in (m.id, *m.aliases)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"models: two of them have the name {twice[0]!r}")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -153,6 +181,9 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
     Raises SettingsError, which names each wrong key and says what it may be.
     """
     _refuse_unknown_variables()
+    if "RAYLENS_MODEL__ID" in os.environ and isinstance(args.get("model"), Mapping):
+        # The file's revision is one of its own model's, not of this one's.
+        args = {**args, "model": {k: v for k, v in args["model"].items() if k != "revision"}}
     try:
         settings = Settings(**args)
     except ValidationError as error:
@@ -184,11 +215,12 @@ def _sentence(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section: Any = Settings
         for part in error["loc"][:-1]:
-            field = section.model_fields.get(part)
-            if field is None:
-                break
-            section = field.annotation
-        allowed = ", ".join(getattr(section, "model_fields", {}))
-        return f"{key}: no such setting; there are {allowed}"
+            if isinstance(part, str):
+                section = section.model_fields[part].annotation
+            else:  # a place in a tuple of sections
+                section = get_args(section)[0]
+        return f"{key}: no such setting; there are {', '.join(section.model_fields)}"
+    if not key:
+        return str(error["ctx"]["error"])
     shown = "" if isinstance(error["input"], dict) else f", not {error['input']!r}"
     return f"{key}: {error['msg']}{shown}"

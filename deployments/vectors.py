@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.card import TextSpec
 from deployments.errors import Internal, RaylensError
 
 Vector = NDArray[np.float32]
@@ -28,6 +29,21 @@ def finished(
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float32]:
     """(N,) cosines of the rows of two (N, D) arrays of unit vectors."""
     result: NDArray[np.float32] = np.sum(a * b, axis=1).clip(-1, 1)
+    return result
+
+
+def probabilities(cosines: Vectors, rule: TextSpec) -> Vectors:
+    """(N, L) cosines of images with labels as probabilities, by the model's own rule.
+
+    CLIP (Radford et al. 2021, section 3.1.2): softmax over the labels of the scaled cosines.
+    SigLIP (Zhai et al. 2023, equation 1): each label by itself, the sigmoid of the same and a bias.
+    """
+    logits = rule.logit_scale * cosines + rule.logit_bias
+    if rule.score == "sigmoid":
+        norm = np.logaddexp(0, logits)
+    else:
+        norm = np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    result: Vectors = np.exp(logits - norm)  # through logarithms, so that nothing overflows
     return result
 
 

@@ -70,14 +70,17 @@ def serve(
 
 @app.command()
 def models(url: Url = DEFAULT_URL) -> None:
-    """Show the model that the service has."""
+    """Show the models that the service has."""
     body = _get(url, "/v1/models")
-    columns = ("id", "dimensions", "image_size", "precision", "device")
-    table = Table("model", "dimensions", "image size", "precision", "device")
+    columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "device")
+    table = Table("model", "dimensions", "image size", "text tokens", "precision", "device")
+    reasons = []
     with _expecting_raylens(url):
         for model in body["data"]:
-            table.add_row(*(escape(str(model[column])) for column in columns))
-        reasons = [f"device: {model['device_reason']}" for model in body["data"]]
+            row = ["no text" if model[c] is None else str(model[c]) for c in columns]
+            table.add_row(*map(escape, row))
+            reasons.append(f"{model['id']}: device: {model['device_reason']}")
+            reasons.append(f"{model['id']}: precision: {model['precision_reason']}")
     out.print(table)
     out.print("\n".join(reasons), markup=False, soft_wrap=True)
 

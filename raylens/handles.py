@@ -52,11 +52,22 @@ class HandleClient:
         *,
         dimensions: int | None = None,
         normalize: bool = True,
+        truncate: bool = True,
         on_error: Literal["fail", "report"] = "fail",
+        model: str | None = None,
     ) -> "list[Vector | Exception]":
-        """A (D,) vector for each item, in any spelling; errors in place under "report"."""
+        """A (D,) vector for each item, in any spelling; errors in place under "report".
+
+        `model` selects among several models by id or alias.
+        """
         return self._call(  # type: ignore[no-any-return]
-            "embed", items, dimensions=dimensions, normalize=normalize, on_error=on_error
+            "embed",
+            items,
+            dimensions=dimensions,
+            normalize=normalize,
+            truncate=truncate,
+            on_error=on_error,
+            model=model,
         )
 
     def embed_image(self, path: str | Path) -> "Vector":

@@ -4,9 +4,12 @@ Knows Serve configs, but nothing of the service inside them; Ray itself is `clus
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +24,7 @@ from rich.console import Console
 from raylens.cluster import STOP_WITHIN_S, NoRayError, existing_ray, family, kill, local_ray
 
 CLIENT_VARIABLES = ("RAYLENS_URL", "RAYLENS_API_KEY")
+IMPORT_PATH = "deployments.app:build_app"
 
 console = Console(stderr=True, highlight=False)
 
@@ -72,6 +76,10 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
         stop = stack.enter_context(_stop_signals())
         if address is None:
             _refuse_taken_port(http["host"], http["port"])
+            _check_models(config, stop)
+            if stop.is_set():
+                console.print("\nStopped.")
+                return
             dashboard, ray_address = stack.enter_context(local_ray(_show_log))
         else:
             try:
@@ -160,6 +168,47 @@ def _refuse_taken_port(host: str, port: int) -> None:
             raise ServingError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
             ) from None
+
+
+def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
+    """Settings and checkpoints, and the downloads of these with a progress bar, ahead of Ray.
+
+    The model replicas would do the same later, but a terminal is only here. Raises ServingError
+    with their sentence if they could not start.
+    """
+    for application in config["applications"]:
+        args, runtime_env = application.get("args") or {}, application.get("runtime_env") or {}
+        well_formed = isinstance(args, dict) and isinstance(runtime_env, dict)
+        if application.get("import_path") != IMPORT_PATH or not well_formed:
+            continue  # of others nothing is known, and Ray says what is wrong with the form
+        own = runtime_env.get("env_vars") or {}
+        with subprocess.Popen(
+            [sys.executable, "-P", "-m", "deployments.preflight"],
+            env={**os.environ, **{str(name): str(value) for name, value in own.items()}},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
+        ) as process:
+            sentence = _output(process, json.dumps(args, default=str), stop)
+        if stop.is_set():
+            return
+        if process.returncode != 0:
+            which = f"{application.get('name')}: " if len(config["applications"]) > 1 else ""
+            problem = sentence.strip() or f"checking the models ended with {process.returncode}"
+            raise ServingError(which + problem)
+
+
+def _output(process: "subprocess.Popen[str]", text: str, stop: threading.Event) -> str:
+    """What the process writes when it gets `text`. It is terminated when `stop` is set."""
+    left: str | None = text
+    while True:
+        try:
+            return process.communicate(left, timeout=0.1)[0]
+        except subprocess.TimeoutExpired:
+            left = None  # communicate goes on with what it has
+            if stop.is_set():
+                process.terminate()
 
 
 def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: float) -> None:

@@ -1,42 +1,64 @@
 """Stand-ins for what needs Ray, torch or a network, passed in where the real ones go."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deployments.card import ModelCard, PixelSpec
-from deployments.engine import Answer, Pixels
+from deployments.card import ModelCard, Pixels, PixelSpec, TextSpec, Tokens
+from deployments.engine import Answer
 from deployments.errors import RaylensError, Unavailable
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.loader import ImageLoader
 from deployments.service import EmbeddingService
 from deployments.settings import Settings
+from deployments.tokenizer import Encoded
+from deployments.vectors import Vector
 
 CARD = ModelCard(
     id="fake",
     revision="r1",
+    aliases=(),
+    matryoshka=False,
     dimensions=12,
-    modalities=("image",),
     pixels=PixelSpec(resize=("shortest_edge", 8), resample=3, crop=(8, 8)),
+    text=None,
     precision="float32",
+    precision_reason="it is a fake",
+    compiled=False,
     device="cpu",
     device_reason="it is a fake",
     loaded_unix_s=1_700_000_000,
 )
+TEXT = TextSpec(max_tokens=24, score="softmax", logit_scale=10.0, logit_bias=0.0)
+
+
+class FakeTokenizer:
+    """A token is a character, and its id the character's number."""
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        ids = [[ord(c) for c in text] or [0] for text in texts]
+        return [Encoded(i[: TEXT.max_tokens], len(i) > TEXT.max_tokens) for i in ids]
 
 
 class FakeModel:
-    """Its 12 numbers are the mean colours of the image's four quarters, centred on zero."""
+    """Its 12 numbers are the mean colours of the image's four quarters, centred on zero.
+
+    With a text tower, a text that ends in a colour, `#rrggbb`, is like an image of that colour.
+    """
 
     stack_bytes = 4 * 1024 * 1024
+    tokenizer: Any = FakeTokenizer()
 
-    def __init__(self, card: ModelCard | None = CARD) -> None:
-        self.loaded_card = card
+    def __init__(self, card: ModelCard | None = CARD, *, text: TextSpec | None = None) -> None:
+        self.loaded_card = replace(card, text=text) if card and text else card
         self.stacks: list[Pixels] = []
+        self.token_stacks: list[Tokens] = []
         self.error: RaylensError | Exception | None = None
 
     @property
@@ -56,21 +78,35 @@ class FakeModel:
         vectors = quarters.reshape(len(stack), 12).astype(np.float32) - 127.5
         return Answer(vectors, 1.5, 2.5)
 
+    async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
+        if self.error is not None:
+            raise self.error
+        self.token_stacks.append(stack)
+        texts = ["".join(chr(i) for i in row if i >= 0) for row in stack]
+        return Answer(np.stack([self._vector(text) for text in texts]), 0.5, 1.0)
+
+    @staticmethod
+    def _vector(text: str) -> Vector:
+        if re.search(r"#[0-9a-f]{6}\.?$", text):
+            colour = bytes.fromhex(text.rpartition("#")[2].removesuffix("."))
+            return np.array([*colour] * 4, dtype=np.float32) - 127.5
+        seed = int.from_bytes(text.encode()) % 2**32
+        return np.random.default_rng(seed).normal(size=12).astype(np.float32)
+
 
 def service(
     model: FakeModel | None = None,
-    *,
+    *more: FakeModel,
     roots: Sequence[Path] = (),
     fetcher: Fetcher | None = None,
-    settings_model: dict[str, Any] | None = None,
     **sections: Any,
 ) -> EmbeddingService:
-    """The real service around a fake model; `settings_model` is the section `model`."""
-    settings = Settings(model=settings_model or {}, **sections)  # type: ignore[arg-type]
+    """The real service around fake models."""
+    settings = Settings(**sections)
     limits = settings.limits
     return EmbeddingService(
         settings,
-        model=model or FakeModel(),
+        models=[model or FakeModel(), *more],
         loader=ImageLoader(
             settings,
             roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),

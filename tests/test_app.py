@@ -28,7 +28,7 @@ ray.init(
     _temp_dir=sys.argv[2],
 )
 ingress = build_app({})._bound_deployment
-embedder = ingress.init_args[1]._bound_deployment
+embedder = ingress.init_args[1][0]._bound_deployment
 for deployment in (ingress, embedder):
     print(json.dumps([deployment.name, deployment.ray_actor_options]))
 print(json.dumps(embedder.init_args[1]))

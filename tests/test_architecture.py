@@ -72,9 +72,15 @@ def test_only_the_rim_of_the_deployments_imports_ray() -> None:
 
 
 def test_only_models_import_torch() -> None:
-    users = importers("torch", "transformers", "safetensors", "huggingface_hub")
+    users = importers("torch", "safetensors", "huggingface_hub")
     assert users
     assert users <= room("deployments.models")
+
+
+def test_outside_the_models_only_a_checkpoints_own_processor_needs_transformers() -> None:
+    users = importers("transformers") - room("deployments.models")
+    assert users == room("deployments.images.processor")
+    assert not {i for i in imports("deployments.images.processor", deep=False) if "transf" in i}
 
 
 def test_images_and_models_do_not_know_each_other() -> None:
@@ -86,7 +92,10 @@ def test_nothing_behind_the_http_layer_knows_it() -> None:
     behind = room(
         *(
             f"deployments.{n}"
-            for n in ("images", "models", "engine", "loader", "service", "embedder")
+            for n in (
+                *("images", "models", "engine", "loader", "tokenizer"),
+                *("stacks", "service", "labels", "embedder"),
+            )
         )
     )
     assert not importers("deployments.api") & behind
@@ -98,7 +107,8 @@ def test_only_the_loader_and_the_ingress_know_how_images_are_had() -> None:
 
 
 def test_only_the_ingress_and_the_http_layer_know_the_service() -> None:
-    assert importers("deployments.service") <= room("deployments.ingress", "deployments.api")
+    users = room("deployments.ingress", "deployments.api", "deployments.labels")
+    assert importers("deployments.service") <= users
 
 
 def test_the_deployments_import_nothing_of_the_users_package() -> None:

@@ -26,7 +26,9 @@ MODELS = {
             "id": "efficientnet-lite0",
             "dimensions": 1280,
             "image_size": 224,
+            "max_text_tokens": None,
             "precision": "float32",
+            "precision_reason": "it [has] to be",
             "device": "cpu",
             "device_reason": "[model.device] is cpu",
         },
@@ -127,7 +129,8 @@ def test_models_shows_what_the_service_has(service: Serve) -> None:
     url, asked = service(200, MODELS)
     result = raylens("models", "--url", url)
     assert ended(result) == 0
-    for word in ("efficientnet-lite0", "1280", "224", "float32", "cpu", "[model.device]"):
+    shown = ("efficientnet-lite0", "1280", "224", "float32", "cpu", "[model.device]", "[has]")
+    for word in shown:
         assert word in result.stdout.split()
     assert asked == ["/v1/models"]
 

@@ -18,11 +18,13 @@ from ray.serve.exceptions import (
     DeploymentUnavailableError,
     RequestCancelledError,
 )
+from tokenizers import Tokenizer, models
 
+from deployments.card import Pixels
 from deployments.embedder_client import MESSAGE_BYTES, READY_WITHIN_S, EmbedderClient
-from deployments.engine import Answer, Pixels
+from deployments.engine import Answer
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, RaylensError, Unavailable
-from tests.fakes import CARD
+from tests.fakes import CARD, TEXT
 
 OTHER_CARD = dataclasses.replace(CARD, id="earlier")
 STACK = np.zeros((2, 8, 8, 3), np.uint8)
@@ -55,14 +57,17 @@ class Method:
 
 
 class Handle:
-    """A deployment handle on `embed` and `ready`."""
+    """A deployment handle whose methods end as their scripts say."""
 
-    def __init__(self, *, embed: tuple[Script, ...] = (), ready: tuple[Script, ...] = ()) -> None:
-        self.methods = {"embed": Method([*embed]), "ready": Method([*ready])}
-        self.by_reference: list[bool] = []
+    def __init__(self, **scripts: tuple[Script, ...]) -> None:
+        self.methods = {
+            name: Method([*scripts.get(name, ())])
+            for name in ("embed", "embed_text", "ready", "tokenizer")
+        }
+        self.by_reference: dict[str, bool] = {}
 
     def options(self, *, method_name: str, _by_reference: bool) -> Method:
-        self.by_reference.append(_by_reference)
+        self.by_reference[method_name] = _by_reference
         return self.methods[method_name]
 
 
@@ -137,7 +142,12 @@ async def test_the_answer_is_passed_on_as_the_replica_gave_it() -> None:
 def test_arrays_go_by_value_and_not_through_the_object_store() -> None:
     handle = Handle()
     client(handle)
-    assert handle.by_reference == [False, False]
+    assert handle.by_reference == {
+        "embed": False,
+        "embed_text": False,
+        "ready": False,
+        "tokenizer": True,  # larger than gRPC takes, and asked for once
+    }
 
 
 def test_the_largest_stack_fits_into_one_message() -> None:
@@ -314,3 +324,28 @@ async def test_answers_from_before_a_death_do_not_make_a_dead_model_slow() -> No
     await asyncio.sleep(1)
     await embed(opened)  # answered after the call began, but before the replica died
     assert type(await call) is Unavailable
+
+
+TOKENIZER = Tokenizer(models.WordLevel({"cat": 0, "?": 1}, unk_token="?")).to_str()
+WITH_TEXT = dataclasses.replace(CARD, text=TEXT)
+
+
+@without_waiting
+async def test_a_model_with_text_is_loaded_once_its_tokenizer_is_there_as_well() -> None:
+    handle = Handle(ready=(WITH_TEXT, WITH_TEXT), tokenizer=(ActorDiedError(), TOKENIZER))
+    opened = client(handle)
+    with pytest.raises(Unavailable):
+        opened.tokenizer  # noqa: B018
+    await opened.wait_until_loaded()
+    assert opened.card == WITH_TEXT
+    assert [encoded.ids for encoded in opened.tokenizer.encode(["cat"])] == [[0]]
+    assert len(handle.methods["tokenizer"].calls) == 2
+
+
+async def test_texts_go_to_the_models_text_method_with_the_same_care() -> None:
+    tokens = np.ones((2, 5), np.int32)
+    handle = Handle(embed_text=(DEATHS[0], ANSWER))
+    deadline = asyncio.get_running_loop().time() + 10
+    assert await client(handle).embed_text(tokens, deadline) is ANSWER
+    calls = handle.methods["embed_text"].calls
+    assert [arguments[0] is tokens for arguments in calls] == [True, True]

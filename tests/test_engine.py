@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from deployments.engine import Gate, ModelThread, Pixels
+from deployments.engine import Gate, ModelThread, Stack
 from deployments.vectors import Vectors
 
 
-def images(*values: int) -> Pixels:
+def images(*values: int) -> Stack:
     return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
 
 
@@ -22,9 +22,9 @@ class FakeModel:
         self.batches: list[list[int]] = []
         self.release = asyncio.Event()
         self.fail_on: int | None = None
-        self._turn: list[Pixels] = []
+        self._turn: list[Stack] = []
 
-    async def __call__(self, piece: Pixels) -> Vectors:
+    async def __call__(self, piece: Stack) -> Vectors:
         """Merges the pieces of one turn of the event loop, as `@serve.batch` does."""
         if not self._turn:
             asyncio.get_running_loop().call_soon(self._cut)
@@ -41,7 +41,7 @@ class FakeModel:
 
 @asynccontextmanager
 async def gate(
-    run: Callable[[Pixels], Awaitable[Vectors]], *, slots: int = 1, size: int = 4
+    run: Callable[[Stack], Awaitable[Vectors]], *, slots: int = 1, size: int = 4
 ) -> AsyncIterator[Gate]:
     opened = Gate(run, slots=slots, max_batch_size=size, linger_s=0)
     try:

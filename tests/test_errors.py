@@ -25,7 +25,7 @@ CONTRACT = {
     404: {"path_not_found", "model_not_found", "not_found"},
     405: {"method_not_allowed"},
     406: {"not_acceptable"},
-    413: {"body_too_large", "image_too_large", "too_many_items"},
+    413: {"body_too_large", "image_too_large", "text_too_long", "too_many_items"},
     415: {"unsupported_image", "unsupported_media_type"},
     422: {"corrupt_image", "fetch_failed"},
     429: {"overloaded"},

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deployments.engine import Answer, Pixels
+from deployments.card import Pixels
+from deployments.engine import Answer
 from deployments.errors import (
     BadRequest,
     CorruptImage,
@@ -30,9 +32,10 @@ from deployments.errors import (
 from deployments.images.files import ImageRoots
 from deployments.items import Base64Item, BytesItem, Parsed, PathItem, TextItem, UrlItem
 from deployments.loader import ImageLoader
-from deployments.service import STACK_IMAGES, STACKS_IN_FLIGHT, Embedded, EmbeddingService
+from deployments.service import Embedded, EmbeddingService
 from deployments.settings import Settings
-from tests.fakes import FakeModel, service
+from deployments.stacks import STACK_IMAGES, STACKS_IN_FLIGHT
+from tests.fakes import CARD, FakeModel, service
 
 Jpeg = Callable[..., bytes]
 
@@ -479,7 +482,7 @@ def counting(counted: Counter[str]) -> EmbeddingService:
         fetcher=FakeFetcher(),  # type: ignore[arg-type]
         threads=ThreadPoolExecutor(1),
     )
-    return EmbeddingService(Settings(), model=FakeModel(), loader=loader, count=count)
+    return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)
 
 
 # Admission. A service that admits one item takes a larger request exactly if nothing waits.
@@ -572,7 +575,7 @@ async def test_stages_are_timed(images: Images) -> None:
 
 @pytest.mark.parametrize("dimensions", [0, -1, "12", 1.5, True])
 async def test_dimensions_that_are_no_size_are_a_bad_request(dimensions: Any) -> None:
-    opened = service(settings_model={"matryoshka": True})
+    opened = service(FakeModel(replace(CARD, matryoshka=True)))
     with pytest.raises(BadRequest):
         await opened.embed([TextItem("x")], deadline=1e9, dimensions=dimensions)
 

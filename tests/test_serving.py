@@ -3,6 +3,7 @@
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -41,7 +42,7 @@ ray::ServeReplica:raylens:Embedder.initialize_and_get_metadata() (pid=1, ip=127.
   File "/x/ray/serve/_private/replica.py", line 1984, in initialize
     raise RuntimeError(traceback.format_exc()) from None
 RuntimeError: Traceback (most recent call last):
-  File "/x/deployments/models/loading.py", line 60, in find_checkpoint
+  File "/x/deployments/models/finding.py", line 60, in find_checkpoint
     raise CheckpointError(f"model {id!r}: there is no such folder on this machine")
 deployments.models.checkpoint.CheckpointError: model '/nowhere': there is no such folder
 
@@ -162,6 +163,86 @@ def test_an_address_of_another_machine_is_refused() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
 def test_a_port_where_no_one_listens_is_not_refused(host: str) -> None:
     serving._refuse_taken_port(host, free_port())
+
+
+# What is checked before Ray starts
+
+
+def check(*applications: dict[str, Any], stop: threading.Event | None = None) -> None:
+    whole = [{"import_path": serving.IMPORT_PATH, **application} for application in applications]
+    serving._check_models({"applications": whole}, stop or threading.Event())
+
+
+def test_the_default_config_passes() -> None:
+    serving._check_models(read_config(default_config(), host=None, port=None), threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("application", "sentence"),
+    [
+        ({"args": {"model": {"device": "gpu"}}}, "model.device: Input should be 'auto', 'cpu' or"),
+        ({"args": {"modell": {}}}, "modell: no such setting"),
+        ({"args": {"model": {"id": "/nowhere"}}}, "model '/nowhere': there is no such folder"),
+        ({"args": {"models": [{"id": "/nowhere"}]}}, "model '/nowhere': there is no such folder"),
+        (
+            {"runtime_env": {"env_vars": {"RAYLENS_MODEL__ID": "/nowhere"}}},
+            "model '/nowhere': there is no such folder",
+        ),
+    ],
+)
+def test_what_could_not_start_is_refused_with_its_sentence(
+    application: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ServingError) as caught:
+        check(application)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_of_several_applications_the_one_that_could_not_start_is_named() -> None:
+    wrong = {"name": "second", "args": {"model": {"device": "gpu"}}}
+    with pytest.raises(ServingError, match=r"^second: model\.device: Input"):
+        check({"name": "first"}, wrong)
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        {"import_path": "theirs:app", "args": {"model": 7}},
+        {"args": "not a mapping"},  # Serve's own schema says so
+        {"runtime_env": "s3://somewhere.zip"},
+        {"args": None, "runtime_env": None},
+        {"args": {}, "runtime_env": {"env_vars": None}},
+    ],
+)
+def test_what_is_not_ours_to_judge_is_left_to_ray(application: dict[str, Any]) -> None:
+    check(application)
+
+
+def test_a_wrong_setting_stops_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "local_ray", None)
+    monkeypatch.setenv("RAYLENS_MODEL__DEVICE", "gpu")
+    config = read_config(default_config(), host=None, port=free_port())
+    with pytest.raises(ServingError, match=r"^model\.device: Input"):
+        serving.run(config, address=None, wait_s=1)
+
+
+def test_a_check_that_breaks_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ServingError, match="checking the models ended with 1"):
+        check({})
+
+
+def test_a_stop_ends_the_check_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(slow))
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+    check({}, stop=stop)
+    assert time.monotonic() - began < 10
 
 
 # Ray's switches

@@ -19,7 +19,10 @@ def test_no_arguments_give_the_bundled_model_and_no_image_roots() -> None:
 @pytest.mark.parametrize(
     ("args", "key", "allowed"),
     [
-        ({"modell": {}}, "modell", "model, limits"),
+        ({"modell": {}}, "modell", "model, models, limits"),
+        ({"models": [{"id": "a", "size": 3}]}, "models.0.size", "max_batch_size"),
+        ({"models": [{"id": "efficientnet-lite0"}]}, "models", "efficientnet-lite0"),
+        ({"models": [{"id": "a"}, {"id": "b", "aliases": ["a"]}]}, "models", "'a'"),
         ({"model": {"max_batch": 3}}, "model.max_batch", "max_batch_size"),
         ({"model": {"device": "tpu"}}, "model.device", "'auto', 'cpu' or 'cuda'"),
         ({"limits": {"max_items": 0}}, "limits.max_items", "greater than or equal to 1"),
@@ -39,6 +42,17 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
         load_settings(args)
     assert str(caught.value).startswith(key)
     assert allowed in str(caught.value)
+
+
+def test_another_model_does_not_keep_the_revision_of_the_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    args = {"model": {"id": "a/b", "revision": "r1", "max_batch_size": 3}}
+    monkeypatch.setenv("RAYLENS_MODEL__ID", "c/d")
+    model = load_settings(args).model
+    assert (model.id, model.revision, model.max_batch_size) == ("c/d", None, 3)
+    monkeypatch.setenv("RAYLENS_MODEL__REVISION", "r2")
+    assert load_settings(args).model.revision == "r2"
 
 
 def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

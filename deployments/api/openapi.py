@@ -42,7 +42,7 @@ def openapi() -> Schema:
         "info": {
             "title": "raylens",
             "version": version("raylens"),
-            "description": "Image embeddings over HTTP.",
+            "description": "Image and text embeddings over HTTP.",
         },
         "paths": {
             "/v1/embeddings": {"post": _embeddings()},
@@ -59,11 +59,7 @@ def openapi() -> Schema:
                     "rank",
                     "Documents ordered by their similarity to a query",
                     "RankBody",
-                    _object(
-                        object={"const": "list"},
-                        model=STRING,
-                        results=_array(_object(index=INTEGER, score=NUMBER)),
-                    ),
+                    _list(results=_object(index=INTEGER, score=NUMBER)),
                 )
             },
             "/v1/classify": {
@@ -71,18 +67,16 @@ def openapi() -> Schema:
                     "classify",
                     "Probabilities of labels, by models with a text tower",
                     "ClassifyBody",
-                    _object(
-                        data=_array(
-                            _object(
-                                index=INTEGER,
-                                labels=_array(_object(label=STRING, probability=NUMBER)),
-                            )
+                    _list(
+                        data=_object(
+                            index=INTEGER,
+                            labels=_array(_object(label=STRING, probability=NUMBER)),
                         )
                     ),
                 )
             },
             "/v1/models": {
-                "get": _operation("models", "The served model", _ref("ModelList"), (500, 503, 504))
+                "get": _operation("models", "The served models", _ref("ModelList"), (500, 503, 504))
             },
             "/livez": {"get": _operation("livez", "Is the process up?", _status(), (500, 504))},
             "/readyz": {
@@ -108,7 +102,7 @@ def _with_items(schema: Any) -> Any:
 
 def _embeddings() -> Schema:
     operation = _operation(
-        "embeddings", "Embed images", _ref("Embeddings"), (*ITEM_STATUSES[:3], 406)
+        "embeddings", "Embed images and texts", _ref("Embeddings"), (*ITEM_STATUSES[:3], 406)
     )
     operation["responses"].update(_error_responses(ITEM_STATUSES))
     operation["responses"]["200"]["content"]["application/x-npy"] = {
@@ -206,6 +200,17 @@ def _shared_schemas() -> Schema:
         "description": "Numbers, or base64 under encoding_format=base64.",
         "anyOf": [_array(NUMBER), STRING],
     }
+    vector = _object(object={"const": "embedding"}, index=INTEGER, embedding=embedding)
+    vector["properties"]["truncated"] = {
+        "const": True,
+        "description": "Only there when the model could not read all of the text.",
+    }
+    failed = _object(
+        object={"const": "error"},
+        index=INTEGER,
+        embedding=nothing,
+        error=_object(code=code, message=STRING),
+    )
     item_error = _object(index=INTEGER, param=STRING, code=code, message=STRING)
     error_body = _object(
         message=STRING,
@@ -224,8 +229,11 @@ def _shared_schemas() -> Schema:
         aliases=_array(STRING),
         dimensions=INTEGER,
         image_size={"anyOf": [INTEGER, _array(INTEGER)]},
+        max_text_tokens={"anyOf": [INTEGER, nothing]},
         modalities=_array(STRING),
         precision=STRING,
+        precision_reason=STRING,
+        compiled={"type": "boolean"},
         device=STRING,
         device_reason=STRING,
         revision={"anyOf": [STRING, nothing]},
@@ -236,27 +244,11 @@ def _shared_schemas() -> Schema:
     return {
         "Item": _item(),
         "Embeddings": _object(
-            object={"const": "list"},
-            model=STRING,
-            data=_array(
-                {
-                    "anyOf": [
-                        _object(object={"const": "embedding"}, index=INTEGER, embedding=embedding),
-                        _object(
-                            object={"const": "error"},
-                            index=INTEGER,
-                            embedding=nothing,
-                            error=_object(code=code, message=STRING),
-                        ),
-                    ]
-                }
-            ),
+            **_list(data={"anyOf": [vector, failed]})["properties"],
             usage=_object(
-                prompt_tokens=INTEGER,
-                total_tokens=INTEGER,
-                images=INTEGER,
-                texts=INTEGER,
-                cached=INTEGER,
+                **dict.fromkeys(
+                    ("prompt_tokens", "total_tokens", "images", "texts", "cached"), INTEGER
+                )
             ),
         ),
         "ModelList": _object(object={"const": "list"}, data=_array(model), limits=limits),
@@ -290,6 +282,12 @@ def _ready() -> Schema:
 
 def _object(**properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(**entries: Schema) -> Schema:
+    """OpenAI's list object, of one model's answers under one key."""
+    lists = {key: _array(entry) for key, entry in entries.items()}
+    return _object(object={"const": "list"}, model=STRING, **lists)
 
 
 def _array(items: Schema) -> Schema:

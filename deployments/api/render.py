@@ -55,12 +55,15 @@ def embeddings_json(
         else:
             array = next(arrays)
             embedding = base64.b64encode(array).decode() if encoding == "base64" else array
-            data.append({"object": "embedding", "index": index, "embedding": embedding})
+            entry = {"object": "embedding", "index": index, "embedding": embedding}
+            if index in embedded.truncated:
+                entry["truncated"] = True
+            data.append(entry)
     usage = {
-        "prompt_tokens": 0,
-        "total_tokens": 0,
-        "images": len(good),
-        "texts": 0,
+        "prompt_tokens": embedded.tokens,
+        "total_tokens": embedded.tokens,
+        "images": len(good) - embedded.texts,
+        "texts": embedded.texts,
         "cached": embedded.cached,
     }
     body = {"object": "list", "model": model, "data": data, "usage": usage}

@@ -18,9 +18,9 @@ from starlette.types import Lifespan
 from deployments.api import render
 from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
 from deployments.api.fence import VALID_REQUEST_ID
+from deployments.api.listing import model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
-    Body,
     ClassifyBody,
     EmbeddingOptions,
     EmbeddingsBody,
@@ -28,20 +28,18 @@ from deployments.api.schema import (
     SimilarityBody,
     parse,
 )
-from deployments.card import ModelCard
 from deployments.errors import (
     BadRequest,
     Internal,
     MethodNotAllowed,
-    ModelNotFound,
     NotFound,
     RaylensError,
-    TextUnsupported,
     UnsupportedMediaType,
 )
 from deployments.items import BytesItem, Modality, Parsed, parse_items
-from deployments.service import EmbeddingService, Timing
-from deployments.settings import PUBLIC_LIMITS
+from deployments.labels import Classifier
+from deployments.service import EmbeddingService
+from deployments.stacks import Timing, all_or_none
 from deployments.vectors import Vectors, cosines, stack_rows
 
 logger = logging.getLogger("ray.serve")
@@ -94,6 +92,7 @@ class Api:
 
     def __init__(self, service: EmbeddingService) -> None:
         self.service = service
+        self._classifier = Classifier(service)
         self._limits = service.settings.limits
 
     def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
@@ -120,14 +119,16 @@ class Api:
     async def embeddings(self, request: Request, deadline: float) -> Response:
         answer = wanted(request)
         options, items, params = await self._embedding_input(request)
-        card = self._card(options)
+        card = self.service.model(options.model).card
         embedded = await self.service.embed(
             items,
+            model=options.model,
             params=params,
             deadline=deadline,
             on_error=options.on_error,
             dimensions=options.dimensions,
             normalize=options.normalize,
+            truncate=options.truncate,
         )
         headers = server_timing(embedded.timing)
         if answer == "npy":
@@ -160,30 +161,43 @@ class Api:
     @endpoint
     async def similarity(self, request: Request, deadline: float) -> Response:
         body = parse(SimilarityBody, await read_json(request, self._limits.max_body_bytes))
-        self._card(body)
         groups = [one_or_more("a", body.a), one_or_more("b", body.b)]
-        (a, b), timing = await self._vectors(groups, deadline)
+        (a, b), timing = await self._vectors(groups, body.model, deadline)
         scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
         return render.json_response({"scores": scores}, headers=server_timing(timing))
 
     @endpoint
     async def rank(self, request: Request, deadline: float) -> Response:
         body = parse(RankBody, await read_json(request, self._limits.max_body_bytes))
-        card = self._card(body)
         groups = [(parse_items([body.query]), ["query"]), one_or_more("documents", body.documents)]
-        (query, documents), timing = await self._vectors(groups, deadline)
+        (query, documents), timing = await self._vectors(groups, body.model, deadline)
         scores = (documents @ query[0]).clip(-1, 1)
         best = np.argsort(-scores, kind="stable")[: body.top_n]
         results = [{"index": int(i), "score": scores[i]} for i in best]
-        answer = {"object": "list", "model": card.id, "results": results}
+        model = self.service.model(body.model).card.id
+        answer = {"object": "list", "model": model, "results": results}
         return render.json_response(answer, headers=server_timing(timing))
 
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
         body = parse(ClassifyBody, await read_json(request, self._limits.max_body_bytes))
-        one_or_more("input", body.input)
-        card = self._card(body)
-        raise TextUnsupported(f"{card.id} has no text tower to compare labels with.")
+        items, params = one_or_more("input", body.input)
+        rows, timing = await self._classifier.classify(
+            items,
+            body.labels,
+            body.template,
+            params=params,
+            model=body.model,
+            deadline=deadline,
+        )
+        data = []
+        for index, row in enumerate(rows):
+            best = np.argsort(-row, kind="stable")
+            ranked = [{"label": body.labels[i], "probability": row[i]} for i in best]
+            data.append({"index": index, "labels": ranked})
+        model = self.service.model(body.model).card.id
+        answer = {"object": "list", "model": model, "data": data}
+        return render.json_response(answer, headers=server_timing(timing))
 
     @endpoint
     async def models(self, request: Request, deadline: float) -> Response:
@@ -195,28 +209,15 @@ class Api:
 
     @endpoint
     async def readyz(self, request: Request, deadline: float) -> Response:
-        card = await self.service.model.ready()
-        return render.json_response({"status": "ready", "model": card.id})
+        cards = await all_or_none([model.ready() for model in self.service.models])
+        return render.json_response({"status": "ready", "model": cards[0].id})
 
     @endpoint
     async def openapi(self, request: Request, deadline: float) -> Response:
         return render.json_response(openapi())
 
-    def _card(self, body: Body) -> ModelCard:
-        """The served model's card, if the request means that model."""
-        card = self.service.model.card
-        if body.model is not None and body.model not in (
-            card.id,
-            *self.service.settings.model.aliases,
-        ):
-            raise ModelNotFound(
-                "This service does not have that model; GET /v1/models lists what it has.",
-                param="model",
-            )
-        return card
-
     async def _vectors(
-        self, groups: list[tuple[list[Parsed], list[str]]], deadline: float
+        self, groups: list[tuple[list[Parsed], list[str]]], model: str | None, deadline: float
     ) -> tuple[list[Vectors], Timing]:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         items: list[Parsed] = []
@@ -226,7 +227,7 @@ class Api:
             items += parsed
             params += names
             ends.append(len(items))
-        embedded = await self.service.embed(items, params=params, deadline=deadline)
+        embedded = await self.service.embed(items, params=params, model=model, deadline=deadline)
         return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
 
 
@@ -243,32 +244,6 @@ def one_or_more(
 
 def indexed(name: str, number: int) -> list[str]:
     return [f"{name}[{i}]" for i in range(number)]
-
-
-def model_list(service: EmbeddingService) -> dict[str, Any]:
-    """What `/v1/models` and the handle's `info()` tell."""
-    card = service.model.card
-    height, width = card.pixels.size
-    limits = service.settings.limits
-    shown_limits = {name: getattr(limits, name) for name in PUBLIC_LIMITS}
-    model = {
-        "id": card.id,
-        "object": "model",
-        "created": card.loaded_unix_s,
-        "owned_by": "raylens",
-        "aliases": service.settings.model.aliases,
-        "dimensions": card.dimensions,
-        "image_size": height if height == width else [height, width],
-        "modalities": card.modalities,
-        "precision": card.precision,
-        "device": card.device,
-        "device_reason": card.device_reason,
-        "revision": card.revision,
-        "matryoshka": service.settings.model.matryoshka,
-        "max_items": limits.max_items,
-        "limits": shown_limits,
-    }
-    return {"object": "list", "data": [model], "limits": shown_limits}
 
 
 async def framework_error(request: Request, error: Exception) -> Response:

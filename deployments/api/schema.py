@@ -92,7 +92,13 @@ class RankBody(Body):
 class ClassifyBody(Body):
     input: OneOrMore
     labels: list[str] = Field(min_length=1)
-    template: str = "a photo of a {}."
+    template: str = Field("a photo of a {}.", description="{} stands for the label.")
+
+    @model_validator(mode="after")
+    def _template_has_a_place(self) -> Self:
+        if "{}" not in self.template:
+            raise ValueError("template must have {} where the label goes")
+        return self
 
 
 B = TypeVar("B", bound=Body)

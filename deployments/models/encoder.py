@@ -1,56 +1,80 @@
-"""Pixels to vectors: one loaded model, its device and its forward pass.
+"""Pixels and tokens to vectors: one loaded model, its device and its forward passes.
 
 Knows nothing of requests, batching or Ray. Everything here happens in the one thread that owns
 torch: a second one would compete with the first for the cores (see `engine.ModelThread`).
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from deployments.card import Pixels, ProcessorSpec, TextSpec, Tokens
 from deployments.models.allocator import keep_large_blocks
 from deployments.models.checkpoint import Checkpoint, CheckpointError
-from deployments.models.loading import find_checkpoint, load_model
+from deployments.models.families import Family, choose_family
+from deployments.models.finding import find_checkpoint
+from deployments.models.loading import load_model
 from deployments.models.spec import Preprocessing, read_preprocessing
+from deployments.models.texts import read_tokenizer
+from deployments.models.towers import ImageTower, TextTower, read_text_spec
 from deployments.settings import Model, thread_count
+
+# About a caption. Warming up with the longest texts that BERTs read would take minutes.
+_WARM_TOKENS = 16
+
+Vectors = NDArray[np.float32]
 
 
 class Encoder:
-    """Turns uint8 RGB pixels of the checkpoint's geometry into its image vectors."""
+    """Turns images and texts, prepared as the checkpoint wants them, into its vectors."""
 
     def __init__(
         self,
-        model: torch.nn.Module,
-        preprocessing: Preprocessing,
-        checkpoint: Checkpoint,
+        image_tower: nn.Module,
+        text_tower: nn.Module | None,
         *,
+        checkpoint: Checkpoint,
+        family: Family,
+        preprocessing: Preprocessing,
+        text: TextSpec | None = None,
+        tokenizer_json: str | None = None,
         device: str = "cpu",
         device_reason: str = "cpu, because nothing else was asked for",
+        precision: str = "float32",
+        precision_reason: str = "float32, because nothing else was asked for",
+        compiled: bool = False,
     ) -> None:
-        """Takes over `model`, moves it to `device` and embeds one blank image to learn D.
+        """Takes over the towers, which are on `device`, and runs them once to learn D.
 
-        Raises CheckpointError if the model does not give one vector per image.
+        `text` and `tokenizer_json` belong to `text_tower`. Raises CheckpointError if the model
+        does not give one vector for each image and each text, all of one length.
         """
-        self.preprocessing = preprocessing
         self.checkpoint = checkpoint
-        self.precision = "float32"
+        self.family = family
+        self.preprocessing = preprocessing
+        self.text = text
+        self.tokenizer_json = tokenizer_json
         self.device = device
         self.device_reason = device_reason
-        # Pixels arrive with their channels last, and convolutions are faster that way.
-        self._model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._scale, self._shift = _multiply_add(preprocessing, device)
-        try:
-            self.dimensions = self._forward(self._noise(1)).shape[1]
-        except CheckpointError:
-            raise
-        except Exception as error:  # a model class may raise anything about its input
-            height, width = preprocessing.pixels.size
-            raise CheckpointError(
-                f"model {checkpoint.id!r} cannot embed an image of {height} x {width} pixels "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-            ) from error
+        self.precision = precision
+        self.precision_reason = precision_reason
+        self.compiled = compiled
+        self._image_tower = image_tower
+        self._text_tower = text_tower
+        height, width = preprocessing.pixels.size
+        what = f"an image of {height} x {width} pixels"
+        self.dimensions = self._length_of(what, lambda: self.embed(self._noise(2)))
+        if text_tower is not None:
+            found = self._length_of("a text", lambda: self.embed_text(self._noise_tokens(2)))
+            if found != self.dimensions:
+                raise CheckpointError(
+                    f"model {checkpoint.id!r} gives {self.dimensions} numbers for an image and "
+                    f"{found} for a text, which cannot be compared; download it again"
+                )
 
     @classmethod
     def load(cls, settings: Model) -> Self:
@@ -59,76 +83,130 @@ class Encoder:
         Call it in the thread that will run the model: torch's thread count is set here and
         counts per thread. Raises CheckpointError if the model cannot be served here.
         """
-        device, reason = _choose_device(settings.device)
+        device, device_reason = _choose_device(settings.device)
         if device == "cpu":
             keep_large_blocks()
         torch.set_num_threads(thread_count(settings.threads))
         checkpoint = find_checkpoint(settings)
+        family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
-        model = load_model(checkpoint)
-        return cls(model, preprocessing, checkpoint, device=device, device_reason=reason)
+        model = load_model(checkpoint, family)
+        # Pixels arrive with their channels last, and convolutions are faster that way.
+        image_tower = ImageTower(model, family, preprocessing).to(device)
+        image_tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        text_tower = text = tokenizer_json = None
+        if family.text is not None:
+            text = read_text_spec(model, family.text)
+            tokenizer = read_tokenizer(checkpoint.folder, max_tokens=text.max_tokens)
+            tokenizer_json = tokenizer.json
+            text_tower = TextTower(
+                model,
+                family.text,
+                max_tokens=text.max_tokens,
+                pad_id=tokenizer.pad_id,
+                pad_left=tokenizer.pad_left,
+            ).to(device)
+        # The seam for precision and compilation: both towers in, both towers out.
+        return cls(
+            image_tower,
+            text_tower,
+            checkpoint=checkpoint,
+            family=family,
+            preprocessing=preprocessing,
+            text=text,
+            tokenizer_json=tokenizer_json,
+            device=device,
+            device_reason=device_reason,
+        )
 
-    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
+    def embed(self, pixels: Pixels) -> Vectors:
+        """(N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
 
-        H and W are those of `preprocessing.pixels.size`. Raises ValueError on anything else.
+        uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are those of
+        `preprocessing.pixels.size`. Raises ValueError on anything else.
         """
-        expected = (*self.preprocessing.pixels.size, 3)
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
+        kind = self._pixel_type()
+        shape = (*self.preprocessing.pixels.size, 3)
+        if pixels.dtype != kind or pixels.ndim != 4 or pixels.shape[1:] != shape:
             raise ValueError(
-                f"pixels should be uint8 (N, {', '.join(map(str, expected))}), "
+                f"pixels should be {kind} (N, {', '.join(map(str, shape))}), "
                 f"not {pixels.dtype} {pixels.shape}"
             )
-        vectors: NDArray[np.float32] = self._forward(pixels).cpu().numpy()
-        return vectors
+        return self._run(self._image_tower, pixels)
 
-    def warm_up(self, size: int) -> None:
-        """Runs one batch of `size`, so that no caller waits for the first of its kind.
+    def embed_text(self, tokens: Tokens) -> Vectors:
+        """int32 (N, L) to float32 (N, D) in the space of the images' vectors, not normalised.
+
+        Rows are filled up with -1 behind their tokens. Raises ValueError on anything else, on
+        rows that are empty or longer than `text.max_tokens`, and without a text tower.
+        """
+        if self._text_tower is None or self.text is None:
+            raise ValueError("the model has no text tower")
+        most = self.text.max_tokens
+        if tokens.dtype != np.int32 or tokens.ndim != 2 or not 1 <= tokens.shape[1] <= most:
+            raise ValueError(
+                f"tokens should be int32 (N, 1 to {most}), not {tokens.dtype} {tokens.shape}"
+            )
+        if (tokens[:, 0] < 0).any():
+            raise ValueError("every row of tokens should begin with a token")
+        return self._run(self._text_tower, tokens)
+
+    def warm_up(self, images: int) -> None:
+        """Runs one batch of `images`, so that no caller waits for the first of its kind.
 
         Raises CheckpointError if the vectors are not finite or not (N, D).
         """
-        vectors = self.embed(self._noise(size))
-        if vectors.shape != (size, self.dimensions) or not np.isfinite(vectors).all():
-            raise CheckpointError(
-                f"model {self.checkpoint.id!r} gives vectors that are not finite, or not one "
-                f"for each image of a batch of {size}; its weights may be damaged"
-            )
+        self._check(self.embed(self._noise(images)), (images, self.dimensions))
 
-    def _noise(self, size: int) -> NDArray[np.uint8]:
-        shape = (size, *self.preprocessing.pixels.size, 3)
-        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    def warm_up_text(self, texts: int) -> None:
+        """The same for a batch of `texts`."""
+        self._check(self.embed_text(self._noise_tokens(texts)), (texts, self.dimensions))
 
     @torch.inference_mode()
-    def _forward(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+    def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
         # A copy only of what Ray handed over read-only: torch would warn about writing to it.
-        stack = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-        stack = stack.to(self.device).permute(0, 3, 1, 2)
-        pooled = _pooled(self._model, torch.addcmul(self._shift, stack.float(), self._scale))
-        if not isinstance(pooled, torch.Tensor) or pooled.ndim != 2 or len(pooled) != len(pixels):
+        values = torch.from_numpy(np.require(stack, requirements=["C", "W"]))
+        vectors: Vectors = tower(values.to(self.device)).cpu().numpy()
+        return vectors
+
+    def _check(self, vectors: Vectors, shape: tuple[int, int]) -> None:
+        if vectors.shape != shape or not np.isfinite(vectors).all():
             raise CheckpointError(
-                f"model {self.checkpoint.id!r}: {type(self._model).__name__} gives no pooled "
-                "vector of each image, so it cannot be served"
+                f"model {self.checkpoint.id!r} gives vectors that are not finite, or not one "
+                f"for each item of a batch of {shape[0]}; its weights may be damaged"
             )
-        return pooled.float()
 
+    def _length_of(self, what: str, vectors: Callable[[], Vectors]) -> int:
+        """D of the vectors of a batch of 2."""
+        try:
+            found = vectors()
+        except Exception as error:  # a model class may raise anything about its input
+            raise CheckpointError(
+                f"model {self.checkpoint.id!r} cannot embed {what} "
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+            ) from error
+        if found.ndim != 2 or len(found) != 2:
+            raise CheckpointError(
+                f"model {self.checkpoint.id!r} gives no one vector for {what}, so it cannot be "
+                "served"
+            )
+        dimensions: int = found.shape[1]
+        return dimensions
 
-def _pooled(model: Any, pixel_values: torch.Tensor) -> object:
-    """The family's own image vector: CLIP-like models project it, others only pool."""
-    if hasattr(model, "get_image_features"):
-        features = model.get_image_features(pixel_values=pixel_values)
-        # A tensor before transformers 5; since then the projection is the output's pooler_output.
-        return getattr(features, "pooler_output", features)
-    return getattr(model(pixel_values=pixel_values), "pooler_output", None)
+    def _pixel_type(self) -> np.dtype[Any]:
+        made = isinstance(self.preprocessing.pixels, ProcessorSpec)
+        return np.dtype(np.float32 if made else np.uint8)
 
+    def _noise(self, size: int) -> Pixels:
+        shape = (size, *self.preprocessing.pixels.size, 3)
+        random = np.random.default_rng(0)
+        if self._pixel_type() == np.uint8:
+            return random.integers(0, 256, shape, dtype=np.uint8)
+        return random.standard_normal(shape, dtype=np.float32)
 
-def _multiply_add(spec: Preprocessing, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(p * rescale - mean) / std as p * scale + shift, folded in float64, each (1, 3, 1, 1)."""
-    mean, std = torch.tensor([spec.mean, spec.std], dtype=torch.float64)
-    scale, shift = spec.rescale_factor / std, -mean / std
-    return (
-        scale.float().view(1, 3, 1, 1).to(device),
-        shift.float().view(1, 3, 1, 1).to(device),
-    )
+    def _noise_tokens(self, size: int) -> Tokens:
+        length = min(_WARM_TOKENS, self.text.max_tokens) if self.text else 1
+        return np.ones((size, length), np.int32)
 
 
 def _choose_device(wanted: str) -> tuple[str, str]:

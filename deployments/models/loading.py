@@ -1,161 +1,75 @@
-"""From the configured id to a folder of checked files, and from the folder to a torch module.
+"""From a folder of checked files to a torch module.
 
 Knows nothing of pixels. Weights are read from safetensors alone: pickles can run code, and so
 can a repository's own modelling code, which is never loaded either.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import errors as hub
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 
-from deployments.models import bundled, spec
-from deployments.models.checkpoint import Checkpoint, CheckpointError, read_json
-from deployments.settings import Model
-
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_WANTED = [
-    *("config.json", spec.FILE, "processor_config.json"),
-    *(_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "*.model"),
-]
-# The first class that fits tells the operator what to do; a subclass comes before its parent.
-_HUB_ADVICE: list[tuple[type[Exception], str]] = [
-    (hub.GatedRepoError, "accept its terms on huggingface.co and set HF_TOKEN"),
-    (hub.RepositoryNotFoundError, "check the id, or set HF_TOKEN if the model is private"),
-    (hub.RevisionNotFoundError, "check model.revision"),
-    (hub.HFValidationError, "it is neither a bundled model, nor a folder, nor a Hugging Face id"),
-    (
-        hub.LocalEntryNotFoundError,
-        "the hub cannot be reached and the model is not in the local cache: download it where "
-        "there is a network and mount it (HF_HOME), or set model.id to a checkpoint folder",
-    ),
-]
+from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.families import Family
 
 
-def find_checkpoint(
-    settings: Model, *, download: Callable[..., str] = snapshot_download
-) -> Checkpoint:
-    """The folder that `settings.id` means: the bundled model, a local folder or a hub id.
+def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
+    """The parts of the checkpoint's model that `family` uses, float32, on the CPU, for inference.
 
-    A hub id is downloaded once into the Hugging Face cache (HF_HOME, HF_HUB_OFFLINE and HF_TOKEN
-    have their usual meaning) and its commit becomes the revision.
-
-    Raises CheckpointError if it cannot be had, or a file is missing, damaged or only a pickle.
+    Task heads, and poolers and text towers that its pooling does without, are left out.
+    Raises CheckpointError if transformers cannot build the model, or if the files lack a weight
+    that is used, which would otherwise be left random.
     """
-    local = Path(settings.id).expanduser()
-    if settings.id == bundled.BUNDLED_ID:
-        _refuse_revision(settings)
-        found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
-    elif local.is_dir():
-        _refuse_revision(settings)
-        found = Checkpoint(local.resolve().name, None, local.resolve())
-    elif settings.id.startswith(("/", "./", "../", "~")):
-        raise CheckpointError(f"model {settings.id!r}: there is no such folder on this machine")
-    else:
-        try:
-            folder = Path(
-                download(
-                    settings.id,
-                    revision=settings.revision,
-                    allow_patterns=_WANTED,
-                    ignore_patterns=["*/*"],  # exports for other runtimes live in subfolders
-                )
-            )
-        except Exception as error:  # the hub client lets its HTTP library's errors through
-            raise CheckpointError(_hub_sentence(settings, error)) from error
-        found = Checkpoint(settings.id, folder.name, folder)  # snapshots/<commit>
-    _check_files(found.folder)
-    return found
-
-
-def load_model(checkpoint: Checkpoint) -> torch.nn.Module:
-    """The checkpoint's model without any task head, float32, on the CPU, ready for inference.
-
-    Raises CheckpointError if transformers cannot build it, or if the files lack a weight of it,
-    which would otherwise be left random.
-    """
-    from transformers import AutoModel  # a second of imports that finding a folder needs not
+    import transformers  # a second of imports that finding a folder needs not
 
     try:
         with _quiet():
-            model, report = AutoModel.from_pretrained(
+            model, report = getattr(transformers, family.model_class).from_pretrained(
                 checkpoint.folder,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
+                **({"mask_ratio": 0.0} if family.hides_patches else {}),
             )
     except Exception as error:  # whatever a model class raises, it is this checkpoint's fault
         raise CheckpointError(
             f"model {checkpoint.id!r}: transformers cannot load it ({_first_line(error)})"
         ) from error
-    missing = sorted(report["missing_keys"])
+    _leave_out_unused(model, family)
+    missing = sorted(report["missing_keys"] & model.state_dict().keys())
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise CheckpointError(
             f"model {checkpoint.id!r}: its files lack {len(missing)} of the weights that "
-            f"{type(model).__name__} needs ({shown}); use a checkpoint that was saved with them"
+            f"{type(model).__name__} needs ({shown}); use a checkpoint that was saved with them, "
+            f"or another model.pooling ({' or '.join(family.others)}), which may do without"
         )
     module: torch.nn.Module = model.eval()
     return module
 
 
-def _refuse_revision(settings: Model) -> None:
-    if settings.revision is not None:
-        raise CheckpointError(
-            f"model.revision is {settings.revision!r}, but {settings.id!r} is not a Hugging Face "
-            "id; remove the revision"
-        )
+def _leave_out_unused(model: Any, family: Family) -> None:
+    """Neither needs to be in the files, nor takes memory. Model classes skip a pooler of None."""
+    vision = getattr(model, "vision_model", model)
+    if family.pooling in ("cls", "mean"):
+        _leave_out_pooler(vision)
+    if family.text is None:
+        for name in ("text_model", "text_projection", "logit_scale", "logit_bias", "temperature"):
+            if hasattr(model, name):
+                setattr(model, name, None)
+    elif family.text.pooling == "cls":
+        _leave_out_pooler(model.text_model)
+    if family.pooling != "projection" and hasattr(model, "visual_projection"):
+        model.visual_projection = None
 
 
-def _hub_sentence(settings: Model, error: Exception) -> str:
-    wanted = f"model {settings.id!r}"
-    if settings.revision is not None:
-        wanted += f" at revision {settings.revision!r}"
-    for kind, advice in _HUB_ADVICE:
-        if isinstance(error, kind):
-            return f"{wanted} cannot be downloaded: {advice}"
-    return (
-        f"{wanted} cannot be downloaded ({type(error).__name__}: {_first_line(error)}); check the "
-        "network, or set model.id to a checkpoint folder"
-    )
-
-
-def _check_files(folder: Path) -> None:
-    read_json(folder / "config.json")
-    read_json(folder / spec.FILE)
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as opened:  # compares the header to the length
-                opened.keys()
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{path}: missing, cut short or not a safetensors file ({_first_line(error)}); "
-                "download it again"
-            ) from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    if not (folder / _INDEX).is_file():
-        raise CheckpointError(
-            f"{folder / _WEIGHTS}: the file is missing; raylens reads weights from safetensors "
-            "alone, because pickles (.bin, .pt, .ckpt) can run code"
-        )
-    shards = read_json(folder / _INDEX).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{folder / _INDEX}: has no weight_map")
-    return [folder / str(name) for name in sorted(set(shards.values()))]
+def _leave_out_pooler(model: Any) -> None:
+    # Convolutional networks call theirs in any case; it has no weights.
+    if list(model.pooler.parameters() if getattr(model, "pooler", None) is not None else ()):
+        model.pooler = None
 
 
 @contextmanager

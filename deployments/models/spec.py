@@ -1,180 +1,235 @@
-"""What pixels a checkpoint wants, read from its preprocessor_config.json.
+"""What pixels a checkpoint wants, from the settings of its image processor.
 
-Only what raylens computes exactly as the PIL-backed Hugging Face processor does is accepted;
-anything else is an error, never a guess. Resizing itself is left to `deployments.images`.
+transformers' own class reads the keys, so defaults, null and old spellings mean what they do there.
+Where all that it does is known to be a resize and a crop in uint8, a multiply-add and perhaps a
+change to BGR, that is what comes out; for anything else the processor itself is to be run. Doing
+either is left to `deployments.images`.
 """
 
 import json
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from deployments.card import PixelSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.card import PixelSpec, ProcessorSpec
 from deployments.models.checkpoint import CheckpointError, read_json
+from deployments.models.processors import build, class_name, own_spec
 
 FILE = "preprocessor_config.json"
+_NESTING_FILE, _NESTED_KEY = "processor_config.json", "image_processor"
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """Everything between a decoded RGB image and the model's input.
 
-    A pixel p (uint8) of channel c becomes `(p * rescale_factor - mean[c]) / std[c]`.
+    A value p of channel c (red, green, blue) becomes `p * scale[c] + shift[c]`; under
+    `flip_channels` the channels are then in reverse order.
     """
 
-    pixels: PixelSpec
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    rescale_factor: float
+    pixels: PixelSpec | ProcessorSpec
+    scale: tuple[float, float, float]
+    shift: tuple[float, float, float]
+    flip_channels: bool = False
 
 
-class _Defaults(NamedTuple):
-    """What a processor class does about a key that its file leaves out."""
-
-    square: bool  # whether `"size": 224` means 224 x 224 or a shortest edge of 224
-    resample: int
-    center_crop: bool
-
-
-# The processor classes that do nothing but resize, crop, rescale and normalise, with their class
-# attributes in transformers 5.23. Others read the same keys differently: ConvNext enlarges
-# before it crops, EfficientNet divides by the deviation twice.
-_PLAIN = {
-    "Bit": _Defaults(square=False, resample=3, center_crop=True),
-    "Blip": _Defaults(square=True, resample=3, center_crop=False),
-    "CLIP": _Defaults(square=False, resample=3, center_crop=True),
-    "ChineseCLIP": _Defaults(square=False, resample=3, center_crop=True),
-    "DeiT": _Defaults(square=True, resample=3, center_crop=True),
-    "Siglip": _Defaults(square=False, resample=3, center_crop=False),
-    "ViT": _Defaults(square=True, resample=2, center_crop=False),
+# The classes whose whole way is known, as of transformers 5.23, and the keys that they alone read.
+_KNOWN: dict[str, frozenset[str]] = {
+    "BeitImageProcessor": frozenset(),
+    "BitImageProcessor": frozenset(),
+    "BlipImageProcessor": frozenset(),
+    "CLIPImageProcessor": frozenset(),
+    "ChineseCLIPImageProcessor": frozenset(),
+    "ConvNextImageProcessor": frozenset({"crop_pct"}),
+    "DINOv3ViTImageProcessor": frozenset(),
+    "DeiTImageProcessor": frozenset(),
+    "EfficientNetImageProcessor": frozenset({"include_top", "rescale_offset"}),
+    "MobileNetV1ImageProcessor": frozenset(),
+    "MobileNetV2ImageProcessor": frozenset(),
+    # `do_flip_channels` is in Apple's files, and transformers does not read it.
+    "MobileViTImageProcessor": frozenset({"do_flip_channel_order", "do_flip_channels"}),
+    "SiglipImageProcessor": frozenset(),
+    "ViTImageProcessor": frozenset(),
 }
-_SUFFIXES = ("ImageProcessorPil", "ImageProcessorFast", "ImageProcessor", "FeatureExtractor")
-
 _READ = {
     *("image_processor_type", "feature_extractor_type", "default_to_square"),
-    *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_pad"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 }
-# Keys without a say in the pixels: raylens always converts to RGB and lays out its own tensors.
+# Keys without a say in the pixels: raylens always converts to RGB and lays out its own tensors,
+# labels are those of segmentation, and `pad_size` is read by `do_pad` alone.
 _HARMLESS = {
     *("auto_map", "processor_class", "do_convert_rgb", "data_format", "input_data_format"),
-    *("device", "return_tensors", "disable_grouping", "image_seq_length"),
+    *("device", "return_tensors", "disable_grouping", "image_seq_length", "pad_size"),
+    *("do_reduce_labels", "reduce_labels"),
     *("_processor_class", "_valid_processor_keys", "_valid_kwargs_names"),
 }
-# Accepted while switched off. `pad_size` is read by `do_pad` alone.
-_OFF = {"do_pad", "use_square_size"}
+# DINOv3 has a torchvision class alone. It is ViT's with these defaults, but that it rescales
+# before it resizes, in floats; rounding to 8 bits instead moves a value by at most a grey level.
+_DINOV3 = "DINOv3ViTImageProcessor"
+_DINOV3_DEFAULTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_NAFLEX = "Siglip2ImageProcessor"
+
+
+def preprocessor_file(folder: Path) -> Path:
+    """The file in `folder` that holds the image processor's settings.
+
+    That is processor_config.json if they are nested in it, as transformers 5 saves them together
+    with a tokenizer's, else preprocessor_config.json; transformers looks in this order too.
+    Raises CheckpointError if neither is there.
+    """
+    nesting = folder / _NESTING_FILE
+    if nesting.is_file() and isinstance(read_json(nesting).get(_NESTED_KEY), dict):
+        return nesting
+    if not (folder / FILE).is_file():
+        raise CheckpointError(f"{folder / FILE}: the file is missing")
+    return folder / FILE
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
     """The preprocessing of the checkpoint in `folder`.
 
-    Raises CheckpointError, which names the file and the key, if the file is missing or asks for
-    something that raylens cannot do exactly.
+    Raises CheckpointError, which names the file and the key or the class, for settings that are
+    wrong, and for a processor that does not make three channels of one size of every image.
     """
-    return _Reader(folder / FILE).preprocessing()
+    path = preprocessor_file(folder)
+    keys = read_json(path)
+    if path.name == _NESTING_FILE:
+        keys = keys[_NESTED_KEY]
+    name = class_name(path, keys)
+    if name == _NAFLEX:
+        raise CheckpointError(
+            f"{path}: {name} is for NaFlex, whose input has each image's own shape, and raylens "
+            "needs one size: set model.id to a SigLIP 2 checkpoint of fixed resolution, such as "
+            "google/siglip2-base-patch16-224"
+        )
+    known = _Known(path, name, keys).preprocessing() if name in _KNOWN else None
+    if known is not None:
+        return known
+    if name == _DINOV3:
+        raise CheckpointError(
+            f"{path}: {name} is supported only with a size of height and width, no crop, no "
+            f"padding and no further keys; it has {', '.join(sorted(keys))}"
+        )
+    return Preprocessing(own_spec(path, name, keys), scale=(1.0,) * 3, shift=(0.0,) * 3)
 
 
-class _Reader:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        keys = read_json(path)
-        # transformers takes null for a key that is not there.
-        self.keys = {key: value for key, value in keys.items() if value is not None}
-        self.defaults = self._processor_class()
+class _Known:
+    """The settings of a known class as its processor has them: from the file, or its own."""
 
-    def preprocessing(self) -> Preprocessing:
-        for key in self.keys.keys() - _READ - _HARMLESS - {"pad_size"}:
-            if not (key in _OFF and self.keys[key] is False):
-                raise self._error(key, "is not supported")
-        rescale = self._flag("do_rescale", True)
-        normalize = self._flag("do_normalize", True)
-        std = self._channels("image_std") if normalize else (1.0, 1.0, 1.0)
-        if 0.0 in std:
-            raise self._error("image_std", "should not hold a zero")
+    def __init__(self, path: Path, name: str, keys: dict[str, Any]) -> None:
+        self.path, self.name, self.keys = path, name, keys
+        if name == _DINOV3:
+            self.processor = build(path, "ViTImageProcessor", {**_DINOV3_DEFAULTS, **keys})
+        else:
+            self.processor = build(path, name, keys)
+
+    def preprocessing(self) -> Preprocessing | None:
+        """None for what is not known to come out exactly like this."""
+        scale, shift = self._scale_and_shift()
+        pixels = self._pixels()
+        given = {key for key, value in self.keys.items() if value is not None}
+        unknown = given - _READ - _HARMLESS - _KNOWN[self.name]
+        if pixels is None or unknown or self._flag("do_pad"):
+            return None
         return Preprocessing(
-            pixels=self._pixels(),
-            mean=self._channels("image_mean") if normalize else (0.0, 0.0, 0.0),
-            std=std,
-            rescale_factor=self._number("rescale_factor", 1 / 255) if rescale else 1.0,
+            pixels, _channels(scale), _channels(shift), self._flag("do_flip_channel_order")
         )
 
-    def _processor_class(self) -> _Defaults:
-        key = "image_processor_type"
-        if key not in self.keys:
-            key = "feature_extractor_type"
-        name = str(self.keys.get(key, ""))
-        for suffix in _SUFFIXES:
-            if name.endswith(suffix) and name.removesuffix(suffix) in _PLAIN:
-                return _PLAIN[name.removesuffix(suffix)]
-        raise self._error(
-            key, f"should be the image processor of one of {', '.join(sorted(_PLAIN))}"
-        )
+    def _scale_and_shift(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scale, shift = np.ones(3), np.zeros(3)
+        if self._flag("do_rescale"):
+            scale *= self._number("rescale_factor")
+            shift -= self._flag("rescale_offset")
+        # MobileViT's class never normalises, whatever the file says.
+        if self._flag("do_normalize") and self.name != "MobileViTImageProcessor":
+            mean, std = self._three("image_mean"), self._deviation()
+            scale, shift = scale / std, (shift - mean) / std
+        if self._flag("include_top"):  # EfficientNet's: once more, without the mean
+            scale, shift = scale / self._deviation(), shift / self._deviation()
+        return scale, shift
 
-    def _pixels(self) -> PixelSpec:
-        resample = self.keys.get("resample", self.defaults.resample)
-        if type(resample) is not int or not 0 <= resample <= 5:
+    def _pixels(self) -> PixelSpec | None:
+        resample = self.processor.resample
+        if not isinstance(resample, int) or isinstance(resample, bool) or resample not in range(6):
             raise self._error("resample", "should be a Pillow filter number, 0 to 5")
-        resize = self._resize() if self._flag("do_resize", True) else None
-        crop = None
-        if self._flag("do_center_crop", self.defaults.center_crop):
-            crop = self._crop()
+        resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
+        resize = crop = None
+        if self._flag("do_resize"):
+            match self._edges("size"):
+                case {"shortest_edge": edge, **others} if not others:
+                    resize = "shortest_edge", edge
+                case {"height": height, "width": width, **others} if not others:
+                    resize = "exact", height, width
+                case _:
+                    return None
+        if self._flag("do_center_crop"):
+            match self._edges("crop_size"):
+                case {"height": height, "width": width, **others} if not others:
+                    crop = height, width
+                case _:
+                    return None
+        if self.name == "ConvNextImageProcessor" and resize is not None:
+            edge = resize[1]
+            if resize[0] == "exact" or crop is not None:
+                return None
+            if edge >= 384:
+                resize = "exact", edge, edge
+            elif 0 < self._number("crop_pct") <= 1:
+                resize = "shortest_edge", int(edge / self._number("crop_pct"))
+                crop = edge, edge
+            else:
+                return None
         if crop is None and (resize is None or resize[0] == "shortest_edge"):
-            raise self._error("size", "leaves images of different sizes, and there is no crop")
-        if crop is not None and resize is not None and max(crop) > min(resize[1:]):
-            raise self._error("crop_size", "is larger than size, and padding is not supported")
-        return PixelSpec(resize=resize, resample=resample, crop=crop)
+            return None  # sizes would differ
+        if crop is not None and self.name == _DINOV3:
+            return None  # torchvision rounds otherwise where it has to pad
+        return PixelSpec(resize, int(resample), crop)
 
-    def _resize(self) -> tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int]:
-        size = self.keys.get("size")
-        if isinstance(size, Mapping) and size.keys() == {"shortest_edge"}:
-            return "shortest_edge", self._edge("size", size["shortest_edge"])
-        if isinstance(size, Mapping):
-            return "exact", *self._height_width("size", size)
-        edge = self._edge("size", size)
-        if self._flag("default_to_square", self.defaults.square):
-            return "exact", edge, edge
-        return "shortest_edge", edge
-
-    def _crop(self) -> tuple[int, int]:
-        size = self.keys.get("crop_size")
-        if isinstance(size, Mapping):
-            return self._height_width("crop_size", size)
-        edge = self._edge("crop_size", size)
-        return edge, edge
-
-    def _height_width(self, key: str, size: Mapping[str, Any]) -> tuple[int, int]:
-        if size.keys() != {"height", "width"}:
-            raise self._error(key, "should be a number, a shortest_edge, or a height and a width")
-        return self._edge(key, size["height"]), self._edge(key, size["width"])
-
-    def _edge(self, key: str, value: object) -> int:
-        if type(value) is not int or value < 1:
+    def _edges(self, key: str) -> dict[str, int]:
+        edges = dict(getattr(self.processor, key) or {})
+        if not all(type(edge) is int and edge > 0 for edge in edges.values()):
             raise self._error(key, "should be in whole pixels, 1 or more")
-        return value
+        return edges
 
-    def _flag(self, key: str, default: bool) -> bool:
-        value = self.keys.get(key, default)
-        if not isinstance(value, bool):
+    def _flag(self, key: str) -> bool:
+        value = getattr(self.processor, key, None)
+        if not isinstance(value, bool | None):
             raise self._error(key, "should be true or false")
-        return value
+        return bool(value)
 
-    def _number(self, key: str, default: float) -> float:
-        value = self.keys.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+    def _number(self, key: str) -> float:
+        value = getattr(self.processor, key)
+        if not _is_number(value):
             raise self._error(key, "should be a number")
         return float(value)
 
-    def _channels(self, key: str) -> tuple[float, float, float]:
-        values = self.keys.get(key)
-        if not (
-            isinstance(values, list)
-            and len(values) == 3
-            and all(type(value) in (int, float) for value in values)
-        ):
+    def _three(self, key: str) -> NDArray[np.float64]:
+        value = getattr(self.processor, key)
+        values = [value] * 3 if _is_number(value) else value
+        if not (isinstance(values, list | tuple) and [_is_number(v) for v in values] == [True] * 3):
             raise self._error(key, "should be three numbers, for red, green and blue")
-        return float(values[0]), float(values[1]), float(values[2])
+        return np.array(values, np.float64)
+
+    def _deviation(self) -> NDArray[np.float64]:
+        std = self._three("image_std")
+        if not std.all():
+            raise self._error("image_std", "should not hold a zero")
+        return std
 
     def _error(self, key: str, problem: str) -> CheckpointError:
         found = f"is {json.dumps(self.keys[key])}; it" if key in self.keys else "is missing; it"
         return CheckpointError(f"{self.path}: {key} {found} {problem}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _channels(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = values.tolist()
+    return red, green, blue

@@ -19,9 +19,9 @@ def connect(tmp_path: Path) -> Connect:
 
     @asynccontextmanager
     async def open_client(
-        model: FakeModel | None = None, **sections: Any
+        model: FakeModel | None = None, *more: FakeModel, **sections: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
-        app = Fence(Api(service(model, roots=[tmp_path], **sections)).app())
+        app = Fence(Api(service(model, *more, roots=[tmp_path], **sections)).app())
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client

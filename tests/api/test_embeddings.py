@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.api.conftest import Connect
-from tests.fakes import FakeModel
+from tests.fakes import CARD, FakeModel
 
 Jpeg = Callable[..., bytes]
 
@@ -287,7 +288,7 @@ async def test_dimensions_need_a_matryoshka_model(connect: Connect, photo: Path)
 
 async def test_shortened_vectors_are_normalised_again(connect: Connect, photo: Path) -> None:
     item = {"path": "tom.jpg"}
-    async with connect(settings_model={"matryoshka": True}) as client:
+    async with connect(FakeModel(replace(CARD, matryoshka=True))) as client:
         whole = np.array((await post(client, input=item)).json()["data"][0]["embedding"])
         response = await post(client, input=item, dimensions=6)
         short = np.array(response.json()["data"][0]["embedding"])
@@ -504,7 +505,7 @@ async def test_the_limits_of_items_bodies_and_images(connect: Connect, jpeg: Jpe
 
 
 async def test_an_alias_names_the_served_model(connect: Connect, photo: Path) -> None:
-    async with connect(settings_model={"aliases": ["text-embedding-3-small"]}) as client:
+    async with connect(FakeModel(replace(CARD, aliases=("text-embedding-3-small",)))) as client:
         response = await post(client, input={"path": "tom.jpg"}, model="text-embedding-3-small")
     assert response.json()["model"] == "fake"
 

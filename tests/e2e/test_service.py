@@ -245,7 +245,7 @@ async def test_64_callers_each_get_their_own_vector_in_full_batches(
     images = [jpeg(i, (640, 480)) for i in range(64)]
     alone = [o.body["data"][0]["embedding"] for o in await at_once(server.url, images, callers=1)]
     async with httpx.AsyncClient() as client:
-        sum_name = "ray_raylens_batch_images_total"
+        sum_name = "ray_raylens_batch_items_total"
         count_name = "ray_raylens_batches_total"
         await asyncio.sleep(11)  # the metrics of what went before have been reported
         before = (await client.get(metrics_url)).text

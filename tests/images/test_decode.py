@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
-from deployments.card import PixelSpec
+from deployments.card import PixelSpec, ProcessorSpec
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
 from deployments.images.decode import decode
 
@@ -561,6 +561,42 @@ def test_a_broken_or_foreign_profile_is_ignored(profile):
     found = colour(saved(Image.new("RGB", (8, 8), RED), "PNG", icc_profile=profile))
     assert found in (RED, close_to(BLUE, 8))
     assert found == RED or len(profile) > 100_000
+
+
+# The model's own processor
+
+AS_IT_IS = ProcessorSpec(  # does what the specification AS_IS says
+    "ViTImageProcessorPil",
+    '{"size": 8, "resample": 0, "do_rescale": false, "do_normalize": false}',
+    (8, 8),
+)
+
+
+def test_the_models_own_processor_sees_what_a_person_sees():
+    half = quadrants("RGBA", 24)
+    half.putalpha(Image.linear_gradient("L").resize((24, 24)))
+    turned = quadrants(size=24).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for data in (
+        saved(half, "PNG"),
+        saved(turned, "JPEG", exif=exif),
+        saved(quadrants("CMYK", 24), "JPEG"),
+        saved(quadrants("P", 24), "GIF"),
+    ):
+        found = pixels(data, AS_IT_IS)
+        assert found.dtype == np.float32
+        assert found.flags.c_contiguous
+        assert found.flags.writeable
+        assert (found == pixels(data, AS_IS)).all()
+
+
+def test_the_models_own_processor_is_spared_broken_and_huge_files():
+    data = saved(quadrants(size=64), "PNG")
+    with pytest.raises(CorruptImage):
+        pixels(data[:100], AS_IT_IS)
+    with pytest.raises(ImageTooLarge):
+        pixels(data, AS_IT_IS, max_pixels=64 * 64 - 1)
 
 
 # Geometry

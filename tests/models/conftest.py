@@ -1,7 +1,9 @@
 """One loaded bundled model, tiny random checkpoints, and the geometry done with Pillow."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from functools import cache as cache_results
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from deployments.card import PixelSpec
 from deployments.models import bundled
 from deployments.models.encoder import Encoder
 from deployments.settings import Model
+from tests.models.families import TINY, write
 
 Prepare = Callable[[Path, PixelSpec], NDArray[np.uint8]]
 
-PREPROCESSOR: dict[str, Any] = {
-    "image_processor_type": "ViTImageProcessor",
-    "size": {"height": 32, "width": 32},
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-}
-
-TINY = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+Tiny = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,33 +72,41 @@ def prepare() -> Prepare:
     return run
 
 
-@pytest.fixture
-def save(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a transformers model as a checkpoint folder with a 32 x 32 preprocessor."""
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The folder of a tiny checkpoint of `families.TINY`, by its name. Not to be changed."""
+    root = tmp_path_factory.mktemp("tiny")
 
-    def write(model: Any, **save_options: Any) -> Path:
+    @cache_results
+    def folder(name: str) -> Path:
+        return write(name, root / str(list(TINY).index(name)))
+
+    return folder
+
+
+@pytest.fixture
+def changed(tiny: Tiny, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a tiny checkpoint that differs in its weights, config.json or processor."""
+
+    def change(
+        name: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        processor: Mapping[str, Any] | None = None,
+        without: tuple[str, ...] = (),
+    ) -> Path:
         folder = tmp_path / "checkpoint"
-        model.save_pretrained(folder, **save_options)
-        (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+        shutil.copytree(tiny(name), folder, dirs_exist_ok=True)
+        update(folder / "config.json", config or {})
+        update(folder / "preprocessor_config.json", processor or {})
+        weights = load_file(folder / "model.safetensors")
+        left = {key: values for key, values in weights.items() if not key.startswith(without)}
+        assert not without or len(left) < len(weights)
+        save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
 
-    return write
+    return change
 
 
-@pytest.fixture
-def tiny_vit() -> Any:
-    from transformers import ViTConfig, ViTModel
-
-    torch.manual_seed(0)
-    return ViTModel(ViTConfig(**TINY, image_size=32, patch_size=8)).eval()
-
-
-@pytest.fixture
-def tiny_clip() -> Any:
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    vision = {**TINY, "image_size": 32, "patch_size": 8}
-    text = {**TINY, "vocab_size": 99, "max_position_embeddings": 16}
-    config = CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
-    return CLIPModel(config).eval()
+def update(path: Path, keys: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))

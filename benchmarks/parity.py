@@ -1,0 +1,108 @@
+"""raylens beside transformers, family by family: `make parity`.
+
+For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
+bundled model its own: odd images and texts go through raylens's whole way and through the
+checkpoint's own processor, tokenizer and model. Ends with 1 if a row falls short.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from deployments.models.encoder import Encoder
+from deployments.models.families import Family
+from deployments.settings import Model
+from tests.models.comparison import TEXTS, Comparison, compare
+from tests.models.families import TINY, write
+from tests.models.odd_images import odd_images
+from tests.models.reference import Reference
+
+LEAST_COSINE = 0.9999
+MOST_DIFFERENCE = 1e-3  # of a probability
+MOST_SPREAD = 0.99  # lowest cosine of two images, or texts, in the reference: it tells them apart
+
+
+Row = tuple[str, Family, Comparison]
+
+
+def main() -> int:
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    began = time.monotonic()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"EfficientNet-Lite0, bundled": Model().id}
+        models |= {name: str(Path(folder) / str(i)) for i, name in enumerate(TINY)}
+        rows = [
+            measure(name, model)
+            for name, model in track(models.items(), "Comparing", console=console, transient=True)
+        ]
+    console.print(table(rows))
+    failed = [name for name, _, found in rows if not passes(found)]
+    console.print(
+        f"[red]Not every row holds: {', '.join(failed)}."
+        if failed
+        else f"[green]All {len(rows)} rows hold."
+    )
+    console.print(
+        "image, text: lowest cosine of raylens's vector and transformers'; spread: of two images; "
+        "classify: largest difference of a probability."
+    )
+    console.print(
+        f"[dim]Least cosine allowed {LEAST_COSINE}, largest difference of a probability "
+        f"{MOST_DIFFERENCE:g}. Float32, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}; {time.monotonic() - began:.0f} s."
+    )
+    return 1 if failed else 0
+
+
+def measure(name: str, model: str) -> Row:
+    if name in TINY:
+        write(name, Path(model))
+    encoder = Encoder.load(Model(id=model, precision="float32", compile="off", threads=1))
+    found = compare(encoder, Reference(encoder.checkpoint.folder), odd_images())
+    return name, encoder.family, found
+
+
+def passes(found: Comparison) -> bool:
+    """Cosines and probabilities are near enough, and the vectors are not all alike."""
+    cosines = [found.image, *([] if found.text is None else [found.text])]
+    spreads = [found.spread, *([] if found.text_spread is None else [found.text_spread])]
+    return (
+        min(cosines) >= LEAST_COSINE
+        and max(spreads) < MOST_SPREAD
+        and (found.probability is None or found.probability <= MOST_DIFFERENCE)
+    )
+
+
+def table(rows: list[Row]) -> Table:
+    shown = Table(
+        title=f"raylens and transformers: worst of {len(odd_images())} images, {len(TEXTS)} texts",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    shown.add_column("family", no_wrap=True)
+    for head in ("pooling", "padding", "score"):
+        shown.add_column(head, style="dim", no_wrap=True)
+    for head in ("image", "spread", "text", "classify"):
+        shown.add_column(head, justify="right", no_wrap=True)
+    for name, family, found in rows:
+        text = family.text
+        cells = [name, family.pooling, text.padding if text else "", text.score if text else ""]
+        cells += [f"{found.image:.6f}", f"{found.spread:.2f}"]
+        if found.text is not None:
+            cells += [f"{found.text:.6f}", f"{found.probability:.0e}"]
+        shown.add_row(*cells, style="" if passes(found) else "red")
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What `/v1/models` and the handle's `info()` tell of the served models and the limits."""
+
+from typing import Any
+
+from deployments.card import ModelCard
+from deployments.service import EmbeddingService
+from deployments.settings import PUBLIC_LIMITS, Limits
+
+
+def model_list(service: EmbeddingService) -> dict[str, Any]:
+    """OpenAI's list with an entry for each model. Raises Unavailable while one is loading."""
+    limits = service.settings.limits
+    models = [_entry(model.card, limits) for model in service.models]
+    return {"object": "list", "data": models, "limits": _shown(limits)}
+
+
+def _entry(card: ModelCard, limits: Limits) -> dict[str, Any]:
+    height, width = card.pixels.size
+    return {
+        "id": card.id,
+        "object": "model",
+        "created": card.loaded_unix_s,
+        "owned_by": "raylens",
+        "aliases": card.aliases,
+        "dimensions": card.dimensions,
+        "image_size": height if height == width else [height, width],
+        "max_text_tokens": card.text.max_tokens if card.text else None,
+        "modalities": card.modalities,
+        "precision": card.precision,
+        "precision_reason": card.precision_reason,
+        "compiled": card.compiled,
+        "device": card.device,
+        "device_reason": card.device_reason,
+        "revision": card.revision,
+        "matryoshka": card.matryoshka,
+        "max_items": limits.max_items,
+        "limits": _shown(limits),
+    }
+
+
+def _shown(limits: Limits) -> dict[str, int]:
+    return {name: getattr(limits, name) for name in PUBLIC_LIMITS}

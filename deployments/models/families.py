@@ -1,0 +1,150 @@
+"""What raylens knows of each family of checkpoints: how it pools, and how its text is read.
+
+One table, `FAMILIES`, by the `model_type` of config.json, or by its `architectures` where one
+model type is saved in two ways. What a family's authors do is what `model.pooling: auto` does; a
+family that is not in the table is refused, never guessed at.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from deployments.models.checkpoint import Checkpoint, CheckpointError, read_json
+
+Pooling = Literal["cls", "mean", "pooler", "projection"]
+"""From a model's output to one vector of each image:
+`cls` the class token of the last hidden state; `mean` the average of its patches, without class
+and register tokens; `pooler` the model's own `pooler_output`; `projection` that, mapped into the
+space that images and texts share."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """How the text tower of a dual encoder is fed and read, as its authors do."""
+
+    padding: Literal["eos", "mask", "max_length"]
+    """What follows a text that is shorter than others of its batch.
+    `eos`: its own last token, which causal attention never looks at; `mask`: pad tokens behind an
+    attention mask; `max_length`: pad tokens up to `max_tokens` and no mask, so they are read."""
+    pooling: Literal["pooler", "cls"]
+    """Which vector of the text goes into `text_projection`, where there is one."""
+    score: Literal["softmax", "sigmoid"]
+    """How logits of an image and several labels become probabilities."""
+    max_tokens: int | None = None
+    """The longest text in training. None: as many as there are position embeddings."""
+    positions_from_pad: bool = False
+    """Positions are counted from behind the pad token's id, as in XLM-RoBERTa: fewer are left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of the table."""
+
+    pooling: Pooling
+    """What `model.pooling: auto` means; after `choose_family`, what is done."""
+    others: tuple[Pooling, ...]
+    """What `model.pooling` may ask for instead."""
+    prefix_tokens: int = 0
+    """Class and distillation tokens before the patches. Register tokens come on top."""
+    text: TextRules | None = None
+    hides_patches: bool = False
+    """Whether the model hides patches at random unless told not to; embeddings are of all."""
+    model_class: str = "AutoModel"
+    """The class of transformers that reads all of the checkpoint that is used."""
+
+
+_CLIP = Family(
+    pooling="projection",
+    others=("pooler", "cls", "mean"),
+    prefix_tokens=1,
+    text=TextRules(padding="eos", pooling="pooler", score="softmax"),
+)
+_BERT = TextRules(padding="mask", pooling="cls", score="softmax")
+_JOINT = Family("projection", ("pooler", "mean"))
+_PATCHES_AND_CLASS = Family("cls", ("pooler", "mean"), prefix_tokens=1)
+_POOLED = Family("pooler", ("mean",))
+
+FAMILIES: dict[str, Family] = {
+    # Images and texts in one space.
+    "clip": _CLIP,  # OpenCLIP's and MetaCLIP's checkpoints too
+    "metaclip_2": _CLIP,
+    "altclip": replace(_CLIP, text=replace(_BERT, positions_from_pad=True)),
+    "chinese_clip": replace(_CLIP, text=replace(_BERT, max_tokens=52)),
+    # These two's vision models pool right into the shared space.
+    "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
+    "siglip": replace(  # SigLIP 2 of a fixed resolution too
+        _JOINT, text=TextRules(padding="max_length", pooling="pooler", score="sigmoid")
+    ),
+    # Vision towers saved alone.
+    "CLIPVisionModelWithProjection": replace(
+        _CLIP, text=None, model_class="CLIPVisionModelWithProjection"
+    ),
+    "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1),
+    "siglip_vision_model": Family("pooler", ("mean",)),
+    # Transformers. Their poolers, where they have one, are trained with a head or not at all.
+    "vit": _PATCHES_AND_CLASS,
+    "deit": replace(_PATCHES_AND_CLASS, prefix_tokens=2),
+    "dinov2": _PATCHES_AND_CLASS,
+    "dinov2_with_registers": _PATCHES_AND_CLASS,
+    "dinov3_vit": _PATCHES_AND_CLASS,
+    "beit": Family("pooler", ("cls", "mean"), prefix_tokens=1),
+    "vit_mae": Family("cls", ("mean",), prefix_tokens=1, hides_patches=True),
+    "swin": _POOLED,
+    "swinv2": _POOLED,
+    "hiera": _POOLED,
+    # Convolutional networks.
+    "bit": _POOLED,
+    "convnext": _POOLED,
+    "convnextv2": _POOLED,
+    "dinov3_convnext": Family("pooler", ("mean",), prefix_tokens=1),
+    "efficientnet": _POOLED,
+    "mobilenet_v1": _POOLED,
+    "mobilenet_v2": _POOLED,
+    "mobilevit": _POOLED,
+    "mobilevitv2": _POOLED,
+    "regnet": _POOLED,
+    "resnet": _POOLED,
+}
+
+# The poolings that need no knowledge of a family, for those that are not in the table.
+_ANYWHERE: tuple[Pooling, ...] = ("cls", "pooler")
+
+
+def choose_family(
+    checkpoint: Checkpoint, pooling: Literal["auto", "cls", "mean", "pooler", "projection"]
+) -> Family:
+    """The checkpoint's row of the table, with `pooling` in it; without text unless projected.
+
+    Raises CheckpointError for a family that raylens does not know, and for a pooling that the
+    family cannot do.
+    """
+    config = read_json(checkpoint.folder / "config.json")
+    kind = str(config.get("model_type"))
+    names = (*(config.get("architectures") or ()), kind)
+    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    if kind.startswith("siglip2"):
+        raise CheckpointError(
+            f"model {checkpoint.id!r} is a NaFlex checkpoint of SigLIP 2, which takes images of "
+            "every shape; use one of a fixed resolution, such as google/siglip2-base-patch16-224"
+        )
+    if family is None and pooling in _ANYWHERE:
+        return Family(pooling, _ANYWHERE)
+    if family is None:
+        raise CheckpointError(
+            f"model {checkpoint.id!r} is of the family {kind!r}, whose pooling raylens does not "
+            f"know; it knows {', '.join(sorted(FAMILIES))}. Serve one of these, or set "
+            f"model.pooling to {' or '.join(_ANYWHERE)}"
+        )
+    known = (family.pooling, *family.others)
+    if pooling == "auto":
+        pooling = family.pooling
+    if pooling not in known:
+        raise CheckpointError(
+            f"model.pooling is {pooling!r}, which {kind} models such as {checkpoint.id!r} do not "
+            f"have; it may be {', '.join(known)}"
+        )
+    return replace(
+        family,
+        pooling=pooling,
+        others=tuple(other for other in known if other != pooling),
+        text=family.text if pooling == "projection" else None,
+    )

@@ -1,0 +1,47 @@
+"""From the configured id to a folder of checked files: bundled, local or from the Hugging Face hub.
+
+Knows nothing of torch, and nothing of what is in the weights.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deployments.models import bundled, hub
+from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.files import check_files
+from deployments.settings import Model
+
+
+def find_checkpoint(
+    settings: Model, *, download: Callable[[str, str | None], Path] = hub.download
+) -> Checkpoint:
+    """The folder that `settings.id` means: the bundled model, a local folder or a hub id.
+
+    A hub id is downloaded once into the hub's cache, and its commit becomes the revision.
+
+    Raises CheckpointError if it cannot be had, or a file is missing, damaged or only a pickle.
+    """
+    local = Path(settings.id).expanduser()
+    if settings.id == bundled.BUNDLED_ID:
+        _refuse_revision(settings)
+        found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
+    elif local.is_dir():
+        _refuse_revision(settings)
+        found = Checkpoint(local.resolve().name, None, local.resolve())
+    elif settings.id.startswith(("/", "./", "../", "~")):
+        raise CheckpointError(
+            f"model {settings.id!r}: there is no such folder on this machine; correct model.id"
+        )
+    else:
+        folder = download(settings.id, settings.revision)
+        found = Checkpoint(settings.id, folder.name, folder)  # snapshots/<commit>
+    check_files(found.folder)
+    return found
+
+
+def _refuse_revision(settings: Model) -> None:
+    if settings.revision is not None:
+        raise CheckpointError(
+            f"model.revision is {settings.revision!r}, but {settings.id!r} is not a Hugging Face "
+            "id; remove the revision"
+        )

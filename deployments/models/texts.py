@@ -1,0 +1,117 @@
+"""A checkpoint's tokenizer as one JSON string that the `tokenizers` library reads by itself.
+
+Texts are tokenised in the ingress, which has neither the checkpoint nor transformers. What
+AutoTokenizer makes of the folder is the measure; how rows are filled up is the families' matter.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from deployments.models import siglip_tokenizer
+from deployments.models.checkpoint import CheckpointError, read_json
+
+_CONFIG = "tokenizer_config.json"
+
+# Whatever tokenizers differ in: case, accents, spaces, scripts, length.
+_PROBES = (
+    *("", " ", "\n\t ", "a", "!!", "...a photo, of a CAT!  (really?)", "it's we'll I'D don't"),
+    *("  two  spaces, and one behind ", "line\none\r\nline\u2028two\x1cthree\x00four\x7f"),
+    *("naïve café, nai\u0308ve cafe\u0301", "Tie\u0302\u0301ng Việt", "İstanbul ΟΔΟΣ ΌΣΟ. straße"),
+    *("мир, привет", "北京的一只猫。", "東京タワー \uff76\uff9e", "한국어 \u1112\u1161\u11ab"),
+    *("สวัสดี น้ำ", "مُحَمَّد", "שָׁלוֹם", "हिन्दी", "ﬁne ½ ㎏ №5 \uff21\uff11", "x" * 200),
+    *("🎉🎉 👩\u200d👧 🏳️\u200d🌈 👍🏽 🇩🇪", "\ufffd \ue000\ue001 \u0378", "1234567890 3.14 1,000"),
+    *("a\u00a0b\u200bc\ufeffd\u3000e▁f_g", "#hash @name https://example.org/?q=1&r=2"),
+    "a photo of a dog " * 100,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTokenizer:
+    """How the texts of a checkpoint become ids, and rows of ids become equally long."""
+
+    json: str
+    """For `tokenizers.Tokenizer.from_str`; adds special tokens, neither truncates nor pads."""
+    pad_id: int
+    pad_left: bool
+    """Whether rows are filled up before the text instead of behind it."""
+
+
+def read_tokenizer(folder: Path, *, max_tokens: int) -> CheckpointTokenizer:
+    """The tokenizer of a checkpoint's folder, freed of transformers.
+
+    Raises CheckpointError if a file is missing or damaged, or if the result, cut off at
+    `max_tokens` ids, differs from the checkpoint's own tokenizer in any of a set of texts.
+    """
+    tokenizer = _load(folder)
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{folder / _CONFIG}: names no pad_token; add the model's own")
+    if tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+    elif type(tokenizer).__name__ == "SiglipTokenizer":
+        backend = siglip_tokenizer.convert(tokenizer)
+    else:
+        raise CheckpointError(
+            f"{folder}: its {type(tokenizer).__name__} exists in Python alone, which raylens "
+            "cannot serve; choose a checkpoint with a tokenizer.json"
+        )
+    json = backend.to_str()
+    _compare(json, tokenizer, max_tokens, folder)
+    return CheckpointTokenizer(json, tokenizer.pad_token_id, tokenizer.padding_side == "left")
+
+
+def _load(folder: Path) -> Any:
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # Rust's, sentencepiece's, json's or transformers' own
+        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, ImportError):  # the class wants a package
+            raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {reason}") from error
+        for path in sorted(folder.glob("*.json")):
+            read_json(path)
+        if (folder / _CONFIG).is_file():
+            name = str(read_json(folder / _CONFIG).get("tokenizer_class"))
+            _refuse_missing(folder, getattr(transformers, name.removesuffix("Fast"), None))
+        raise CheckpointError(
+            f"{folder}: its tokenizer cannot be loaded ({type(error).__name__}: {reason}); "
+            "download its tokenizer files again"
+        ) from error
+    # Where there is no vocabulary, transformers makes one up, of special tokens alone.
+    _refuse_missing(folder, type(tokenizer))
+    return tokenizer
+
+
+def _refuse_missing(folder: Path, tokenizer_class: Any) -> None:
+    files = dict(getattr(tokenizer_class, "vocab_files_names", {}))
+    whole = files.pop("tokenizer_file", None)
+    if whole is not None and (folder / whole).is_file():
+        return
+    missing = [name for name in files.values() if not (folder / name).is_file()]
+    if whole is not None and len(missing) == len(files):  # none of its parts either
+        missing = [whole]
+    if missing:
+        raise CheckpointError(
+            f"{folder / missing[0]}: the file is missing, without which this model reads no text"
+        )
+
+
+def _compare(json: str, tokenizer: Any, max_tokens: int, folder: Path) -> None:
+    ours = Tokenizer.from_str(json)
+    ours.enable_truncation(max_tokens)
+    specials = tokenizer.all_special_tokens
+    probes = [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
+    for text in probes:
+        theirs = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+        if ours.encode(text).ids != theirs:
+            raise CheckpointError(
+                f"{folder}: its tokenizer, as raylens would use it, reads {text[:40]!r} otherwise "
+                "than transformers does; choose another checkpoint or report this one"
+            )

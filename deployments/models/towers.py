@@ -1,0 +1,137 @@
+"""The halves of a model as two torch modules: pixels to vectors, tokens to vectors.
+
+Each holds its own weights alone, so that one can be cast, quantised or compiled without the
+other, and neither has Python that depends on the data, so that torch.compile takes it whole.
+Knows nothing of numpy, devices or batches.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from deployments.card import TextSpec
+from deployments.models.families import Family, TextRules
+from deployments.models.spec import Preprocessing
+
+
+class ImageTower(nn.Module):
+    """Scaling, normalisation, the vision model, and the family's pooling."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: Any, family: Family, preprocessing: Preprocessing) -> None:
+        """`model` as `loading.load_model` gives it; only its vision half is kept."""
+        super().__init__()
+        self.backbone = getattr(model, "vision_model", model)
+        self.projection = getattr(model, "visual_projection", None) or nn.Identity()
+        self._pooling = family.pooling
+        config = getattr(self.backbone, "config", None)
+        self._prefix_tokens = family.prefix_tokens + getattr(config, "num_register_tokens", 0)
+        self._hides_patches = family.hides_patches
+        self._flip_channels = preprocessing.flip_channels
+        for name, channels in (("scale", preprocessing.scale), ("shift", preprocessing.shift)):
+            self.register_buffer(name, torch.tensor(channels).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, H, W, 3), uint8 or float32, to float32 (N, D), not normalised."""
+        values = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).float(), self.scale)
+        if self._flip_channels:
+            values = values.flip(1)
+        values = values.to(next(self.backbone.parameters()).dtype)
+        if self._hides_patches:
+            # None is hidden now, but they would still be sorted by random noise, and sums would
+            # differ from call to call in their last bits. This noise sorts them as they are.
+            patches = self.backbone.embeddings.patch_embeddings.num_patches
+            order = torch.arange(patches, device=values.device).expand(len(values), -1)
+            output = self.backbone(pixel_values=values, noise=order)
+        else:
+            output = self.backbone(pixel_values=values)
+        vectors: Tensor = self.projection(self._pool(output))
+        return vectors.float()
+
+    def _pool(self, output: Any) -> Tensor:
+        if self._pooling in ("pooler", "projection"):
+            pooled: Tensor | None = output.pooler_output
+            if pooled is None:
+                raise ValueError("the model has no pooler; choose another model.pooling")
+            return pooled.flatten(1) if pooled.ndim == 4 else pooled  # (N, C, 1, 1), from ResNet
+        hidden: Tensor = output.last_hidden_state
+        if self._pooling == "cls":
+            return hidden[:, 0]
+        if hidden.ndim == 4:  # (N, C, height, width), from convolutional networks
+            return hidden.mean(dim=(2, 3))
+        return hidden[:, self._prefix_tokens :].mean(dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to(…)` calls. Pixels are normalised in float32 whatever the model runs in."""
+        scale, shift = self.scale, self.shift
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scale, self.shift = scale.to(self.scale.device), shift.to(self.shift.device)
+        return self
+
+
+class TextTower(nn.Module):
+    """The family's padding, the text model of a dual encoder, and the projection."""
+
+    def __init__(
+        self, model: Any, rules: TextRules, *, max_tokens: int, pad_id: int, pad_left: bool
+    ) -> None:
+        """`model` as `loading.load_model` gives it; only its text half is kept.
+
+        `pad_id` and `pad_left` are the tokenizer's.
+        """
+        super().__init__()
+        self.backbone = model.text_model
+        self.projection = getattr(model, "text_projection", None) or nn.Identity()
+        self._rules = rules
+        self._max_tokens = max_tokens
+        self._pad_id = pad_id
+        self._pad_left = pad_left
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """int32 (N, L), filled up with -1 behind each text, to float32 (N, D), not normalised."""
+        output = self.backbone(**self._inputs(tokens.long()))
+        if self._rules.pooling == "cls":
+            vectors: Tensor = self.projection(output.last_hidden_state[:, 0])
+        else:
+            vectors = self.projection(output.pooler_output)
+        return vectors.float()
+
+    def _inputs(self, tokens: Tensor) -> dict[str, Tensor]:
+        real = tokens >= 0
+        if self._rules.padding == "eos":
+            last = tokens.gather(1, real.sum(1, keepdim=True) - 1)
+            return {"input_ids": tokens.where(real, last)}
+        tokens = tokens.where(real, self._pad_id)
+        if self._rules.padding == "mask":
+            return {"input_ids": tokens, "attention_mask": real.long()}
+        tokens = nn.functional.pad(
+            tokens, (0, self._max_tokens - tokens.shape[1]), value=self._pad_id
+        )
+        if self._pad_left:
+            positions = torch.arange(self._max_tokens, device=tokens.device)
+            shifted = positions + real.sum(1, keepdim=True)
+            tokens = tokens.gather(1, shifted % self._max_tokens)
+        return {"input_ids": tokens}
+
+
+def read_text_spec(model: Any, rules: TextRules) -> TextSpec:
+    """What the ingress has to know of a dual encoder's text half and of its scores."""
+    config = model.config.text_config
+    positions = config.max_position_embeddings
+    if rules.positions_from_pad:
+        positions -= config.pad_token_id + 1
+    if hasattr(model, "temperature"):  # ALIGN divides by it
+        scale = 1 / model.temperature.item()
+    else:
+        scale = model.logit_scale.exp().item()
+    bias = model.logit_bias.item() if hasattr(model, "logit_bias") else 0.0
+    return TextSpec(
+        max_tokens=min(positions, rules.max_tokens or positions),
+        score=rules.score,
+        logit_scale=scale,
+        logit_bias=bias,
+    )

@@ -1,0 +1,33 @@
+"""Checks settings and downloads models before Ray starts, in a process of its own.
+
+`raylens serve` runs it with an application's `args` as JSON on standard input. Progress goes to
+standard error. What is wrong goes to standard output as one sentence, with exit code 1.
+"""
+
+import json
+import logging
+import sys
+
+from deployments.models.bundled import BUNDLED_ID
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.finding import find_checkpoint
+from deployments.settings import SettingsError, load_settings
+
+
+def main() -> int:
+    logger = logging.getLogger("ray.serve")  # the models', whoever runs them
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler())
+    try:
+        settings = load_settings(json.load(sys.stdin))
+        for model in (settings.model, *settings.models):
+            if model.id != BUNDLED_ID:  # it needs no network, but a moment of torch at first
+                find_checkpoint(model)
+    except (SettingsError, CheckpointError) as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

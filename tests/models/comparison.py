@@ -1,0 +1,100 @@
+"""raylens's whole way from files and texts to vectors, beside that of transformers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.images.decode import decode
+from deployments.models.encoder import Encoder
+from deployments.tokenizer import TextTokenizer, stack
+from deployments.vectors import probabilities
+from tests.models.reference import Reference, upright_rgb
+
+TEXTS = (
+    "",
+    " ",
+    "a photo of a cat",
+    "A Photo of a CAT!!",
+    "🎉🎉 👩‍👩‍👧 🏳️‍🌈",
+    "word " * 500,
+    "".join(f"n{i}, " for i in range(500)),
+    "naïve café, über straße",
+    "北京的一只猫。 東京タワー",
+    "мир, привет; سلام",
+    "line\none\ttwo  three\u00a0four",
+    "https://example.org/?q=1&r=2 #tag @home 3.14",
+)
+LABELS = ("a photo of a cat.", "a photo of a dog.", "a house", "猫", "the quick brown fox")
+
+Vectors = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far raylens is from the reference, over all images and texts."""
+
+    image: float
+    """The lowest cosine of an image's two vectors."""
+    spread: float
+    """The lowest cosine of two different images, in the reference alone. Were it near 1, nothing
+    that goes wrong with an image would show."""
+    text: float | None = None
+    text_spread: float | None = None
+    probability: float | None = None
+    """The largest difference of a label's two probabilities."""
+
+
+def compare(encoder: Encoder, reference: Reference, files: Mapping[str, bytes]) -> Comparison:
+    """Embeds `files`, `TEXTS` and `LABELS` both ways."""
+    images = [upright_rgb(data) for data in files.values()]
+    ours, theirs = embed(encoder, files), unit(reference.images(images))
+    image, image_spread = lowest(ours, theirs), spread(theirs)
+    if encoder.text is None:
+        return Comparison(image, image_spread)
+    our_texts, their_texts = embed_text(encoder, TEXTS), unit(reference.texts(TEXTS))
+    cosines = ours @ embed_text(encoder, LABELS).T
+    scores = probabilities(cosines.astype(np.float32), encoder.text)
+    return Comparison(
+        image,
+        image_spread,
+        lowest(our_texts, their_texts),
+        spread(their_texts),
+        float(np.abs(scores - reference.probabilities(images, LABELS)).max()),
+    )
+
+
+def embed(encoder: Encoder, files: Mapping[str, bytes]) -> Vectors:
+    """(N, D) of length 1."""
+    pixels = encoder.preprocessing.pixels
+    values = [decode(data, pixels, max_pixels=10**8) for data in files.values()]
+    halves = np.array_split(np.stack(values), 2)  # as if they came in batches
+    return unit(np.concatenate([encoder.embed(half) for half in halves]))
+
+
+def embed_text(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+    """(N, D) of length 1."""
+    assert encoder.tokenizer_json is not None
+    assert encoder.text is not None
+    tokenizer = TextTokenizer(encoder.tokenizer_json, max_tokens=encoder.text.max_tokens)
+    ids = [encoded.ids for encoded in tokenizer.encode(texts)]
+    half = len(ids) // 2
+    return unit(
+        np.concatenate([encoder.embed_text(stack(part)) for part in (ids[:half], ids[half:])])
+    )
+
+
+def unit(vectors: NDArray[Any]) -> Vectors:
+    rows = vectors.astype(np.float64)  # or the rounding here would be all that is left to see
+    normalised: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return normalised
+
+
+def lowest(ours: Vectors, theirs: Vectors) -> float:
+    return float((ours * theirs).sum(axis=1).min())
+
+
+def spread(vectors: Vectors) -> float:
+    return float((vectors @ vectors.T).min())

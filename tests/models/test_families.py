@@ -1,0 +1,209 @@
+"""A family is pooled as its authors do, other poolings are what their names say, none guessed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel
+
+from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.encoder import Encoder
+from deployments.models.families import FAMILIES, choose_family
+from deployments.models.loading import load_model
+from deployments.models.towers import read_text_spec
+from deployments.settings import Model
+from tests.models.conftest import Tiny
+from tests.models.families import TINY
+
+Changed = Callable[..., Path]
+
+
+def encode(folder: Path, pooling: Any = "auto") -> Encoder:
+    return Encoder.load(Model(id=str(folder), pooling=pooling, precision="float32", compile="off"))
+
+
+def noise(encoder: Encoder) -> NDArray[np.uint8]:
+    shape = (3, *encoder.preprocessing.pixels.size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def kind(folder: Path) -> str:
+    config = json.loads((folder / "config.json").read_text())
+    (architecture,) = config["architectures"]
+    return architecture if architecture in FAMILIES else config["model_type"]
+
+
+def chosen(config: dict[str, Any], folder: Path, pooling: Any = "auto") -> Any:
+    (folder / "config.json").write_text(json.dumps(config))
+    return choose_family(Checkpoint("acme", None, folder), pooling)
+
+
+def test_every_family_of_the_table_has_a_checkpoint_to_be_tested_with(tiny: Tiny) -> None:
+    assert {kind(tiny(name)) for name in TINY} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_pooling_that_a_family_offers_gives_finite_vectors(tiny: Tiny, name: str) -> None:
+    folder = tiny(name)
+    family = FAMILIES[kind(folder)]
+    for pooling in (family.pooling, *family.others):
+        if name in ("ViT, classifier", "DeiT, classifier") and pooling == "pooler":
+            continue  # has none
+        encoder = encode(folder, pooling)
+        encoder.warm_up(2)
+        assert (encoder.text is None) == (family.text is None or pooling != "projection")
+
+
+# What comes before the patches, counted from the papers.
+PREFIXES = {"CLIP": 1, "ViT": 1, "DeiT": 2, "BEiT": 1, "DINOv2": 1, "DINOv2, registers": 5}
+PREFIXES |= {"DINOv3": 5, "ViT-MAE": 1, "SigLIP": 0, "Swin": 0, "Hiera": 0}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_the_mean_is_of_the_patches_alone(tiny: Tiny, name: str) -> None:
+    folder = tiny(name)
+    encoder = encode(folder, "mean")
+    hidden = hidden_states(encoder, folder)
+    expected = hidden[:, PREFIXES[name] :].mean(dim=1)
+    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["CLIP", "ViT", "DeiT", "DINOv2, registers"])
+def test_the_class_token_is_the_first(tiny: Tiny, name: str) -> None:
+    folder = tiny(name)
+    encoder = encode(folder, "cls")
+    expected = hidden_states(encoder, folder)[:, 0]
+    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+
+
+def test_the_mean_of_a_feature_map_is_over_its_places(tiny: Tiny) -> None:
+    folder = tiny("ConvNeXt")
+    encoder = encode(folder, "mean")
+    expected = hidden_states(encoder, folder).mean(dim=(2, 3))
+    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+
+
+def hidden_states(encoder: Encoder, folder: Path) -> torch.Tensor:
+    spec = encoder.preprocessing
+    values = noise(encoder) * np.array(spec.scale) + np.array(spec.shift)
+    pixel_values = torch.from_numpy(values).permute(0, 3, 1, 2).float()
+    options = {"mask_ratio": 0.0} if encoder.family.hides_patches else {}
+    model = AutoModel.from_pretrained(folder, **options).eval()
+    model = getattr(model, "vision_model", model)
+    with torch.inference_mode():
+        hidden: torch.Tensor = model(pixel_values=pixel_values).last_hidden_state
+    return hidden
+
+
+def test_a_masked_autoencoder_sees_every_patch_and_gives_the_same_bits_twice(tiny: Tiny) -> None:
+    encoder = encode(tiny("ViT-MAE"))
+    pixels = noise(encoder)
+    first = encoder.embed(pixels)
+    np.testing.assert_array_equal(encoder.embed(pixels), first)
+    for corner in (np.s_[:32, :32], np.s_[-32:, -32:], np.s_[96:128, 96:128]):
+        blank = pixels.copy()
+        blank[0][corner] = 0
+        assert np.abs(encoder.embed(blank)[0] - first[0]).max() > 1e-3
+
+
+def test_a_pooling_that_the_family_does_not_have_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(
+        CheckpointError,
+        match=r"model\.pooling is 'projection', which vit models .* may be cls, pooler, mean$",
+    ):
+        encode(tiny("ViT"), "projection")
+    with pytest.raises(CheckpointError, match=r"may be projection, pooler, mean$"):
+        encode(tiny("SigLIP"), "cls")
+
+
+@pytest.mark.parametrize("pooling", ["auto", "mean", "projection"])
+def test_an_unknown_family_is_refused_and_the_known_ones_are_listed(
+    tmp_path: Path, pooling: str
+) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        chosen({"model_type": "levit"}, tmp_path, pooling)
+    sentence = str(refused.value)
+    assert "model 'acme' is of the family 'levit'" in sentence
+    assert all(family in sentence for family in FAMILIES)
+    assert "set model.pooling to cls or pooler" in sentence
+
+
+def test_an_unknown_family_is_served_with_a_pooling_that_needs_no_knowledge(
+    changed: Changed,
+) -> None:
+    from transformers import ViTMSNConfig, ViTMSNModel
+
+    from tests.models.families import VIT
+
+    folder = changed("ViT")
+    torch.manual_seed(0)
+    model = ViTMSNModel(ViTMSNConfig(**VIT)).eval()
+    model.save_pretrained(folder)
+    encoder = encode(folder, "cls")
+    expected = hidden_states(encoder, folder)[:, 0]
+    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+    with pytest.raises(CheckpointError, match="cannot embed an image"):
+        encode(folder, "pooler")  # it has none
+
+
+@pytest.mark.parametrize("kind", ["siglip2", "siglip2_vision_model"])
+@pytest.mark.parametrize("pooling", ["auto", "cls"])
+def test_naflex_is_refused_by_name(tmp_path: Path, kind: str, pooling: str) -> None:
+    with pytest.raises(CheckpointError, match=r"NaFlex checkpoint of SigLIP 2.* one of a fixed"):
+        chosen({"model_type": kind}, tmp_path, pooling)
+
+
+def test_a_config_without_a_model_type_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is of the family 'None'"):
+        chosen({"architectures": None}, tmp_path)
+
+
+def test_a_vision_model_without_its_head_says_so(changed: Changed) -> None:
+    folder = changed("SigLIP, vision alone", config={"vision_use_head": False}, without=("head.",))
+    with pytest.raises(CheckpointError, match=r"has no pooler; choose another model\.pooling"):
+        encode(folder)
+    encode(folder, "mean").warm_up(1)
+
+
+@pytest.mark.parametrize("name", ["CLIP, vision alone", "SigLIP, vision alone"])
+def test_vision_models_saved_by_older_versions_are_the_same(
+    tiny: Tiny, changed: Changed, name: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = changed(name)
+    path = folder / "model.safetensors"
+    weights = {f"vision_model.{key}": values for key, values in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    new, old = encode(tiny(name)), encode(folder)
+    np.testing.assert_array_equal(old.embed(noise(old)), new.embed(noise(new)))
+
+
+@pytest.mark.parametrize(
+    ("name", "max_tokens", "score"),
+    [
+        ("CLIP", 77, "softmax"),
+        ("MetaCLIP 2", 77, "softmax"),
+        ("SigLIP", 64, "sigmoid"),
+        ("SigLIP 2", 64, "sigmoid"),
+        ("ALIGN", 64, "softmax"),
+        ("AltCLIP", 512, "softmax"),
+        ("Chinese-CLIP", 52, "softmax"),
+    ],
+)
+def test_texts_are_as_long_and_scored_as_in_training(
+    tiny: Tiny, name: str, max_tokens: int, score: str
+) -> None:
+    checkpoint = Checkpoint(name, None, tiny(name))
+    family = choose_family(checkpoint, "auto")
+    assert family.text is not None
+    model: Any = load_model(checkpoint, family)
+    spec = read_text_spec(model, family.text)
+    assert (spec.max_tokens, spec.score) == (max_tokens, score)
+    assert spec.logit_scale == pytest.approx(10 if name == "ALIGN" else 20)
+    assert spec.logit_bias == pytest.approx(-2 if score == "sigmoid" else 0)

@@ -1,0 +1,82 @@
+"""Every config that comes with raylens is one that Serve, the settings and the graph take."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.app import build_app
+from deployments.models.bundled import BUNDLED_ID
+from deployments.settings import load_settings
+from raylens.serving import read_config
+from tests.servers import ROOT
+
+PROFILES = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = [ROOT / "serve_config.yaml", *PROFILES]
+
+
+def application(path: Path) -> dict[str, Any]:
+    (found,) = yaml.safe_load(path.read_text())["applications"]
+    assert isinstance(found, dict)
+    return found
+
+
+def named(path: Path) -> str:
+    return path.name
+
+
+def test_there_is_a_profile_for_each_purpose() -> None:
+    models = {path.stem: application(path)["args"]["model"]["id"] for path in PROFILES}
+    assert models == {
+        "clip": "openai/clip-vit-base-patch32",
+        "clip-large-336": "openai/clip-vit-large-patch14-336",
+        "dinov2": "facebook/dinov2-base",
+        "gpu": "openai/clip-vit-large-patch14",
+        "siglip2": "google/siglip2-base-patch16-224",
+    }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=named)
+def test_serve_takes_the_config(path: Path) -> None:
+    ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
+    read_config(path, host=None, port=None)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=named)
+def test_the_config_names_deployments_that_there_are(path: Path) -> None:
+    found = application(path)
+    ingress = build_app(found["args"])._bound_deployment
+    models = [model._bound_deployment.name for model in ingress.init_args[1]]
+    assert [d["name"] for d in found["deployments"]] == [ingress.name, *models]
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=named)
+def test_a_profile_says_what_it_serves_and_how(path: Path) -> None:
+    found = application(path)
+    model = found["args"]["model"]
+    assert {"id", "revision", "precision", "max_batch_size"} <= model.keys()
+    assert re.fullmatch("[0-9a-f]{40}", model["revision"])
+    (embedder,) = [d for d in found["deployments"] if d["name"] == "Embedder"]
+    assert embedder["autoscaling_config"]["min_replicas"] == 1
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=named)
+def test_the_variables_override_a_profiles_model(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYLENS_MODEL__ID", "acme/vit")
+    monkeypatch.setenv("RAYLENS_MODEL__REVISION", "v1")
+    model = load_settings(application(path)["args"]).model
+    assert (model.id, model.revision) == ("acme/vit", "v1")
+
+
+def test_without_a_config_nothing_is_downloaded() -> None:
+    assert load_settings(application(CONFIGS[0])["args"]).model.id == BUNDLED_ID
+
+
+def test_only_the_gpu_profile_needs_a_gpu() -> None:
+    devices = {p.stem: load_settings(application(p)["args"]).model.device for p in CONFIGS}
+    assert {name for name, device in devices.items() if device == "cuda"} == {"gpu"}
