@@ -1,6 +1,5 @@
 """The whole graph on one screen: the ingress in front, a deployment for each model behind it."""
 
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -8,7 +7,7 @@ from ray.serve import Application
 
 from deployments.embedder import Embedder
 from deployments.ingress import Ingress
-from deployments.settings import Batching, Model, Settings, SettingsError, load_settings
+from deployments.settings import Batching, Model, Settings, load_settings
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -21,46 +20,34 @@ def build_app(args: dict[str, Any]) -> Application:
 
 
 def build_graph(settings: Settings) -> Application:
-    gpus = cluster_gpus()
-    embedders = [
-        _embedder(model, name, gpus)
-        for model, name in zip(
-            (settings.model, *settings.models), embedder_names(settings), strict=True
+    models = (settings.model, *settings.models)
+    # Those that insist on a GPU come first, and each takes one.
+    gpus = cluster_gpus() - sum(model.device == "cuda" for model in models)
+    embedders = []
+    for model, name in zip(models, settings.deployments, strict=True):
+        options, placement = place(model, gpus)
+        gpus -= options.get("num_gpus", 0) if model.device == "auto" else 0
+        embedder: Any = Embedder.options(  # type: ignore[attr-defined]  # a serve.Deployment
+            name=name,
+            ray_actor_options=options,
+            user_config=model.model_dump(include=set(Batching.model_fields)),
         )
-    ]
+        embedders.append(embedder.bind(model, placement))
     return Ingress.bind(settings, embedders)  # type: ignore[attr-defined]
 
 
-def embedder_names(settings: Settings) -> list[str]:
-    """The models' deployments, as the config's `deployments` calls them: `Embedder`, and for a
-    further model `Embedder-` with the last part of its id. Raises SettingsError for equal ones.
-    """
-    names = ["Embedder", *(f"Embedder-{Path(model.id).name}" for model in settings.models)]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingsError(f"models: two of them would have the deployment {name}")
-    return names
-
-
-def _embedder(model: Model, name: str, gpus: float) -> Application:
-    options, placement = place(model, gpus)
-    embedder: Any = Embedder.options(  # type: ignore[attr-defined]  # a serve.Deployment
-        name=name,
-        ray_actor_options=options,
-        user_config=model.model_dump(include=set(Batching.model_fields)),
-    )
-    return embedder.bind(model, placement)
-
-
 def place(model: Model, gpus: float) -> tuple[dict[str, float], str]:
-    """The resources that a model replica asks Ray for, and the reason as a clause."""
+    """The resources that a model replica asks Ray for, and the reason as a clause.
+
+    `gpus` are those that no other model has.
+    """
     if model.device == "cpu":
         return {"num_cpus": 1}, "model.device is cpu"
     if model.device == "cuda":
         return {"num_cpus": 1, "num_gpus": 1}, "model.device is cuda"
     if gpus >= 1:
         return {"num_cpus": 1, "num_gpus": 1}, f"the cluster has {gpus:g} GPU(s)"
-    return {"num_cpus": 1}, "the cluster had no GPU when this was deployed"
+    return {"num_cpus": 1}, "the cluster had no GPU left when this was deployed"
 
 
 def cluster_gpus() -> float:

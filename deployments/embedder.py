@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray.serve")
 
 EVERY_SIZE_UP_TO = 64
+# 32 texts of 512 tokens would keep a large text tower busy for two minutes on a CPU.
+TOKENS_AT_A_TIME = 2048
 
 
 def _load(settings: Model) -> "Encoder":
@@ -37,9 +39,8 @@ class Queue:
     def __init__(
         self,
         modality: str,
-        forward: Callable[[list[Stack]], list[Vectors]],
+        forward: Callable[[list[Stack]], Awaitable[list[Vectors]]],
         *,
-        thread: ModelThread,
         batches: BatchCounter,
         slots: int,
         max_batch_size: int,
@@ -47,7 +48,7 @@ class Queue:
     ) -> None:
         async def run(pieces: list[Stack]) -> list[Vectors]:
             batches.count(modality, sum(len(piece) for piece in pieces))
-            return await thread.run(forward, pieces)
+            return await forward(pieces)
 
         # Decorated here and not on a class, because the settings are known only now.
         self._batched: Any = serve.batch(
@@ -84,7 +85,8 @@ class Embedder:
     ) -> None:
         """`placement` says why the replica was scheduled on a CPU or a GPU."""
         self._settings = settings
-        self._warm_size = 0
+        self._warm_images = 0
+        self._warm_texts = 0
         self._thread = ModelThread()
         self._gauges = ProcessGauges()
         began = time.monotonic()
@@ -110,25 +112,25 @@ class Embedder:
         slots = 1 if encoder.device == "cpu" else 2
         linger_s = settings.batch_linger_ms / 1e3
         batches = BatchCounter()
-        # Two queues and one thread: a text waits for one batch of images at most.
+        # Two queues and one thread: on a CPU a text waits for one batch of images at most.
         self._images = Queue(
             "image",
             self._embed_pixels,
-            thread=self._thread,
             batches=batches,
             slots=slots,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
         )
-        self._texts = Queue(
-            "text",
-            self._embed_tokens,
-            thread=self._thread,
-            batches=batches,
-            slots=slots,
-            max_batch_size=settings.max_text_batch_size,
-            linger_s=linger_s,
-        )
+        self._texts: Queue | None = None
+        if encoder.text is not None:
+            self._texts = Queue(
+                "text",
+                self._embed_tokens,
+                batches=batches,
+                slots=slots,
+                max_batch_size=settings.max_text_batch_size,
+                linger_s=linger_s,
+            )
         logger.info(
             f"Model {self._card.id} is ready on {self._card.device} in {self._card.precision} "
             f"({self._card.dimensions} dimensions, {time.monotonic() - began:.1f} s). "
@@ -142,7 +144,8 @@ class Embedder:
         await self._warm_up(batching)
         linger_s = batching.batch_linger_ms / 1e3
         self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
-        self._texts.reconfigure(max_batch_size=batching.max_text_batch_size, linger_s=linger_s)
+        if self._texts is not None:
+            self._texts.reconfigure(max_batch_size=batching.max_text_batch_size, linger_s=linger_s)
         logger.info(
             f"The model takes batches of at most {batching.max_batch_size} images or "
             f"{batching.max_text_batch_size} texts, with a linger of "
@@ -155,6 +158,8 @@ class Embedder:
 
     async def embed_text(self, stack: Tokens) -> Answer:
         """(N, L) token ids to N raw vectors in the images' space."""
+        if self._texts is None:
+            raise RuntimeError("the model has no text tower")
         return await self._texts.gate.embed(stack)
 
     async def tokenizer(self) -> str:
@@ -165,35 +170,49 @@ class Embedder:
         return json
 
     async def ready(self) -> ModelCard:
-        """Runs the model once, on one image, and returns its card."""
+        """Runs the model once, on an image and a text if it reads any, and returns its card."""
         await self._thread.run(self._encoder.warm_up, 1)
+        if self._texts is not None:
+            await self._thread.run(self._encoder.warm_up_text, 1)
         return self._card
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a raised error replaces the replica."""
         self._gauges.record()
         self._images.gate.check()
-        self._texts.gate.check()
+        if self._texts is not None:
+            self._texts.gate.check()
         await self._thread.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
         # One job for each size, so that a running service answers in between. Every size of a
         # large batch would take minutes; above EVERY_SIZE_UP_TO only the largest is run.
         largest = batching.max_batch_size
-        for size in (*range(self._warm_size + 1, EVERY_SIZE_UP_TO + 1), largest):
-            if self._warm_size < size <= largest:
+        for size in (*range(self._warm_images + 1, EVERY_SIZE_UP_TO + 1), largest):
+            if self._warm_images < size <= largest:
                 await self._thread.run(self._encoder.warm_up, size)
-                self._warm_size = size
+                self._warm_images = size
         if self._encoder.text is not None:
             for size in (1, batching.max_text_batch_size):
-                await self._thread.run(self._encoder.warm_up_text, size)
+                if self._warm_texts < size:
+                    await self._thread.run(self._encoder.warm_up_text, size)
+                    self._warm_texts = size
 
-    def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
-        stack = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        return _split(self._encoder.embed(stack), pieces)
+    async def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
+        def embed() -> Vectors:
+            return self._encoder.embed(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
-    def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
-        return _split(self._encoder.embed_text(join(pieces)), pieces)
+        return _split(await self._thread.run(embed), pieces)
+
+    async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
+        tokens = join(pieces)
+        # In jobs of their own, so that images and health checks get in between long texts.
+        rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
+        vectors = [
+            await self._thread.run(self._encoder.embed_text, tokens[start : start + rows])
+            for start in range(0, len(tokens), rows)
+        ]
+        return _split(np.concatenate(vectors), pieces)
 
 
 def _split(vectors: Vectors, pieces: list[Any]) -> list[Vectors]:

@@ -37,7 +37,9 @@ class EmbedderClient:
 
     stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, names: frozenset[str]) -> None:
+        """`names` are what a request may call the model: its id and aliases."""
+        self.names = names
         # Made once: a handle per call costs more than the call. By value, that is by gRPC:
         # by reference every array would go through the object store.
         self._embed = handle.options(method_name="embed", _by_reference=False)
@@ -57,6 +59,10 @@ class EmbedderClient:
         return self._card
 
     @property
+    def is_loaded(self) -> bool:
+        return self._card is not None
+
+    @property
     def tokenizer(self) -> TextTokenizer:
         if self._tokenizer is None:
             raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
@@ -68,15 +74,13 @@ class EmbedderClient:
             try:
                 card = await self._ready.remote()
                 if card.text is not None:
-                    self._tokenizer = await asyncio.to_thread(
-                        TextTokenizer,
-                        await self._read_tokenizer.remote(),
-                        max_tokens=card.text.max_tokens,
-                    )
+                    json = await self._read_tokenizer.remote()
+                    self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
                 self._card = card
             except Exception as error:
-                logger.warning(f"The model deployment is not ready: {type(error).__name__}.")
-                await asyncio.sleep(1)
+                name = min(self.names, default="")
+                logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
+                await asyncio.sleep(2)
 
     async def ready(self) -> ModelCard:
         self.card  # noqa: B018  # while there is none yet, say so without waiting

@@ -47,7 +47,11 @@ class Ingress:
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
-        self._models = [EmbedderClient(embedder) for embedder in embedders]
+        models = (settings.model, *settings.models)
+        self._models = [
+            EmbedderClient(embedder, names=frozenset({model.name, *model.aliases}))
+            for embedder, model in zip(embedders, models, strict=True)
+        ]
         self._service = EmbeddingService(
             settings,
             models=self._models,
@@ -176,10 +180,13 @@ class Ingress:
     async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
         return stack_rows(await self._rows(items))
 
-    async def _rows(self, items: Sequence[Parsed], **options: Any) -> list[Vector | RaylensError]:
+    async def _rows(
+        self, items: Sequence[Parsed], *, model: str | None = None, **options: Any
+    ) -> list[Vector | RaylensError]:
         """What the service's `embed` gives for `items` under its `options`."""
+        chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(items, deadline=deadline, **options)
+            embedded = await self._service.embed(items, model=chosen, deadline=deadline, **options)
         return embedded.rows
 
 

@@ -17,7 +17,6 @@ from deployments.errors import (
     Overloaded,
     RaylensError,
     TooManyItems,
-    Unavailable,
 )
 from deployments.items import Item, TextItem
 from deployments.loader import ImageLoader
@@ -84,19 +83,11 @@ class EmbeddingService:
     def model(self, name: str | None) -> Model:
         """The model that a request means by `name`, an id or an alias; None is the first one.
 
-        Raises ModelNotFound, or Unavailable while a model that may have the name is loading.
+        Raises ModelNotFound.
         """
-        if name is None:
-            return self.models[0]
-        loading: Unavailable | None = None
         for model in self.models:
-            try:
-                if name in (model.card.id, *model.card.aliases):
-                    return model
-            except Unavailable as error:
-                loading = error
-        if loading is not None:
-            raise loading
+            if name is None or name in model.names:
+                return model
         raise ModelNotFound(
             "This service does not have that model; GET /v1/models lists what it has.",
             param="model",
@@ -106,8 +97,8 @@ class EmbeddingService:
         self,
         items: Sequence[Item | RaylensError],
         *,
+        model: Model,
         deadline: float,
-        model: str | None = None,
         params: Sequence[str] | None = None,
         on_error: OnError = "fail",
         dimensions: int | None = None,
@@ -126,14 +117,13 @@ class EmbeddingService:
                 "request may have; split the request."
             )
         _check_options(on_error=on_error, normalize=normalize, truncate=truncate)
-        chosen = self.model(model)
-        card = chosen.card
+        card = model.card
         _check_dimensions(dimensions, card)
         rows: list[Vector | RaylensError | None] = [None] * len(items)
-        request = Request(items, chosen, card, on_error, truncate, deadline, rows)
+        request = Request(items, model, card, on_error, truncate, deadline, rows)
         try:
             with self._admitted(len(items)):
-                await self._stacks.fill(request)
+                await self._stacks.embed(request)
         except RaylensError as error:
             self._count(error.code, len(items))
             raise

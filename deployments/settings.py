@@ -68,13 +68,21 @@ class Model(Batching):
     """`auto` is the fastest that the device is good at. Whatever is chosen must give vectors
     like float32's on real photos at start-up, or float32 is used and the log says so."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compiling the model makes the first start slower by a minute or so."""
+    """`on` makes a CPU's batches about a tenth faster, and every start half a minute slower.
+    `auto` is off, because a replica that died should be replaced within a request's time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
     """Torch threads of each model replica. Lower it when several replicas share a machine."""
     stuck_after_s: Seconds = 60.0
     """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
+
+    @property
+    def name(self) -> str:
+        """What callers call it: the id, or a folder's own name, because paths are not for them."""
+        if self.id.startswith(("/", ".", "~")):
+            return Path(self.id).expanduser().absolute().name
+        return self.id
 
 
 class Limits(_Section):
@@ -147,12 +155,23 @@ class Settings(BaseSettings):
     """Folders whose files callers may name by path. None: every path is refused."""
 
     @model_validator(mode="after")
-    def _names_are_different(self) -> Self:
-        names = [name for m in (self.model, *self.models) for name in (m.id, *m.aliases)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"models: two of them have the name {twice[0]!r}")
+    def _models_are_told_apart(self) -> Self:
+        for what, names in (
+            ("are both called", [{m.name, *m.aliases} for m in (self.model, *self.models)]),
+            ("would both have the deployment", [{name} for name in self.deployments]),
+        ):
+            seen: set[str] = set()
+            for own in names:
+                for name in sorted(own & seen):
+                    raise ValueError(f"models: two of them {what} {name!r}; rename or remove one")
+                seen |= own
         return self
+
+    @property
+    def deployments(self) -> list[str]:
+        """The models' deployments, as the Serve config's `deployments` calls them: `Embedder`, and
+        for each of `models` `Embedder-` with the last part of its name."""
+        return ["Embedder", *(f"Embedder-{Path(model.name).name}" for model in self.models)]
 
     @classmethod
     def settings_customise_sources(
@@ -182,8 +201,9 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
     """
     _refuse_unknown_variables()
     if "RAYLENS_MODEL__ID" in os.environ and isinstance(args.get("model"), Mapping):
-        # The file's revision is one of its own model's, not of this one's.
-        args = {**args, "model": {k: v for k, v in args["model"].items() if k != "revision"}}
+        # What the file says of its own model is not said of this one.
+        own = ("revision", "aliases", "pooling", "matryoshka")
+        args = {**args, "model": {k: v for k, v in args["model"].items() if k not in own}}
     try:
         settings = Settings(**args)
     except ValidationError as error:

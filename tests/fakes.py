@@ -57,6 +57,7 @@ class FakeModel:
 
     def __init__(self, card: ModelCard | None = CARD, *, text: TextSpec | None = None) -> None:
         self.loaded_card = replace(card, text=text) if card and text else card
+        self.names = frozenset({card.id, *card.aliases} if card else {"loading"})
         self.stacks: list[Pixels] = []
         self.token_stacks: list[Tokens] = []
         self.error: RaylensError | Exception | None = None
@@ -66,6 +67,10 @@ class FakeModel:
         if self.loaded_card is None:
             raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
         return self.loaded_card
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.loaded_card is not None
 
     async def ready(self) -> ModelCard:
         return self.card

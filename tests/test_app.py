@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from deployments import app
 from deployments.app import place
-from deployments.settings import Model
+from deployments.settings import Model, Settings
 from tests.servers import ROOT
 
 # Builds the application in a Ray that claims to have some GPUs; nothing is deployed.
@@ -58,7 +59,27 @@ def test_auto_takes_a_gpu_where_the_cluster_has_one(gpus: float) -> None:
 def test_auto_takes_the_cpu_where_the_cluster_has_no_whole_gpu(gpus: float) -> None:
     options, reason = place(Model(device="auto"), gpus)
     assert options == {"num_cpus": 1}
-    assert reason == "the cluster had no GPU when this was deployed"
+    assert reason == "the cluster had no GPU left when this was deployed"
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus", "expected"),
+    [
+        (["auto", "auto"], 2, [1, 1]),
+        (["auto", "auto"], 1, [1, 0]),
+        (["auto", "cuda"], 1, [0, 1]),
+        (["cpu", "auto"], 1, [0, 1]),
+    ],
+)
+def test_models_do_not_count_on_the_same_gpu(
+    monkeypatch: pytest.MonkeyPatch, devices: list[Any], gpus: float, expected: list[int]
+) -> None:
+    monkeypatch.setattr(app, "cluster_gpus", lambda: gpus)
+    first, *more = [Model(id=f"m{i}", device=device) for i, device in enumerate(devices)]
+    ingress: Any = app.build_graph(Settings(model=first, models=tuple(more)))._bound_deployment
+    embedders = [embedder._bound_deployment for embedder in ingress.init_args[1]]
+    assert [e.name for e in embedders] == ["Embedder", "Embedder-m1"]
+    assert [e.ray_actor_options.get("num_gpus", 0) for e in embedders] == expected
 
 
 @pytest.mark.timeout(90)
@@ -95,7 +116,7 @@ def test_the_model_replica_asks_for_a_gpu_exactly_if_ray_has_one() -> None:
     assert without_gpu == [
         ["Ingress", {"num_cpus": 0}],
         ["Embedder", {"num_cpus": 1}],
-        "the cluster had no GPU when this was deployed",
+        "the cluster had no GPU left when this was deployed",
     ]
 
 

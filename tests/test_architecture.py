@@ -94,7 +94,7 @@ def test_nothing_behind_the_http_layer_knows_it() -> None:
             f"deployments.{n}"
             for n in (
                 *("images", "models", "engine", "loader", "tokenizer"),
-                *("stacks", "service", "labels", "embedder"),
+                *("stacks", "service", "classify", "embedder"),
             )
         )
     )
@@ -107,7 +107,7 @@ def test_only_the_loader_and_the_ingress_know_how_images_are_had() -> None:
 
 
 def test_only_the_ingress_and_the_http_layer_know_the_service() -> None:
-    users = room("deployments.ingress", "deployments.api", "deployments.labels")
+    users = room("deployments.ingress", "deployments.api", "deployments.classify")
     assert importers("deployments.service") <= users
 
 

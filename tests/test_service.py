@@ -108,7 +108,7 @@ async def embed(
     opened: EmbeddingService, items: Sequence[Parsed], within_s: float = 10.0, **options: Any
 ) -> Embedded:
     deadline = asyncio.get_running_loop().time() + within_s
-    return await opened.embed(items, deadline=deadline, **options)
+    return await opened.embed(items, model=opened.models[0], deadline=deadline, **options)
 
 
 async def settled(before: set[asyncio.Task[Any]]) -> None:
@@ -349,7 +349,7 @@ async def test_a_request_whose_time_is_up_leaves_nothing_behind(images: Images) 
     opened = service(model, limits={"request_timeout_s": 0.3})
     with pytest.raises(DeadlineExceeded):
         async with opened.time_limit() as deadline:
-            await opened.embed(images(4), deadline=deadline)
+            await opened.embed(images(4), model=opened.models[0], deadline=deadline)
     await settled(before)
     assert all(call.cancelled() for call in model.calls)
 
@@ -363,7 +363,7 @@ async def test_the_model_is_told_the_deadline(images: Images) -> None:
             return await super().embed(stack, deadline)
 
     model = PunctualModel()
-    await service(model).embed(images(STACK_IMAGES + 1), deadline=123.0)
+    await service(model).embed(images(STACK_IMAGES + 1), model=model, deadline=123.0)
     assert model.deadlines == (123.0, 123.0)
 
 
@@ -542,7 +542,7 @@ async def leave(opened: EmbeddingService, model: HeldModel, items: list[Parsed])
 async def run_out_of_time(opened: EmbeddingService, model: HeldModel, items: list[Parsed]) -> None:
     with pytest.raises(DeadlineExceeded):
         async with opened.time_limit() as deadline:
-            await opened.embed(items, deadline=deadline)
+            await opened.embed(items, model=opened.models[0], deadline=deadline)
 
 
 @pytest.mark.parametrize("end", [succeed, fail, have_bad_items, leave, run_out_of_time])
@@ -577,14 +577,16 @@ async def test_stages_are_timed(images: Images) -> None:
 async def test_dimensions_that_are_no_size_are_a_bad_request(dimensions: Any) -> None:
     opened = service(FakeModel(replace(CARD, matryoshka=True)))
     with pytest.raises(BadRequest):
-        await opened.embed([TextItem("x")], deadline=1e9, dimensions=dimensions)
+        await opened.embed(
+            [TextItem("x")], model=opened.models[0], deadline=1e9, dimensions=dimensions
+        )
 
 
 async def test_dimensions_may_be_a_number_of_numpys(images: Images) -> None:
-    embedded = await service().embed(images(1), deadline=1e9, dimensions=np.int64(12))  # type: ignore[arg-type]
+    embedded = await embed(service(), images(1), dimensions=np.int64(12))
     assert len(embedded.rows) == 1
 
 
 async def test_an_unknown_way_to_treat_errors_is_a_bad_request() -> None:
     with pytest.raises(BadRequest):
-        await service().embed([TextItem("x")], deadline=1e9, on_error="reprot")  # type: ignore[arg-type]
+        await embed(service(), [TextItem("x")], on_error="reprot")

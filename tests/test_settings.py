@@ -23,6 +23,8 @@ def test_no_arguments_give_the_bundled_model_and_no_image_roots() -> None:
         ({"models": [{"id": "a", "size": 3}]}, "models.0.size", "max_batch_size"),
         ({"models": [{"id": "efficientnet-lite0"}]}, "models", "efficientnet-lite0"),
         ({"models": [{"id": "a"}, {"id": "b", "aliases": ["a"]}]}, "models", "'a'"),
+        ({"models": [{"id": "/x/m"}, {"id": "/y/m"}]}, "models", "called 'm'"),
+        ({"models": [{"id": "x/m"}, {"id": "y/m"}]}, "models", "deployment 'Embedder-m'"),
         ({"model": {"max_batch": 3}}, "model.max_batch", "max_batch_size"),
         ({"model": {"device": "tpu"}}, "model.device", "'auto', 'cpu' or 'cuda'"),
         ({"limits": {"max_items": 0}}, "limits.max_items", "greater than or equal to 1"),
@@ -47,10 +49,13 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
 def test_another_model_does_not_keep_the_revision_of_the_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    args = {"model": {"id": "a/b", "revision": "r1", "max_batch_size": 3}}
+    own = {"revision": "r1", "aliases": ["b"], "matryoshka": True, "pooling": "cls"}
+    args = {"model": {"id": "a/b", "max_batch_size": 3, **own}}
     monkeypatch.setenv("RAYLENS_MODEL__ID", "c/d")
     model = load_settings(args).model
-    assert (model.id, model.revision, model.max_batch_size) == ("c/d", None, 3)
+    assert (model.id, model.max_batch_size) == ("c/d", 3)
+    assert (model.revision, model.aliases) == (None, ())
+    assert (model.matryoshka, model.pooling) == (False, "auto")
     monkeypatch.setenv("RAYLENS_MODEL__REVISION", "r2")
     assert load_settings(args).model.revision == "r2"
 

@@ -8,9 +8,10 @@ from deployments.settings import PUBLIC_LIMITS, Limits
 
 
 def model_list(service: EmbeddingService) -> dict[str, Any]:
-    """OpenAI's list with an entry for each model. Raises Unavailable while one is loading."""
+    """OpenAI's list with an entry for each loaded model. Raises Unavailable while none is."""
     limits = service.settings.limits
-    models = [_entry(model.card, limits) for model in service.models]
+    loaded = [model for model in service.models if model.is_loaded] or service.models[:1]
+    models = [_entry(model.card, limits) for model in loaded]
     return {"object": "list", "data": models, "limits": _shown(limits)}
 
 

@@ -28,6 +28,7 @@ from deployments.api.schema import (
     SimilarityBody,
     parse,
 )
+from deployments.classify import Classifier
 from deployments.errors import (
     BadRequest,
     Internal,
@@ -37,9 +38,8 @@ from deployments.errors import (
     UnsupportedMediaType,
 )
 from deployments.items import BytesItem, Modality, Parsed, parse_items
-from deployments.labels import Classifier
 from deployments.service import EmbeddingService
-from deployments.stacks import Timing, all_or_none
+from deployments.stacks import Model, Timing, all_or_none
 from deployments.vectors import Vectors, cosines, stack_rows
 
 logger = logging.getLogger("ray.serve")
@@ -119,10 +119,11 @@ class Api:
     async def embeddings(self, request: Request, deadline: float) -> Response:
         answer = wanted(request)
         options, items, params = await self._embedding_input(request)
-        card = self.service.model(options.model).card
+        model = self.service.model(options.model)
+        card = model.card
         embedded = await self.service.embed(
             items,
-            model=options.model,
+            model=model,
             params=params,
             deadline=deadline,
             on_error=options.on_error,
@@ -162,7 +163,8 @@ class Api:
     async def similarity(self, request: Request, deadline: float) -> Response:
         body = parse(SimilarityBody, await read_json(request, self._limits.max_body_bytes))
         groups = [one_or_more("a", body.a), one_or_more("b", body.b)]
-        (a, b), timing = await self._vectors(groups, body.model, deadline)
+        model = self.service.model(body.model)
+        (a, b), timing = await self._vectors(groups, model, deadline)
         scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
         return render.json_response({"scores": scores}, headers=server_timing(timing))
 
@@ -170,24 +172,25 @@ class Api:
     async def rank(self, request: Request, deadline: float) -> Response:
         body = parse(RankBody, await read_json(request, self._limits.max_body_bytes))
         groups = [(parse_items([body.query]), ["query"]), one_or_more("documents", body.documents)]
-        (query, documents), timing = await self._vectors(groups, body.model, deadline)
+        model = self.service.model(body.model)
+        (query, documents), timing = await self._vectors(groups, model, deadline)
         scores = (documents @ query[0]).clip(-1, 1)
         best = np.argsort(-scores, kind="stable")[: body.top_n]
         results = [{"index": int(i), "score": scores[i]} for i in best]
-        model = self.service.model(body.model).card.id
-        answer = {"object": "list", "model": model, "results": results}
+        answer = {"object": "list", "model": model.card.id, "results": results}
         return render.json_response(answer, headers=server_timing(timing))
 
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
         body = parse(ClassifyBody, await read_json(request, self._limits.max_body_bytes))
         items, params = one_or_more("input", body.input)
+        model = self.service.model(body.model)
         rows, timing = await self._classifier.classify(
             items,
             body.labels,
             body.template,
+            model=model,
             params=params,
-            model=body.model,
             deadline=deadline,
         )
         data = []
@@ -195,8 +198,7 @@ class Api:
             best = np.argsort(-row, kind="stable")
             ranked = [{"label": body.labels[i], "probability": row[i]} for i in best]
             data.append({"index": index, "labels": ranked})
-        model = self.service.model(body.model).card.id
-        answer = {"object": "list", "model": model, "data": data}
+        answer = {"object": "list", "model": model.card.id, "data": data}
         return render.json_response(answer, headers=server_timing(timing))
 
     @endpoint
@@ -217,7 +219,7 @@ class Api:
         return render.json_response(openapi())
 
     async def _vectors(
-        self, groups: list[tuple[list[Parsed], list[str]]], model: str | None, deadline: float
+        self, groups: list[tuple[list[Parsed], list[str]]], model: Model, deadline: float
     ) -> tuple[list[Vectors], Timing]:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         items: list[Parsed] = []

@@ -18,10 +18,12 @@ from deployments.models.checkpoint import Checkpoint, CheckpointError
 from deployments.models.families import Family, choose_family
 from deployments.models.finding import find_checkpoint
 from deployments.models.loading import load_model
+from deployments.models.precision import SENTENCES, Towers, photos, prepare
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.models.texts import read_tokenizer
 from deployments.models.towers import ImageTower, TextTower, read_text_spec
 from deployments.settings import Model, thread_count
+from deployments.tokenizer import TextTokenizer, stack
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.
 _WARM_TOKENS = 16
@@ -91,32 +93,50 @@ class Encoder:
         family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
         model = load_model(checkpoint, family)
-        # Pixels arrive with their channels last, and convolutions are faster that way.
-        image_tower = ImageTower(model, family, preprocessing).to(device)
-        image_tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        text_tower = text = tokenizer_json = None
+        text = tokenizer = tokens = None
         if family.text is not None:
             text = read_text_spec(model, family.text)
             tokenizer = read_tokenizer(checkpoint.folder, max_tokens=text.max_tokens)
-            tokenizer_json = tokenizer.json
-            text_tower = TextTower(
+            encode = TextTokenizer(tokenizer.json, max_tokens=text.max_tokens).encode
+            tokens = stack([ids for ids, _ in encode(SENTENCES)])
+
+        def towers(model: nn.Module) -> Towers:
+            # Pixels arrive with their channels last, and convolutions are faster that way.
+            image = ImageTower(model, family, preprocessing).to(device)
+            image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if family.text is None or text is None or tokenizer is None:
+                return Towers(image, None)
+            reading = TextTower(
                 model,
                 family.text,
                 max_tokens=text.max_tokens,
                 pad_id=tokenizer.pad_id,
                 pad_left=tokenizer.pad_left,
-            ).to(device)
-        # The seam for precision and compilation: both towers in, both towers out.
+            )
+            return Towers(image, reading.to(device))
+
+        prepared = prepare(
+            towers(model),
+            reload=lambda: towers(load_model(checkpoint, family)),
+            wanted=settings.precision,
+            compiling=settings.compile == "on",
+            device=device,
+            pixels=photos(preprocessing.pixels),
+            tokens=tokens,
+        )
         return cls(
-            image_tower,
-            text_tower,
+            prepared.towers.image,
+            prepared.towers.text,
             checkpoint=checkpoint,
             family=family,
             preprocessing=preprocessing,
             text=text,
-            tokenizer_json=tokenizer_json,
+            tokenizer_json=tokenizer.json if tokenizer is not None else None,
             device=device,
             device_reason=device_reason,
+            precision=prepared.precision,
+            precision_reason=f"{prepared.precision}, because {prepared.reason}",
+            compiled=prepared.compiled,
         )
 
     def embed(self, pixels: Pixels) -> Vectors:

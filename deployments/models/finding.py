@@ -27,7 +27,7 @@ def find_checkpoint(
         found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
     elif local.is_dir():
         _refuse_revision(settings)
-        found = Checkpoint(local.resolve().name, None, local.resolve())
+        found = Checkpoint(settings.name, None, local.resolve())
     elif settings.id.startswith(("/", "./", "../", "~")):
         raise CheckpointError(
             f"model {settings.id!r}: there is no such folder on this machine; correct model.id"

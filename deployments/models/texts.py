@@ -110,6 +110,11 @@ def _compare(json: str, tokenizer: Any, max_tokens: int, folder: Path) -> None:
     probes = [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
     for text in probes:
         theirs = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+        if not theirs:
+            raise CheckpointError(
+                f"{folder}: its tokenizer makes no tokens of {text[:40]!r}, so its model cannot "
+                "read that; choose another checkpoint"
+            )
         if ours.encode(text).ids != theirs:
             raise CheckpointError(
                 f"{folder}: its tokenizer, as raylens would use it, reads {text[:40]!r} otherwise "

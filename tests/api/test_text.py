@@ -1,6 +1,9 @@
 """Text over HTTP: beside images, against images, as labels; and several models behind one API."""
 
+import base64
 import io
+import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deployments.stacks import TEXTS_AT_A_TIME
+from deployments.tokenizer import Encoded
 from tests.api.conftest import Connect
-from tests.fakes import CARD, TEXT, FakeModel
+from tests.fakes import CARD, TEXT, FakeModel, FakeTokenizer
 
 SIGMOID = replace(TEXT, score="sigmoid", logit_bias=-5.0)
 
 
 def image(colour: str) -> dict[str, str]:
     """A PNG of one colour as an item."""
-    import base64
-
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), colour).save(buffer, "PNG")
     return {"base64": base64.b64encode(buffer.getvalue()).decode()}
@@ -230,5 +233,74 @@ async def test_a_model_that_is_loading_is_not_ready_and_not_called_missing(
     async with connect(FakeModel(), FakeModel(None)) as client:
         ready = await client.get("/readyz")
         first = await client.post("/v1/embeddings", json={"input": image("#ff0000")})
-        other = await client.post("/v1/embeddings", json={"input": "x", "model": "more"})
+        other = await client.post("/v1/embeddings", json={"input": "x", "model": "loading"})
+        missing = await client.post("/v1/embeddings", json={"input": "x", "model": "more"})
+        models = (await client.get("/v1/models")).json()["data"]
     assert (ready.status_code, first.status_code, other.status_code) == (503, 200, 503)
+    assert missing.status_code == 404
+    assert [model["id"] for model in models] == ["fake"]
+
+
+async def test_a_template_of_many_places_is_refused_before_it_is_filled(connect: Connect) -> None:
+    body = {
+        "input": image("#ff0000"),
+        "labels": ["x" * 8000, "y" * 8000],
+        "template": "{}" * 4000,
+    }
+    tracemalloc.start()
+    answer = await post(connect, "classify", body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (answer["error"]["code"], answer["error"]["param"]) == ("text_too_long", "labels[0]")
+    assert peak < 10 * 2**20  # filled, it is 32 million characters
+
+
+async def test_an_answer_that_would_be_too_large_is_refused(connect: Connect) -> None:
+    async with connect(FakeModel(text=TEXT), limits={"max_body_bytes": 20_000}) as client:
+        body = {"input": ["a"] * 10, "labels": ["x" * 1000, "y" * 1000]}
+        answer = await client.post("/v1/classify", json=body)
+        smaller = await client.post("/v1/classify", json={**body, "input": ["a"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert smaller.status_code == 200
+
+
+async def test_classify_fits_into_an_idle_service_however_short_its_queue(connect: Connect) -> None:
+    async with connect(FakeModel(text=TEXT), limits={"max_queued_items": 3}) as client:
+        body = {"input": ["a", "b", "c", "d"], "labels": ["x", "y", "z", "w"]}
+        assert (await client.post("/v1/classify", json=body)).status_code == 200
+
+
+async def test_a_label_that_fails_is_named_as_a_label(connect: Connect) -> None:
+    class BrokenModel(FakeModel):
+        @staticmethod
+        def _vector(text: str) -> Any:
+            return np.full(12, np.nan, np.float32)
+
+    body = {"input": image("#ff0000"), "labels": ["a", "b"]}
+    error = (await post(connect, "classify", body, BrokenModel(text=TEXT)))["error"]
+    assert (error["code"], error["param"]) == ("internal", "labels[0]")
+
+
+async def test_labels_of_two_models_are_not_mixed_up(connect: Connect) -> None:
+    first, second = FakeModel(text=TEXT), FakeModel(replace(CARD, id="more"), text=TEXT)
+    async with connect(first, second) as client:
+        for name in ("fake", "more"):
+            body = {"input": image("#ff0000"), "labels": ["a"], "model": name}
+            await client.post("/v1/classify", json=body)
+    assert [len(model.token_stacks) for model in (first, second)] == [1, 1]
+
+
+async def test_a_text_that_breaks_the_tokenizer_is_an_error_of_its_own(connect: Connect) -> None:
+    class BrokenTokenizer(FakeTokenizer):
+        def encode(self, texts: Sequence[str]) -> list[Encoded]:
+            if "bad" in texts:
+                raise RuntimeError("a secret")
+            return super().encode(texts)
+
+    model = FakeModel(text=TEXT)
+    model.tokenizer = BrokenTokenizer()
+    items = [image("#ff0000"), *(f"good {i}" for i in range(TEXTS_AT_A_TIME)), "bad"]
+    body = await post(connect, "embeddings", {"input": items, "on_error": "report"}, model)
+    assert [entry["object"] for entry in body["data"]] == ["embedding"] * 17 + ["error"]
+    assert body["data"][-1]["error"]["code"] == "internal"
+    assert "secret" not in str(body)

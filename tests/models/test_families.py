@@ -19,6 +19,7 @@ from deployments.models.towers import read_text_spec
 from deployments.settings import Model
 from tests.models.conftest import Tiny
 from tests.models.families import TINY
+from tests.servers import ROOT
 
 Changed = Callable[..., Path]
 
@@ -207,3 +208,9 @@ def test_texts_are_as_long_and_scored_as_in_training(
     assert (spec.max_tokens, spec.score) == (max_tokens, score)
     assert spec.logit_scale == pytest.approx(10 if name == "ALIGN" else 20)
     assert spec.logit_bias == pytest.approx(-2 if score == "sigmoid" else 0)
+
+
+def test_the_readme_names_every_family() -> None:
+    text = (ROOT / "README.md").read_text()
+    kinds = [name for name in FAMILIES if name.islower()]  # others are classes of one of these
+    assert [kind for kind in kinds if f"`{kind}`" not in text] == []
