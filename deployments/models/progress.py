@@ -46,6 +46,7 @@ class Progress:
         return Counter
 
     def close(self) -> None:
+        self._counters.clear()  # the client's bars show themselves once more when collected
         if self._bar is not None:
             self._bar.close()
 
