@@ -48,6 +48,7 @@ WAYS = (
     Way("int8", "off"),
     Way("float32", "on"),
     Way("bfloat16", "on"),
+    Way("int8", "on"),
 )
 
 

@@ -50,7 +50,8 @@ def quantise(module: nn.Module) -> int:
 
 def _scale(rows: Tensor) -> Tensor:
     """(N, 1): what the largest value of each row is to become 127 by."""
-    largest = torch.linalg.vector_norm(rows, ord=float("inf"), dim=1, keepdim=True)
+    # Not torch.linalg.vector_norm, which takes 40 % of the whole model's time here.
+    largest = rows.abs().amax(dim=1, keepdim=True)
     result: Tensor = largest.clamp_min(1e-12) / 127
     return result
 

@@ -57,6 +57,10 @@ def run(found: Prepared) -> torch.Tensor:
         return vectors
 
 
+def is_eager(towers: Towers) -> bool:
+    return isinstance(towers.image, Tower)
+
+
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cosine_similarity(a.double(), b.double())
 
@@ -176,7 +180,10 @@ def test_a_checkpoint_is_served_in_the_precision_that_was_asked_for(
 
 @pytest.mark.timeout(280)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its inductor
-def test_a_compiled_tower_gives_the_same_vectors_for_every_batch_and_compiles_twice() -> None:
+def test_a_compiled_tower_gives_the_same_vectors_for_every_batch_and_compiles_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "_fastest", lambda towers, *_: is_eager(towers))
     found = prepared("float32", compiling=True)
     assert found.compiled
     torch._dynamo.utils.counters.clear()
@@ -185,6 +192,17 @@ def test_a_compiled_tower_gives_the_same_vectors_for_every_batch_and_compiles_tw
             pixels = torch.from_numpy(PIXELS[:size])
             assert cosines(found.towers.image(pixels), Tower()(pixels)).min() > 0.9999
     assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_tower_that_is_slower_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "_fastest", lambda towers, *_: not is_eager(towers))
+    found = prepared("float32", compiling=True)
+    assert not found.compiled
+    assert isinstance(found.towers.image, Tower)
+    assert "The compiled model is not used" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
