@@ -47,7 +47,7 @@ def place(model: Model, gpus: float) -> tuple[dict[str, float], str]:
         return {"num_cpus": 1, "num_gpus": 1}, "model.device is cuda"
     if gpus >= 1:
         return {"num_cpus": 1, "num_gpus": 1}, f"the cluster has {gpus:g} GPU(s)"
-    return {"num_cpus": 1}, "the cluster had no GPU left when this was deployed"
+    return {"num_cpus": 1}, "the cluster had no GPU for it when this was deployed"
 
 
 def cluster_gpus() -> float:

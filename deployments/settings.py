@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -33,6 +34,11 @@ Network = Annotated[IPv4Network | IPv6Network, PlainValidator(ip_network)]
 
 class SettingsError(ValueError):
     """A setting is wrong. The message names the key and what it may be."""
+
+
+def _on_or_off(value: object) -> object:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class _Section(BaseModel):
@@ -67,7 +73,7 @@ class Model(Batching):
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """`auto` is the fastest that the device is good at. Whatever is chosen must give vectors
     like float32's on real photos at start-up, or float32 is used and the log says so."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
     """`on` makes a CPU's batches about a tenth faster, and every start half a minute slower.
     `auto` is off, because a replica that died should be replaced within a request's time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -163,7 +169,9 @@ class Settings(BaseSettings):
             seen: set[str] = set()
             for own in names:
                 for name in sorted(own & seen):
-                    raise ValueError(f"models: two of them {what} {name!r}; rename or remove one")
+                    raise ValueError(
+                        f"models: two of them {what} {name!r}; remove one, or serve it from a folder of another name"
+                    )
                 seen |= own
         return self
 

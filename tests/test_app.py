@@ -59,7 +59,7 @@ def test_auto_takes_a_gpu_where_the_cluster_has_one(gpus: float) -> None:
 def test_auto_takes_the_cpu_where_the_cluster_has_no_whole_gpu(gpus: float) -> None:
     options, reason = place(Model(device="auto"), gpus)
     assert options == {"num_cpus": 1}
-    assert reason == "the cluster had no GPU left when this was deployed"
+    assert reason == "the cluster had no GPU for it when this was deployed"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_model_replica_asks_for_a_gpu_exactly_if_ray_has_one() -> None:
     assert without_gpu == [
         ["Ingress", {"num_cpus": 0}],
         ["Embedder", {"num_cpus": 1}],
-        "the cluster had no GPU left when this was deployed",
+        "the cluster had no GPU for it when this was deployed",
     ]
 
 

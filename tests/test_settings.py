@@ -115,3 +115,9 @@ def test_every_config_in_the_tree_has_valid_settings(path: Path) -> None:
     for application in yaml.safe_load(path.read_text())["applications"]:
         assert application["import_path"] == "deployments.app:build_app"
         load_settings(application["args"])
+
+
+@pytest.mark.parametrize("value", ["on", "off", "auto"])
+def test_compile_may_be_written_in_yaml_as_the_readme_writes_it(value: str) -> None:
+    args = yaml.safe_load(f"model: {{compile: {value}}}")
+    assert load_settings(args).model.compile == value
