@@ -170,7 +170,8 @@ class Settings(BaseSettings):
             for own in names:
                 for name in sorted(own & seen):
                     raise ValueError(
-                        f"models: two of them {what} {name!r}; remove one, or serve it from a folder of another name"
+                        f"models: two of them {what} {name!r}; remove one, or serve it from a "
+                        "folder of another name"
                     )
                 seen |= own
         return self
