@@ -217,8 +217,11 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
         settings = Settings(**args)
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(e) for e in error.errors())) from None
-    except ValueError as error:  # a variable that should be JSON and is not
-        raise SettingsError(f"{error}; lists are JSON, e.g. '[\"photos\"]'") from None
+    except ValueError as error:  # 'error parsing value for field "models" from source …'
+        name = str(error).split('"')[1].upper()
+        raise SettingsError(
+            f"RAYLENS_{name}: lists and sections are JSON, e.g. '[\"photos\"]'"
+        ) from None
     for root in settings.image_roots:
         if not root.is_dir():
             raise SettingsError(f"image_roots: {str(root)!r} is not a folder on this machine")
@@ -237,6 +240,13 @@ def _refuse_unknown_variables() -> None:
             )
 
 
+# Where pydantic speaks of Python's types.
+_IN_YAML = {
+    "tuple_type": "Input should be a list",
+    "model_type": "Input should be a section, that is `key: value` lines",
+}
+
+
 def _sentence(error: Any) -> str:
     # A union adds the name of each of its branches to the key.
     key = ".".join(str(part) for part in error["loc"] if "[" not in str(part))
@@ -252,4 +262,4 @@ def _sentence(error: Any) -> str:
     if not key:
         return str(error["ctx"]["error"])
     shown = "" if isinstance(error["input"], dict) else f", not {error['input']!r}"
-    return f"{key}: {error['msg']}{shown}"
+    return f"{key}: {_IN_YAML.get(error['type'], error['msg'])}{shown}"

@@ -10,7 +10,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,7 +73,8 @@ def models(url: Url = DEFAULT_URL) -> None:
     """Show the models that the service has."""
     body = _get(url, "/v1/models")
     columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "device")
-    table = Table("model", "dimensions", "image size", "text tokens", "precision", "device")
+    # A name that does not fit goes on in the next line, because callers need all of it.
+    table = Table(Column("model", overflow="fold"), "size", "pixels", "tokens", "in", "on")
     reasons = []
     with _expecting_raylens(url):
         for model in body["data"]:

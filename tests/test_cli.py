@@ -135,6 +135,13 @@ def test_models_shows_what_the_service_has(service: Serve) -> None:
     assert asked == ["/v1/models"]
 
 
+def test_models_shows_the_whole_of_a_long_name(service: Serve) -> None:
+    name = "an-organisation-of-some-length/a-checkpoint-whose-name-does-not-fit-into-a-table"
+    url, _ = service(200, {"data": [{**MODELS["data"][0], "id": name}]})
+    table = raylens("models", "--url", url).stdout.partition("device:")[0]
+    assert name in "".join(re.findall(r"^│ (\S+)", table, re.MULTILINE))
+
+
 @pytest.mark.parametrize("command", ["health", "models"])
 def test_the_address_comes_from_the_environment_too(service: Serve, command: str) -> None:
     url, asked = service(503, NOT_READY)

@@ -34,7 +34,7 @@ def test_no_arguments_give_the_bundled_model_and_no_image_roots() -> None:
         ({"fetch": {"allow_hosts": ["minio:9000"]}}, "fetch.allow_hosts.0", "pattern"),
         ({"decode": {"threads": "many"}}, "decode.threads", "'auto'"),
         ({"image_roots": ["/no/such/folder"]}, "image_roots", "not a folder"),
-        ({"image_roots": "photos"}, "image_roots", "tuple"),
+        ({"image_roots": "photos"}, "image_roots", "list"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_may_be(
@@ -82,6 +82,20 @@ def test_a_wrong_variable_is_refused(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name.rpartition("_")[2].lower() + "|" + name):
+        load_settings({})
+
+
+@pytest.mark.parametrize("wrong", [{"models": "x"}, {"models": ["x"]}, {"image_roots": "photos"}])
+def test_a_wrong_shape_is_named_as_yaml_has_it(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"should be a (list|section)"):
+        load_settings(wrong)
+
+
+def test_a_variable_that_should_be_json_is_called_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAYLENS_MODELS", "x")
+    with pytest.raises(SettingsError, match=r"^RAYLENS_MODELS: lists and sections are JSON"):
         load_settings({})
 
 

@@ -24,7 +24,11 @@ _CONVERTER = "SFconvertbot"
 # The first class that fits tells the operator what to do; a subclass comes before its parent.
 _ADVICE: list[tuple[type[Exception], str]] = [
     (errors.GatedRepoError, "accept its terms on huggingface.co and set HF_TOKEN"),
-    (errors.RepositoryNotFoundError, "check the id, or set HF_TOKEN if the model is private"),
+    (
+        errors.RepositoryNotFoundError,
+        "no folder has that path here, and no public model that id; correct it, or set HF_TOKEN "
+        "if the model is private",
+    ),
     (errors.RevisionNotFoundError, "check model.revision"),
     (errors.HFValidationError, "it is neither a bundled model, nor a folder, nor a hub id"),
 ]
@@ -54,7 +58,9 @@ def download(id: str, revision: str | None) -> Path:
 
 def _limit_waiting() -> None:
     """The hub's client waits for ever, so behind a firewall that swallows packets it would not
-    even get to what is in the cache."""
+    even get to what is in the cache. Its own log has lines for every retry of every request, before
+    the sentence that says the same."""
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     hooks = get_session().event_hooks
     if _limit not in hooks["request"]:
         get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit]}
@@ -120,7 +126,8 @@ def _sentence(id: str, revision: str | None, error: Exception) -> str:
             found = f"is not whole in the local cache: {missing}"
         return (
             f"{model} {found}, and {reason}; start once where there is a network, or mount a "
-            "complete cache (HF_HOME), or set model.id to a checkpoint folder"
+            "complete cache (HF_HOME), or set model.id to a checkpoint folder (a path "
+            "from here, or absolute)"
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
         return f"{model} cannot be downloaded: the hub does not accept HF_TOKEN; renew or unset it"
