@@ -42,7 +42,10 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 def write(geometry: str, folder: Path, **overrides: Any) -> Path:
     """The checkpoint in `folder`; `overrides` change its configuration."""
     torch.manual_seed(0)
+    ids = clip_tokenizer(folder)
     config = CLIPConfig(**{**GEOMETRIES[geometry], **overrides})
+    # The texts' vectors are read at the token that ends them.
+    config.text_config.bos_token_id, config.text_config.eos_token_id = ids.bos, ids.eos
     CLIPModel(config).eval().save_pretrained(folder)
     edge = config.vision_config.image_size
     preprocessor = {
@@ -54,7 +57,6 @@ def write(geometry: str, folder: Path, **overrides: Any) -> Path:
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
-    clip_tokenizer(folder)
     return folder
 
 

@@ -37,9 +37,14 @@ class EmbedderClient:
 
     stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
 
-    def __init__(self, handle: DeploymentHandle[Any], *, names: frozenset[str]) -> None:
-        """`names` are what a request may call the model: its id and aliases."""
+    def __init__(
+        self, handle: DeploymentHandle[Any], *, names: frozenset[str], request_timeout_s: float
+    ) -> None:
+        """`names` are what a request may call the model: its id and aliases. A call's deadline is
+        about `request_timeout_s` after its request began.
+        """
         self.names = names
+        self._request_timeout_s = request_timeout_s
         # Made once: a handle per call costs more than the call. By value, that is by gRPC:
         # by reference every array would go through the object store.
         self._embed = handle.options(method_name="embed", _by_reference=False)
@@ -106,8 +111,6 @@ class EmbedderClient:
         return await self._answer(self._embed_text, stack, deadline)
 
     async def _answer(self, method: Any, stack: Stack, deadline: float) -> Answer:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             async with asyncio.timeout_at(deadline) as timer:
                 answer = await self._call_twice_at_most(method, stack)
@@ -115,6 +118,8 @@ class EmbedderClient:
             if not timer.expired():  # the model's own, not ours
                 logger.exception("The model failed on a stack.")
                 raise Internal("The model failed on this request.") from None
+            # Since the request began, not this call: a large request is made of several.
+            began = deadline - self._request_timeout_s
             if self._last_answer > max(began, self._last_death):  # it is alive, only slow
                 raise DeadlineExceeded(
                     "The model did not get to this request in time; send fewer items or retry."
@@ -128,13 +133,19 @@ class EmbedderClient:
         except Exception:
             logger.exception("The model failed on a stack.")
             raise Internal("The model failed on this request.") from None
-        self._last_answer = loop.time()
+        self._last_answer = asyncio.get_running_loop().time()
         return answer
 
     async def _call_twice_at_most(self, method: Any, stack: Stack) -> Answer:
         try:
-            return await method.remote(stack)  # type: ignore[no-any-return]
+            return await self._call(method, stack)
         except REPLICA_DIED as error:
-            self._last_death = asyncio.get_running_loop().time()
             logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
+            return await self._call(method, stack)
+
+    async def _call(self, method: Any, stack: Stack) -> Answer:
+        try:
             return await method.remote(stack)  # type: ignore[no-any-return]
+        except REPLICA_DIED:
+            self._last_death = asyncio.get_running_loop().time()
+            raise

@@ -49,7 +49,11 @@ class Ingress:
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)
         self._models = [
-            EmbedderClient(embedder, names=frozenset({model.name, *model.aliases}))
+            EmbedderClient(
+                embedder,
+                names=frozenset({model.name, *model.aliases}),
+                request_timeout_s=limits.request_timeout_s,
+            )
             for embedder, model in zip(embedders, models, strict=True)
         ]
         self._service = EmbeddingService(

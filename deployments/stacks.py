@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -28,13 +28,11 @@ OnError = Literal["fail", "report"]
 Stage = Literal["fetch", "decode", "queue", "model"]
 T = TypeVar("T")
 
-# Images that cross the handle together. One call costs about as much as 0.2 forward passes, so
+# Items that cross the handle together. One call costs about as much as 0.2 forward passes, so
 # larger stacks save little; smaller ones let decoding and the model overlap in large requests.
-STACK_IMAGES = 32
-# Token ids are small: 256 of the longest texts are half a megabyte.
-STACK_TEXTS = 256
-# Tokenised in one go: the worst texts of 8,192 characters take 10 ms each, and other requests wait.
-TEXTS_AT_A_TIME = 16
+STACK_ITEMS = 32
+# Tokenised in one go, while other requests wait: the worst of texts take 4 ms per 1,000 characters.
+CHARS_AT_A_TIME = 8192
 # Stacks of one request at a time: one in the model, one being decoded.
 STACKS_IN_FLIGHT = 2
 
@@ -144,8 +142,8 @@ class Stacks:
         fitting = request.model.stack_bytes // (height * width * 3 * request.card.pixels.itemsize)
         await all_or_none(
             [
-                in_stacks(self._embed_images, request, images, max(1, min(STACK_IMAGES, fitting))),
-                in_stacks(self._embed_texts, request, texts, STACK_TEXTS),
+                in_stacks(self._embed_images, request, images, max(1, min(STACK_ITEMS, fitting))),
+                in_stacks(self._embed_texts, request, texts, STACK_ITEMS),
             ]
         )
 
@@ -186,9 +184,7 @@ class Stacks:
             return
         began = time.perf_counter()
         good: dict[int, list[int]] = {}
-        indices = list(texts)
-        for start in range(0, len(indices), TEXTS_AT_A_TIME):
-            part = {i: texts[i] for i in indices[start : start + TEXTS_AT_A_TIME]}
+        for part in _in_parts(texts):
             good |= await self._tokenise(request, part)
         request.timing.note("decode", (time.perf_counter() - began) * 1e3)
         if good and not request.doomed:
@@ -237,6 +233,20 @@ class Stacks:
             if request.is_new(index, b"text" + digest):
                 return str(item.text)
         return None
+
+
+def _in_parts(texts: dict[int, str]) -> Iterator[dict[int, str]]:
+    """`texts` again, in parts of about CHARS_AT_A_TIME characters and at least one text."""
+    part: dict[int, str] = {}
+    chars = 0
+    for index, text in texts.items():
+        part[index] = text
+        chars += len(text)
+        if chars >= CHARS_AT_A_TIME:
+            yield part
+            part, chars = {}, 0
+    if part:
+        yield part
 
 
 async def in_stacks(

@@ -104,7 +104,7 @@ def without_waiting(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 
 
 def client(handle: Handle) -> EmbedderClient:
-    return EmbedderClient(handle, names=frozenset({"fake"}))  # type: ignore[arg-type]
+    return EmbedderClient(handle, names=frozenset({"fake"}), request_timeout_s=10)  # type: ignore[arg-type]
 
 
 async def embed(opened: EmbedderClient, stack: Pixels = STACK, within_s: float = 10.0) -> Answer:
@@ -228,6 +228,23 @@ async def test_no_answer_while_others_are_answered_is_a_request_that_asks_too_mu
     )
     assert quick is ANSWER
     assert isinstance(slow, DeadlineExceeded)
+
+
+@without_waiting
+async def test_a_request_of_several_calls_asks_too_much_if_the_first_ones_were_answered() -> None:
+    opened = client(Handle(embed=(after(4, ANSWER), never())))
+    deadline = asyncio.get_running_loop().time() + 10
+    await opened.embed(STACK, deadline)
+    with pytest.raises(DeadlineExceeded):
+        await opened.embed(STACK, deadline)
+
+
+@without_waiting
+async def test_after_the_death_of_a_second_replica_earlier_answers_show_nothing() -> None:
+    deaths = (after(5, ActorDiedError()), after(2, ActorDiedError()))
+    opened = client(Handle(embed=(never(), deaths[0], after(6, ANSWER), deaths[1])))
+    waiting, *_ = await asyncio.gather(*(embed(opened) for _ in range(3)), return_exceptions=True)
+    assert isinstance(waiting, Unavailable)
 
 
 @without_waiting

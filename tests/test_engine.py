@@ -166,3 +166,40 @@ async def test_an_error_in_a_job_reaches_its_caller_and_leaves_the_thread_health
     with pytest.raises(ZeroDivisionError):
         await thread.run(lambda: 1 // 0)
     await thread.check(stuck_after_s=5)
+
+
+async def test_a_lone_item_passes_the_large_stack_that_came_shortly_before_it() -> None:
+    model = FakeModel()
+    async with gate(model) as opened:
+        first = asyncio.create_task(opened.embed(images(0)))  # teaches the gate the model's pace
+        await asyncio.sleep(0.05)
+        model.release.set()
+        await first
+        model.release.clear()
+        large = asyncio.create_task(opened.embed(images(*range(10, 30))))
+        await turns()
+        alone = asyncio.create_task(opened.embed(images(1)))
+        await turns()
+        model.release.set()
+        await asyncio.gather(large, alone)
+    assert model.batches[1] == [10, 11, 12, 13]
+    assert model.batches[2] == [1, 14, 15, 16]
+
+
+async def test_a_large_stack_that_has_waited_its_time_is_passed_no_more() -> None:
+    model = FakeModel()
+    async with gate(model) as opened:
+        first = asyncio.create_task(opened.embed(images(0)))
+        await asyncio.sleep(0.01)
+        model.release.set()
+        await first
+        model.release.clear()
+        running = asyncio.create_task(opened.embed(images(0)))
+        await turns()
+        large = asyncio.create_task(opened.embed(images(10, 11, 12, 13)))
+        await asyncio.sleep(0.1)  # more than the 4 times 2 ms that it would take
+        late = asyncio.create_task(opened.embed(images(1)))
+        await turns()
+        model.release.set()
+        await asyncio.gather(running, large, late)
+    assert model.batches[2:] == [[10, 11, 12, 13], [1]]

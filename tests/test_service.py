@@ -34,7 +34,7 @@ from deployments.items import Base64Item, BytesItem, Parsed, PathItem, TextItem,
 from deployments.loader import ImageLoader
 from deployments.service import Embedded, EmbeddingService
 from deployments.settings import Settings
-from deployments.stacks import STACK_IMAGES, STACKS_IN_FLIGHT
+from deployments.stacks import STACK_ITEMS, STACKS_IN_FLIGHT
 from tests.fakes import CARD, FakeModel, service
 
 Jpeg = Callable[..., bytes]
@@ -132,15 +132,15 @@ def errors(embedded: Embedded) -> list[RaylensError | None]:
 # Stacks
 
 
-@pytest.mark.parametrize("number", [1, STACK_IMAGES, STACK_IMAGES + 1, 2 * STACK_IMAGES + 3])
+@pytest.mark.parametrize("number", [1, STACK_ITEMS, STACK_ITEMS + 1, 2 * STACK_ITEMS + 3])
 async def test_a_request_is_cut_into_stacks_and_put_together_in_order(
     images: Images, number: int
 ) -> None:
     model = FakeModel()
     items = images(number)
     together = vectors(await embed(service(model), items))
-    full, rest = divmod(number, STACK_IMAGES)
-    expected = [STACK_IMAGES] * full + [rest] * bool(rest)
+    full, rest = divmod(number, STACK_ITEMS)
+    expected = [STACK_ITEMS] * full + [rest] * bool(rest)
     assert sorted(map(len, model.stacks), reverse=True) == expected
     opened = service()
     for index in (0, number // 2, number - 1):
@@ -363,7 +363,7 @@ async def test_the_model_is_told_the_deadline(images: Images) -> None:
             return await super().embed(stack, deadline)
 
     model = PunctualModel()
-    await service(model).embed(images(STACK_IMAGES + 1), model=model, deadline=123.0)
+    await service(model).embed(images(STACK_ITEMS + 1), model=model, deadline=123.0)
     assert model.deadlines == (123.0, 123.0)
 
 

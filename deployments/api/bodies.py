@@ -20,6 +20,11 @@ from deployments.settings import Limits
 
 MAX_FORM_FIELDS = 32
 
+# One escape of a JSON string: a whole surrogate pair, half of one (group 1), or another.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+
 
 class _InMemoryParser(MultiPartParser):
     # The body is bounded and in memory already; spooling parts to disk would be a detour.
@@ -68,8 +73,12 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
     if not is_json(media_type(request)):
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
     body = await read_body(request, max_bytes)
+    body = body.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     try:
-        content = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))  # a byte order mark
+        try:
+            content = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            content = orjson.loads(_without_lone_surrogates(body))
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
@@ -77,6 +86,13 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadRequest("The body must be a JSON object.")
     return content
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """JSON with U+FFFD for each half of a character, as browsers read it. JavaScript and Python
+    write such an escape for a text that was cut in the middle of an emoji; orjson refuses it.
+    """
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], body)
 
 
 async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:

@@ -60,7 +60,9 @@ class EmbeddingOptions(Body):
     @model_validator(mode="after")
     def _int8_is_normalised(self) -> Self:
         if self.dtype == "int8" and not self.normalize:
-            raise ValueError("int8 is of the normalised vector only; leave normalize true")
+            raise ValueError(
+                "normalize must be true with int8, which is of the normalised vector only"
+            )
         return self
 
 
@@ -77,8 +79,8 @@ class SimilarityBody(Body):
     def _pairs_match(self) -> Self:
         if self.mode == "pairwise" and len(self.a) != len(self.b):
             raise ValueError(
-                f"pairwise needs as many items in a ({len(self.a)}) as in b ({len(self.b)}); "
-                'use "mode": "matrix" to compare all with all'
+                f"b has {len(self.b)} items and a has {len(self.a)}, which cannot be paired; "
+                'send as many, or use "mode": "matrix" to compare all with all'
             )
         return self
 
@@ -131,7 +133,8 @@ def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "value_error":
-            raise BadRequest(f"{first['ctx']['error']}.") from None
+            sentence = str(first["ctx"]["error"])  # of ours, and the key is its first word
+            raise BadRequest(f"{sentence}.", param=sentence.split()[0]) from None
         key = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
         sentence = SENTENCES.get(first["type"], "has a value that it may not have")
         message = f"{key} {sentence.format(**first.get('ctx', {}))}."

@@ -60,7 +60,7 @@ async def test_rank_orders_documents_best_first(connect: Connect, items: list[An
     [
         ("similarity", {"a": ["x"]}, "bad_request", "b"),
         ("similarity", {"a": [], "b": []}, "bad_request", "a"),
-        ("similarity", {"a": ["x"], "b": ["y", "z"]}, "bad_request", None),
+        ("similarity", {"a": ["x"], "b": ["y", "z"]}, "bad_request", "b"),
         ("similarity", {"a": ["x"], "b": ["y"], "mode": "all"}, "bad_request", "mode"),
         ("similarity", {"a": ["x"], "b": [7]}, "text_unsupported", "a[0]"),
         ("rank", {"query": {"path": "x"}, "documents": [7]}, "path_not_found", "query"),

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deployments.stacks import TEXTS_AT_A_TIME
+from deployments.stacks import CHARS_AT_A_TIME
 from deployments.tokenizer import Encoded
 from tests.api.conftest import Connect
 from tests.fakes import CARD, TEXT, FakeModel, FakeTokenizer
@@ -174,7 +175,7 @@ async def test_more_labels_than_items_are_fine(connect: Connect) -> None:
     [
         ({"labels": ["a", "b", "c"]}, "too_many_items", "labels"),
         ({"labels": ["a", "x" * 40]}, "text_too_long", "labels[1]"),
-        ({"template": "a photo"}, "bad_request", None),
+        ({"template": "a photo"}, "bad_request", "template"),
         ({"input": [image("#ff0000"), {"base64": "AAAA"}]}, "unsupported_image", "input[1]"),
     ],
 )
@@ -299,8 +300,44 @@ async def test_a_text_that_breaks_the_tokenizer_is_an_error_of_its_own(connect: 
 
     model = FakeModel(text=TEXT)
     model.tokenizer = BrokenTokenizer()
-    items = [image("#ff0000"), *(f"good {i}" for i in range(TEXTS_AT_A_TIME)), "bad"]
+    half = CHARS_AT_A_TIME // 2
+    items = [image("#ff0000"), "a" * half, "b" * half, "bad"]
     body = await post(connect, "embeddings", {"input": items, "on_error": "report"}, model)
-    assert [entry["object"] for entry in body["data"]] == ["embedding"] * 17 + ["error"]
+    assert [entry["object"] for entry in body["data"]] == ["embedding"] * 3 + ["error"]
     assert body["data"][-1]["error"]["code"] == "internal"
     assert "secret" not in str(body)
+
+
+@pytest.mark.parametrize(
+    ("escaped", "read"),
+    [
+        (r"cut \ud83d", "cut \ufffd"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"whole \ud83d\ude00 and \\ud83d as text, \ud83d", "whole 😀 and \\ud83d as text, \ufffd"),
+    ],
+)
+async def test_half_a_character_in_json_is_read_as_browsers_do(
+    connect: Connect, escaped: str, read: str
+) -> None:
+    model = FakeModel(text=TEXT)
+    async with connect(model) as client:
+        headers = {"content-type": "application/json"}
+        content = f'{{"a": [{{"text": "{escaped}"}}], "b": [{{"text": {json.dumps(read)}}}]}}'
+        answer = await client.post("/v1/similarity", content=content, headers=headers)
+    assert answer.json()["scores"] == pytest.approx([1], abs=1e-6)
+    assert len(model.token_stacks[0]) == 1  # one text, spelt twice
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("classify", {"input": "x", "labels": ["cat"], "template": "no place"}, "template"),
+        ("embeddings", {"input": "x", "dtype": "int8", "normalize": False}, "normalize"),
+        ("similarity", {"a": ["x"], "b": ["x", "y"]}, "b"),
+    ],
+)
+async def test_options_that_do_not_go_together_name_the_key(
+    connect: Connect, path: str, body: dict[str, Any], param: str
+) -> None:
+    answer = await post(connect, path, body)
+    assert (answer["error"]["code"], answer["error"]["param"]) == ("bad_request", param)
