@@ -42,6 +42,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 def write(geometry: str, folder: Path, **overrides: Any) -> Path:
     """The checkpoint in `folder`; `overrides` change its configuration."""
     torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
     ids = clip_tokenizer(folder)
     config = CLIPConfig(**{**GEOMETRIES[geometry], **overrides})
     # The texts' vectors are read at the token that ends them.
