@@ -7,7 +7,7 @@ URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: serve test check format parity bench-encoder bench-text clean
+.PHONY: serve test check format parity bench bench-encoder bench-text clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -28,6 +28,10 @@ format: $(DEV_INSTALLED)
 parity: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.parity
 
+# raylens, infinity and the bare model side by side.
+bench: $(DEV_INSTALLED) .venv-infinity/.installed
+	$(BIN)/python -m benchmarks.serving --out benchmarks/results/$(shell date -u +%Y-%m-%d).json $(BENCH)
+
 # Images/s of the bare model in each precision.
 bench-encoder: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.encoder
@@ -37,7 +41,7 @@ bench-text: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.text_latency $(URL)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-infinity .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"raylens needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try make PYTHON=python3.12")'
@@ -49,4 +53,10 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt
+	touch $@
+
+# The peer in `make bench`, in an environment of its own: it needs older versions of much.
+.venv-infinity/.installed: benchmarks/requirements-infinity.txt
+	$(PYTHON) -m venv .venv-infinity
+	.venv-infinity/bin/pip install --quiet --requirement $<
 	touch $@

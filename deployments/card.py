@@ -75,6 +75,8 @@ class ModelCard:
 
     id: str
     revision: str | None
+    identity: bytes
+    """Stands for all that a vector depends on besides the item: weights, precision, pixels, …"""
     aliases: tuple[str, ...]
     matryoshka: bool
     dimensions: int

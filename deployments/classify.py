@@ -1,9 +1,9 @@
-"""Zero-shot classification: the vectors of labels, kept for next time, and the model's own rule."""
+"""Zero-shot classification: items and labels as vectors, and the model's own rule."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
-from deployments.card import ModelCard
+import numpy as np
+
 from deployments.errors import (
     BodyTooLarge,
     RaylensError,
@@ -12,45 +12,13 @@ from deployments.errors import (
     TooManyItems,
 )
 from deployments.items import Item, TextItem
+from deployments.request import Model, Timing
 from deployments.service import EmbeddingService
-from deployments.settings import MIB, Limits
-from deployments.stacks import Model, Timing
-from deployments.vectors import Vector, Vectors, probabilities, stack_rows
+from deployments.settings import Limits
+from deployments.vectors import Vectors, probabilities, stack_rows
 
-# About 20,000 labels of 768 dimensions.
-CACHE_BYTES = 64 * MIB
 # Of JSON around each label and its probability in the answer.
 ENTRY_BYTES = 50
-
-Key = tuple[str, str | None, str]
-"""Model, revision and prompt."""
-
-
-class LabelCache:
-    """Vectors of labels; the least recently used go first."""
-
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._vectors: OrderedDict[Key, Vector] = OrderedDict()
-
-    def get(self, key: Key) -> Vector | None:
-        vector = self._vectors.get(key)
-        if vector is not None:
-            self._vectors.move_to_end(key)
-        return vector
-
-    def put(self, key: Key, vector: Vector) -> None:
-        if key not in self._vectors:
-            # A copy, because a view would keep the whole batch that it is a row of.
-            self._vectors[key] = vector.copy()
-            self._bytes += _size(key, vector)
-        while self._bytes > self._max_bytes:
-            self._bytes -= _size(*self._vectors.popitem(last=False))
-
-
-def _size(key: Key, vector: Vector) -> int:
-    return vector.nbytes + 4 * len(key[2])  # at most four bytes a character
 
 
 class Classifier:
@@ -58,7 +26,6 @@ class Classifier:
 
     def __init__(self, service: EmbeddingService) -> None:
         self._service = service
-        self._cache = LabelCache()
 
     async def classify(
         self,
@@ -81,31 +48,26 @@ class Classifier:
         _check_sizes(len(items), labels, template, self._service.settings.limits)
         prompts = [template.replace("{}", label) for label in labels]
         # Labels first, and not beside the items: their request is admitted like any other.
-        vectors = await self._label_vectors(model, card, prompts, deadline)
+        vectors = await self._label_vectors(model, prompts, deadline)
         embedded = await self._service.embed(items, model=model, params=params, deadline=deadline)
         return probabilities(stack_rows(embedded.rows) @ vectors.T, card.text), embedded.timing
 
     async def _label_vectors(
-        self, model: Model, card: ModelCard, prompts: Sequence[str], deadline: float
+        self, model: Model, prompts: Sequence[str], deadline: float
     ) -> Vectors:
-        """(L, D); those that are not in the cache are embedded, and put there."""
-        keys: list[Key] = [(card.id, card.revision, prompt) for prompt in prompts]
-        found = {key: self._cache.get(key) for key in keys}
-        missing = [key for key, vector in found.items() if vector is None]
-        names = {key: f"labels[{index}]" for index, key in reversed([*enumerate(keys)])}
+        """(L, D); the service's cache has those of earlier requests."""
         size = self._service.settings.limits.max_items
-        for start in range(0, len(missing), size):
-            part = missing[start : start + size]
+        vectors = []
+        for start in range(0, len(prompts), size):
+            part = prompts[start : start + size]
             embedded = await self._service.embed(
-                [TextItem(prompt) for _, _, prompt in part],
+                [TextItem(prompt) for prompt in part],
                 model=model,
-                params=[names[key] for key in part],
+                params=[f"labels[{start + i}]" for i in range(len(part))],
                 deadline=deadline,
             )
-            for key, vector in zip(part, stack_rows(embedded.rows), strict=True):
-                self._cache.put(key, vector)
-                found[key] = vector
-        return stack_rows([vector for key in keys if (vector := found[key]) is not None])
+            vectors.append(stack_rows(embedded.rows))
+        return np.concatenate(vectors)
 
 
 def _check_sizes(items: int, labels: Sequence[str], template: str, limits: Limits) -> None:

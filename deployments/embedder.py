@@ -1,17 +1,20 @@
 """The model deployment: one loaded model behind its gates and `@serve.batch`."""
 
+import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray import serve
 
 from deployments.card import ModelCard, Pixels, Tokens
-from deployments.engine import Answer, Gate, ModelThread, Stack
+from deployments.engine import Answer, Gate, ModelThread, Stack, Streams
 from deployments.metrics import BatchCounter, ProcessGauges
-from deployments.settings import Batching, Model
+from deployments.settings import Batching, Model, thread_count
 from deployments.tokenizer import join
 from deployments.vectors import Vectors
 
@@ -20,7 +23,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
-EVERY_SIZE_UP_TO = 64
+# So long, at most, are batches of every size run before the first caller: with a large model on a
+# small machine that alone would take minutes.
+WARM_UP_S = 10.0
+# A model that has answered so shortly before is ready; monitors that ask often cost it nothing.
+JUST_ANSWERED_S = 5.0
+# Batches side by side on a CPU, each with its share of the processors.
+MAX_STREAMS = 4
 # 32 texts of 512 tokens would keep a large text tower busy for two minutes on a CPU.
 TOKENS_AT_A_TIME = 2048
 
@@ -31,6 +40,12 @@ def _load(settings: Model) -> "Encoder":
     from deployments.models.encoder import Encoder
 
     return Encoder.load(settings)
+
+
+def _take_share(threads: int) -> None:
+    from deployments.models.encoder import set_threads
+
+    set_threads(threads)
 
 
 class Queue:
@@ -87,15 +102,21 @@ class Embedder:
         self._settings = settings
         self._warm_images = 0
         self._warm_texts = 0
-        self._thread = ModelThread()
+        self._answered = -math.inf
+        self._proof: asyncio.Task[None] | None = None
         self._gauges = ProcessGauges()
         began = time.monotonic()
-        self._encoder = await self._thread.run(_load, settings)
+        whole = ModelThread()
+        self._encoder = await whole.run(_load, settings)
+        shares = _shares(settings, self._encoder.device)
+        self._streams = Streams(whole, shares)
+        self._shares = len(shares)
         await self._warm_up(settings)
         encoder = self._encoder
         self._card = ModelCard(
             id=encoder.checkpoint.id,
             revision=encoder.checkpoint.revision,
+            identity=encoder.identity(),
             aliases=settings.aliases,
             matryoshka=settings.matryoshka,
             dimensions=encoder.dimensions,
@@ -108,11 +129,10 @@ class Embedder:
             device_reason=f"{placement}; {encoder.device_reason}",
             loaded_unix_s=int(time.time()),
         )
-        # A CPU runs one batch at a time; on a GPU the next one is copied while one runs.
-        slots = 1 if encoder.device == "cpu" else 2
+        slots = len(shares)
         linger_s = settings.batch_linger_ms / 1e3
         batches = BatchCounter()
-        # Two queues and one thread: on a CPU a text waits for one batch of images at most.
+        # Two queues for the same threads: a text waits for one batch of images at most.
         self._images = Queue(
             "image",
             self._embed_pixels,
@@ -154,13 +174,15 @@ class Embedder:
 
     async def embed(self, stack: Pixels) -> Answer:
         """(N, H, W, 3), already in the geometry of the card, to N raw vectors."""
-        return await self._images.gate.embed(stack)
+        answer = await self._images.gate.embed(stack)
+        return answer._replace(identity=self._card.identity)
 
     async def embed_text(self, stack: Tokens) -> Answer:
         """(N, L) token ids to N raw vectors in the images' space."""
         if self._texts is None:
             raise RuntimeError("the model has no text tower")
-        return await self._texts.gate.embed(stack)
+        answer = await self._texts.gate.embed(stack)
+        return answer._replace(identity=self._card.identity)
 
     async def tokenizer(self) -> str:
         """The tokenizer of the model's text tower, as JSON of the `tokenizers` library."""
@@ -170,11 +192,19 @@ class Embedder:
         return json
 
     async def ready(self) -> ModelCard:
-        """Runs the model once, on an image and a text if it reads any, and returns its card."""
-        await self._thread.run(self._encoder.warm_up, 1)
-        if self._texts is not None:
-            await self._thread.run(self._encoder.warm_up_text, 1)
+        """The card, once the model has just answered: a caller, or else this very question."""
+        if time.monotonic() - self._answered > JUST_ANSWERED_S:
+            # Shared, and goes on when a monitor gives up: the next one finds it done.
+            if self._proof is None or self._proof.done():
+                self._proof = asyncio.create_task(self._prove())
+            await asyncio.shield(self._proof)
         return self._card
+
+    async def _prove(self) -> None:
+        await self._streams.run(partial(self._encoder.warm_up, 1), items=1)
+        if self._texts is not None:
+            await self._streams.run(partial(self._encoder.warm_up_text, 1), items=1)
+        self._answered = time.monotonic()
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a raised error replaces the replica."""
@@ -182,37 +212,57 @@ class Embedder:
         self._images.gate.check()
         if self._texts is not None:
             self._texts.gate.check()
-        await self._thread.check(stuck_after_s=self._settings.stuck_after_s)
+        await self._streams.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
-        # One job for each size, so that a running service answers in between. Every size of a
-        # large batch would take minutes; above EVERY_SIZE_UP_TO only the largest is run.
+        # One job for each size, so that a running service answers in between.
         largest = batching.max_batch_size
-        for size in (*range(self._warm_images + 1, EVERY_SIZE_UP_TO + 1), largest):
-            if self._warm_images < size <= largest:
-                await self._thread.run(self._encoder.warm_up, size)
-                self._warm_images = size
+        began = time.monotonic()
+        for size in (1, largest, *range(2, largest)):
+            in_time = size == largest or time.monotonic() - began < WARM_UP_S
+            if in_time and self._warm_images < size:
+                await self._in_all_streams(partial(self._encoder.warm_up, size), size)
+        self._warm_images = max(self._warm_images, largest)
         if self._encoder.text is not None:
             for size in (1, batching.max_text_batch_size):
                 if self._warm_texts < size:
-                    await self._thread.run(self._encoder.warm_up_text, size)
+                    await self._in_all_streams(partial(self._encoder.warm_up_text, size), size)
                     self._warm_texts = size
+
+    async def _in_all_streams(self, function: Callable[[], None], items: int) -> None:
+        runs = [self._streams.run(function, items=items) for _ in range(self._shares)]
+        await asyncio.gather(*runs)
 
     async def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         def embed() -> Vectors:
             return self._encoder.embed(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
-        return _split(await self._thread.run(embed), pieces)
+        vectors = await self._streams.run(embed, items=sum(len(piece) for piece in pieces))
+        self._answered = time.monotonic()
+        return _split(vectors, pieces)
 
     async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
         tokens = join(pieces)
         # In jobs of their own, so that images and health checks get in between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = [
-            await self._thread.run(self._encoder.embed_text, tokens[start : start + rows])
+            await self._streams.run(
+                partial(self._encoder.embed_text, tokens[start : start + rows]),
+                items=min(rows, len(tokens) - start),
+            )
             for start in range(0, len(tokens), rows)
         ]
         return _split(np.concatenate(vectors), pieces)
+
+
+def _shares(settings: Model, device: str) -> list[ModelThread]:
+    """The threads in which batches run side by side."""
+    if device != "cpu":  # one prepares its batch while the other's runs
+        return [ModelThread(), ModelThread()]
+    threads = thread_count(settings.threads)
+    number = min(MAX_STREAMS, threads)
+    start = partial(_take_share, threads // number)
+    return [ModelThread(start=start) for _ in range(number)]
 
 
 def _split(vectors: Vectors, pieces: list[Any]) -> list[Vectors]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import os
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -54,6 +55,7 @@ class EmbedderClient:
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._last_answer = -math.inf
         self._last_death = -math.inf
 
@@ -77,21 +79,33 @@ class EmbedderClient:
         """Returns once the card and the tokenizer are there, however long that takes."""
         while self._card is None:
             try:
-                card = await self._ready.remote()
-                if card.text is not None:
-                    json = await self._read_tokenizer.remote()
-                    self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
-                self._card = card
+                await self._load()
             except Exception as error:
                 name = min(self.names, default="")
                 logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
                 await asyncio.sleep(2)
 
+    async def _load(self) -> None:
+        card = await self._ready.remote()
+        if card.text is not None:
+            json = await self._read_tokenizer.remote()
+            self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
+        self._card = card
+
+    def _reload(self) -> None:
+        """Another version of the model has answered, so it is time to learn what it is."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._load_quietly())
+
+    async def _load_quietly(self) -> None:
+        with suppress(Exception):  # the next answer leads here again
+            await self._load()
+
     async def ready(self) -> ModelCard:
         self.card  # noqa: B018  # while there is none yet, say so without waiting
         try:
             async with asyncio.timeout(READY_WITHIN_S):
-                self._card = await self._ready.remote()
+                card = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: what it answered a moment ago proves more than this call.
             if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
@@ -101,6 +115,9 @@ class EmbedderClient:
             logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
             reason = "fails"
         else:
+            if card.identity != self.card.identity:
+                self._reload()
+            self._card = card
             return self._card
         raise Unavailable(f"The model {reason}.", retry_after_s=5)
 
@@ -134,6 +151,8 @@ class EmbedderClient:
             logger.exception("The model failed on a stack.")
             raise Internal("The model failed on this request.") from None
         self._last_answer = asyncio.get_running_loop().time()
+        if self._card is not None and answer.identity != self._card.identity:
+            self._reload()
         return answer
 
     async def _call_twice_at_most(self, method: Any, stack: Stack) -> Answer:

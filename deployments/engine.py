@@ -7,7 +7,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -24,14 +24,15 @@ Stack = NDArray[Any]
 
 
 class ModelThread:
-    """The one thread that owns torch: it loads the model, warms it up and runs it.
+    """A thread that owns torch, or a share of it: it loads the model, warms it up or runs it.
 
-    With a second thread in torch, OpenMP counts both thread teams against the processors and
-    every operation pays for a wake-up (measured: 19 ms became 47 ms for one image).
+    With a second team of threads in torch, OpenMP counts both against the processors and every
+    operation pays for a wake-up (measured: 19 ms became 47 ms for one image).
     """
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+    def __init__(self, *, start: Callable[[], None] | None = None) -> None:
+        """`start` is called in the thread before anything else."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=start)
         self._busy_since: float | None = None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,6 +61,40 @@ class ModelThread:
             raise RuntimeError("the model thread does not answer") from None
 
 
+class Streams:
+    """Batches side by side, each in a thread with its share of the processors.
+
+    Without barriers between threads, what takes a processor away for a moment, decoding for
+    example, holds up one batch and not all of them. A lone item has all processors to itself:
+    then one thread with all of them is faster.
+    """
+
+    def __init__(self, whole: ModelThread, shares: Sequence[ModelThread]) -> None:
+        self._whole = whole
+        self._shares = shares
+        self._idle: asyncio.Queue[ModelThread] = asyncio.Queue()
+        for thread in shares:
+            self._idle.put_nowait(thread)
+
+    async def run(self, function: Callable[[], T], *, items: int) -> T:
+        """Runs `function`, a batch of so many items, in the next thread that is idle."""
+        held = [await self._idle.get()]
+        thread = held[0]
+        if items == 1 and self._idle.qsize() == len(self._shares) - 1:
+            held += [self._idle.get_nowait() for _ in self._shares[1:]]
+            thread = self._whole
+        try:
+            return await thread.run(function)
+        finally:
+            for share in held:
+                self._idle.put_nowait(share)
+
+    async def check(self, *, stuck_after_s: float) -> None:
+        """Raises RuntimeError when a thread is stuck in one job or no longer takes jobs."""
+        for thread in (self._whole, *self._shares):
+            await thread.check(stuck_after_s=stuck_after_s)
+
+
 class Answer(NamedTuple):
     """What the model deployment gives for one stack of N items."""
 
@@ -69,6 +104,8 @@ class Answer(NamedTuple):
     """From arrival to the moment the model took the first item."""
     model_ms: float
     """From that moment to the last vector."""
+    identity: bytes = b""
+    """The `ModelCard.identity` of the model that made them."""
 
 
 class _Waiting:

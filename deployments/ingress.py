@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from deployments.images.files import ImageRoots
 from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
+from deployments.request import OnError
 from deployments.service import EmbeddingService
 from deployments.settings import Settings, thread_count
-from deployments.stacks import OnError
 from deployments.vectors import Vector, Vectors, cosines, stack_rows
 
 
@@ -63,9 +62,7 @@ class Ingress:
                 settings,
                 roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
                 fetcher=self._fetcher,
-                threads=ThreadPoolExecutor(
-                    thread_count(settings.decode.threads), thread_name_prefix="decode"
-                ),
+                threads=thread_count(settings.decode.threads),
             ),
             count=ItemCounter().count,
         )

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from concurrent.futures import Executor
+import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
@@ -13,6 +14,9 @@ from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
 from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
+
+# Up to here, base64 is read and hashed in less time than a thread needs to take it over.
+INLINE_BYTES = 256 * 1024
 
 
 class Loaded(NamedTuple):
@@ -26,19 +30,22 @@ class ImageLoader:
     """Gets images from wherever their items say they are."""
 
     def __init__(
-        self, settings: Settings, *, roots: ImageRoots, fetcher: Fetcher, threads: Executor
+        self, settings: Settings, *, roots: ImageRoots, fetcher: Fetcher, threads: int
     ) -> None:
+        self.threads = threads
         self._limits = settings.limits
-        self._allow_tiff = settings.decode.allow_tiff
+        self._decoding = settings.decode
         self._roots = roots
         self._fetcher = fetcher
-        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def load(self, item: ImageItem) -> Loaded:
         """The bytes behind an item. Raises the error that the item is, a RaylensError."""
         if isinstance(item, UrlItem):
             item = BytesItem(await self._fetcher.download(item.url))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, item)
+        if _size(item) <= INLINE_BYTES:
+            return self._read(item)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, item)
 
     async def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
         """An image's bytes as (H, W, 3), just as the model wants it.
@@ -46,7 +53,7 @@ class ImageLoader:
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._decode, data, spec
+            self._pool, self._decode, data, spec
         )
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
@@ -68,5 +75,18 @@ class ImageLoader:
             data,
             spec,
             max_pixels=self._limits.max_image_pixels,
-            allow_tiff=self._allow_tiff,
+            allow_tiff=self._decoding.allow_tiff,
+            reduced=self._decoding.jpeg == "fast",
         )
+
+
+def _size(item: PathItem | DataUriItem | Base64Item | BytesItem) -> float:
+    """Bytes to go through before the image is there; a disk may take any time."""
+    match item:
+        case PathItem():
+            return math.inf
+        case DataUriItem():
+            return len(item.uri)
+        case Base64Item():
+            return len(item.text)
+    return len(item.data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deployments.cache import VectorCache
 from deployments.card import ModelCard
 from deployments.errors import (
     BadRequest,
@@ -20,8 +21,9 @@ from deployments.errors import (
 )
 from deployments.items import Item, TextItem
 from deployments.loader import ImageLoader
+from deployments.request import Model, OnError, Request, Timing
 from deployments.settings import Settings
-from deployments.stacks import Model, OnError, Request, Stacks, Timing
+from deployments.stacks import Stacks
 from deployments.vectors import Vector, finished
 
 
@@ -37,7 +39,8 @@ class Embedded:
     truncated: set[int]
     """The texts that are longer than what the model read of them."""
     cached: int
-    """Items answered without the model: duplicates of an earlier item of the request."""
+    """Items answered without the model: in the cache, in another request at the same time, or
+    duplicates of an earlier item."""
     timing: Timing
 
 
@@ -57,7 +60,9 @@ class EmbeddingService:
         """
         self.settings = settings
         self.models = models
-        self._stacks = Stacks(loader, max_text_chars=settings.limits.max_text_chars)
+        cache = VectorCache(settings.cache.max_bytes)
+        self._stacks = Stacks(loader, cache, max_text_chars=settings.limits.max_text_chars)
+        self._decode_threads = loader.threads
         self._count = count
         self._pending = 0
 
@@ -120,7 +125,8 @@ class EmbeddingService:
         card = model.card
         _check_dimensions(dimensions, card)
         rows: list[Vector | RaylensError | None] = [None] * len(items)
-        request = Request(items, model, card, on_error, truncate, deadline, rows)
+        turns = asyncio.Semaphore(self._decode_threads)
+        request = Request(items, model, card, on_error, truncate, deadline, rows, turns)
         try:
             with self._admitted(len(items)):
                 await self._stacks.embed(request)
@@ -150,7 +156,7 @@ class EmbeddingService:
             texts=sum(isinstance(items[i], TextItem) for i in good),
             tokens=sum(request.tokens.values()),
             truncated=request.truncated,
-            cached=len(good & request.duplicate_of.keys()),
+            cached=len(good & (request.duplicate_of.keys() | request.cached)),
             timing=request.timing,
         )
 

@@ -139,8 +139,18 @@ class Decode(_Section):
 
     threads: Positive | Literal["auto"] = "auto"
     """Decode threads of each ingress replica; `auto` is the number of processors."""
+    jpeg: Literal["exact", "fast"] = "exact"
+    """`fast` decodes large JPEGs at a half, a quarter or an eighth of their size. Vectors of photos
+    then differ from the exact ones; the README tells by how much."""
     allow_tiff: bool = False
     """Accept TIFF as well. Its decoders have the longest record of security bugs."""
+
+
+class Cache(_Section):
+    """Vectors of images and texts that were embedded before, kept by content."""
+
+    max_bytes: Annotated[int, Field(ge=0)] = 128 * MIB
+    """Of each ingress replica; 50,000 vectors of 512 dimensions. 0 turns the cache off."""
 
 
 class Settings(BaseSettings):
@@ -157,6 +167,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     fetch: Fetch = Fetch()
     decode: Decode = Decode()
+    cache: Cache = Cache()
     image_roots: tuple[Path, ...] = ()
     """Folders whose files callers may name by path. None: every path is refused."""
 

@@ -9,23 +9,21 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from deployments.card import ModelCard, Pixels, Tokens
+from deployments.cache import Entry, VectorCache
+from deployments.card import Pixels
 from deployments.engine import Answer
 from deployments.errors import Internal, RaylensError, TextTooLong, TextUnsupported
-from deployments.items import ImageItem, Item, TextItem
+from deployments.items import ImageItem, TextItem
 from deployments.loader import ImageLoader
-from deployments.tokenizer import TextTokenizer, stack
-from deployments.vectors import Vector
+from deployments.request import Request, too_many_tokens
+from deployments.tokenizer import stack
 
 logger = logging.getLogger("ray.serve")
 
-OnError = Literal["fail", "report"]
-Stage = Literal["fetch", "decode", "queue", "model"]
 T = TypeVar("T")
 
 # Items that cross the handle together. One call costs about as much as 0.2 forward passes, so
@@ -37,94 +35,12 @@ CHARS_AT_A_TIME = 8192
 STACKS_IN_FLIGHT = 2
 
 
-class Model(Protocol):
-    """A model deployment as the service sees it."""
-
-    names: frozenset[str]
-    """Its id and its aliases."""
-    stack_bytes: int
-    """The largest stack of pixels that fits into one call."""
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether there is a card."""
-
-    @property
-    def card(self) -> ModelCard:
-        """Raises Unavailable while the model has not been loaded yet."""
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """Of a model whose card has a text tower. Raises Unavailable like `card`."""
-
-    async def embed(self, stack: Pixels, deadline: float) -> Answer:
-        """(N, H, W, 3) in the card's geometry to N raw vectors, before `deadline` on the loop's
-        clock. Raises Unavailable, Overloaded, DeadlineExceeded or Internal.
-        """
-
-    async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
-        """(N, L) token ids to N raw vectors; otherwise like `embed`."""
-
-    async def ready(self) -> ModelCard:
-        """Has the model answer once, now. Raises Unavailable with the reason."""
-
-
-@dataclass(slots=True)
-class Timing:
-    """Milliseconds by stage. Items overlap, so a stage is as long as its slowest item."""
-
-    fetch: float = 0.0
-    decode: float = 0.0
-    queue: float = 0.0
-    model: float = 0.0
-
-    def note(self, stage: Stage, ms: float) -> None:
-        setattr(self, stage, max(getattr(self, stage), ms))
-
-
-@dataclass(slots=True)
-class Request:
-    """What one request asks for, and what is known of each of its items so far."""
-
-    items: Sequence[Item | RaylensError]
-    model: Model
-    card: ModelCard
-    on_error: OnError
-    truncate: bool
-    deadline: float
-    rows: list[Vector | RaylensError | None]
-    tokens: dict[int, int] = field(default_factory=dict)
-    """How many tokens of each text the model reads."""
-    truncated: set[int] = field(default_factory=set)
-    first_of: dict[bytes, int] = field(default_factory=dict)
-    """The content hash of each distinct item, and which one brought it first."""
-    duplicate_of: dict[int, int] = field(default_factory=dict)
-    timing: Timing = field(default_factory=Timing)
-
-    @property
-    def doomed(self) -> bool:
-        """Whether it fails anyway, so that the model need not run for it."""
-        return self.on_error == "fail" and any(isinstance(r, RaylensError) for r in self.rows)
-
-    def is_new(self, index: int, key: bytes) -> bool:
-        """Whether no item had this content before; notes it either way."""
-        first = self.first_of.setdefault(key, index)
-        if first != index:
-            self.duplicate_of[index] = first
-        return first == index
-
-    def take(self, indices: Sequence[int], answer: Answer) -> None:
-        self.timing.note("queue", answer.queue_ms)
-        self.timing.note("model", answer.model_ms)
-        for index, vector in zip(indices, answer.vectors, strict=True):
-            self.rows[index] = vector
-
-
 class Stacks:
     """Fills a request's rows with raw vectors, each bad item's with its error."""
 
-    def __init__(self, loader: ImageLoader, *, max_text_chars: int) -> None:
+    def __init__(self, loader: ImageLoader, cache: VectorCache, *, max_text_chars: int) -> None:
         self._loader = loader
+        self._cache = cache
         self._max_text_chars = max_text_chars
         # A thread of its own: a text does not wait until the images before it are decoded.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -140,12 +56,73 @@ class Stacks:
                 (texts if isinstance(item, TextItem) else images).append(index)
         height, width = request.card.pixels.size
         fitting = request.model.stack_bytes // (height * width * 3 * request.card.pixels.itemsize)
-        await all_or_none(
-            [
-                in_stacks(self._embed_images, request, images, max(1, min(STACK_ITEMS, fitting))),
-                in_stacks(self._embed_texts, request, texts, STACK_ITEMS),
-            ]
-        )
+        fitting = max(1, min(STACK_ITEMS, fitting))
+        try:
+            while images or texts:
+                await all_or_none(
+                    [
+                        in_stacks(self._embed_images, request, images, fitting),
+                        in_stacks(self._embed_texts, request, texts, STACK_ITEMS),
+                    ]
+                )
+                left = await self._follow(request)
+                images, texts = ([i for i in part if i in left] for part in (images, texts))
+        finally:
+            for key in request.making.values():
+                self._cache.give_up(key)
+
+    async def _follow(self, request: Request) -> set[int]:
+        """Takes what other requests have embedded; the items of those that failed are left.
+
+        Only once this request has nothing to embed itself, or two could wait for each other.
+        """
+        if request.following and not request.doomed:
+            await asyncio.wait(request.following.values())
+        left = set()
+        for index, flight in request.following.items():
+            if flight.done() and not flight.cancelled():
+                request.take(index, flight.result())
+                request.cached.add(index)
+            elif not request.doomed:
+                left.add(index)
+        request.following.clear()
+        return left
+
+    def _is_to_be_made(self, request: Request, index: int, content: bytes) -> bool:
+        """Whether the model has to run for an item: no other item had this content before, it is
+        not in the cache, and no other request is at it."""
+        key = request.card.identity + content
+        first = request.first_of.setdefault(key, index)
+        if first != index:
+            request.duplicate_of[index] = first
+            return False
+        entry = self._cache.get(key)
+        if entry is not None:
+            request.take(index, entry)
+            request.cached.add(index)
+            return False
+        flight = self._cache.flight(key)
+        if flight is not None:
+            request.following[index] = flight
+            return False
+        request.making[index] = key
+        return True
+
+    def _take(self, request: Request, indices: Sequence[int], answer: Answer) -> None:
+        request.timing.note("queue", answer.queue_ms)
+        request.timing.note("model", answer.model_ms)
+        same = answer.identity == request.card.identity  # not while a new version takes over
+        for index, vector in zip(indices, answer.vectors, strict=True):
+            request.rows[index] = vector
+            if same and np.isfinite(vector).all():
+                entry = Entry(vector, request.tokens.get(index, 0), index in request.truncated)
+                self._cache.put(request.making.pop(index), entry)
+
+    def _fail(self, request: Request, index: int, error: RaylensError) -> None:
+        request.rows[index] = error
+        key = request.making.pop(index, None)
+        if key is not None:
+            self._cache.give_up(key)
 
     async def _embed_images(self, request: Request, indices: Sequence[int]) -> None:
         pixels = await all_or_none([self._pixels_or_none(request, i) for i in indices])
@@ -153,7 +130,7 @@ class Stacks:
         if good and not request.doomed:
             stacked = np.stack([p for _, p in good])
             answer = await request.model.embed(stacked, request.deadline)
-            request.take([i for i, _ in good], answer)
+            self._take(request, [i for i, _ in good], answer)
 
     async def _pixels_or_none(self, request: Request, index: int) -> Pixels | None:
         """The item's pixels, or None where its row needs no model: an error or a duplicate."""
@@ -161,10 +138,10 @@ class Stacks:
         try:
             return await self._pixels(request, index, item)
         except RaylensError as error:
-            request.rows[index] = error
+            self._fail(request, index, error)
         except Exception:
             logger.exception("An item failed in a way that no error describes.")
-            request.rows[index] = Internal("The service failed on this item.")
+            self._fail(request, index, Internal("The service failed on this item."))
         return None
 
     async def _pixels(self, request: Request, index: int, item: ImageItem) -> Pixels | None:
@@ -172,9 +149,10 @@ class Stacks:
         data, digest = await self._loader.load(item)
         loaded = time.perf_counter()
         request.timing.note("fetch", (loaded - began) * 1e3)
-        if not request.is_new(index, b"image" + digest):
+        if not self._is_to_be_made(request, index, b"image" + digest):
             return None
-        pixels = await self._loader.decode(data, request.card.pixels)
+        async with request.turns:
+            pixels = await self._loader.decode(data, request.card.pixels)
         request.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels
 
@@ -189,7 +167,7 @@ class Stacks:
         request.timing.note("decode", (time.perf_counter() - began) * 1e3)
         if good and not request.doomed:
             answer = await request.model.embed_text(stack([*good.values()]), request.deadline)
-            request.take([*good], answer)
+            self._take(request, [*good], answer)
 
     async def _tokenise(self, request: Request, texts: dict[int, str]) -> dict[int, list[int]]:
         """The ids of each text that the model may be given."""
@@ -200,15 +178,12 @@ class Stacks:
         except Exception:
             logger.exception("A text failed in a way that no error describes.")
             for index in texts:
-                request.rows[index] = Internal("The service failed on this item.")
+                self._fail(request, index, Internal("The service failed on this item."))
             return {}
         good = {}
         for index, (ids, truncated) in zip(texts, encoded, strict=True):
             if truncated and not request.truncate:
-                request.rows[index] = TextTooLong(
-                    f"The text is longer than the {len(ids)} tokens that the model reads; shorten "
-                    "it or leave truncate true."
-                )
+                self._fail(request, index, too_many_tokens(len(ids)))
                 continue
             good[index] = ids
             request.tokens[index] = len(ids)
@@ -230,7 +205,7 @@ class Stacks:
             )
         else:
             digest = hashlib.sha256(item.text.encode("utf-8", "surrogatepass")).digest()
-            if request.is_new(index, b"text" + digest):
+            if self._is_to_be_made(request, index, b"text" + digest):
                 return str(item.text)
         return None
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from deployments.vectors import Vector
 CARD = ModelCard(
     id="fake",
     revision="r1",
+    identity=b"fake",
     aliases=(),
     matryoshka=False,
     dimensions=12,
@@ -56,7 +56,7 @@ class FakeModel:
     tokenizer: Any = FakeTokenizer()
 
     def __init__(self, card: ModelCard | None = CARD, *, text: TextSpec | None = None) -> None:
-        self.loaded_card = replace(card, text=text) if card and text else card
+        self.loaded_card = replace(card, text=text, identity=card.id.encode()) if card else None
         self.names = frozenset({card.id, *card.aliases} if card else {"loading"})
         self.stacks: list[Pixels] = []
         self.token_stacks: list[Tokens] = []
@@ -81,14 +81,15 @@ class FakeModel:
         self.stacks.append(stack)
         quarters = stack.reshape(len(stack), 2, 4, 2, 4, 3).mean(axis=(2, 4))
         vectors = quarters.reshape(len(stack), 12).astype(np.float32) - 127.5
-        return Answer(vectors, 1.5, 2.5)
+        return Answer(vectors, 1.5, 2.5, self.card.identity)
 
     async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
         if self.error is not None:
             raise self.error
         self.token_stacks.append(stack)
         texts = ["".join(chr(i) for i in row if i >= 0) for row in stack]
-        return Answer(np.stack([self._vector(text) for text in texts]), 0.5, 1.0)
+        vectors = np.stack([self._vector(text) for text in texts])
+        return Answer(vectors, 0.5, 1.0, self.card.identity)
 
     @staticmethod
     def _vector(text: str) -> Vector:
@@ -116,6 +117,6 @@ def service(
             settings,
             roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),
             fetcher=fetcher or Fetcher(settings.fetch, max_bytes=limits.max_image_bytes),
-            threads=ThreadPoolExecutor(2),
+            threads=2,
         ),
     )

@@ -28,7 +28,7 @@ from tests.fakes import CARD, TEXT
 
 OTHER_CARD = dataclasses.replace(CARD, id="earlier")
 STACK = np.zeros((2, 8, 8, 3), np.uint8)
-ANSWER = Answer(np.ones((2, 12), np.float32), 1.0, 2.0)
+ANSWER = Answer(np.ones((2, 12), np.float32), 1.0, 2.0, CARD.identity)
 
 DEATHS = [
     ActorDiedError(),

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from deployments.engine import Gate, ModelThread, Stack
+from deployments.engine import Gate, ModelThread, Stack, Streams
 from deployments.vectors import Vectors
 
 
@@ -203,3 +203,66 @@ async def test_a_large_stack_that_has_waited_its_time_is_passed_no_more() -> Non
         model.release.set()
         await asyncio.gather(running, large, late)
     assert model.batches[2:] == [[10, 11, 12, 13], [1]]
+
+
+def streams(number: int = 2) -> tuple[Streams, ModelThread, list[ModelThread]]:
+    whole, shares = ModelThread(), [ModelThread() for _ in range(number)]
+    return Streams(whole, shares), whole, shares
+
+
+async def thread_of(thread: ModelThread) -> int:
+    return await thread.run(threading.get_ident)
+
+
+async def test_batches_run_side_by_side_each_in_a_thread_of_its_own() -> None:
+    opened, _, shares = streams()
+    together = threading.Barrier(2, timeout=10)
+
+    def job() -> int:
+        together.wait()
+        return threading.get_ident()
+
+    found = await asyncio.gather(opened.run(job, items=8), opened.run(job, items=8))
+    assert set(found) == {await thread_of(thread) for thread in shares}
+
+
+async def test_a_lone_item_gets_all_processors_if_nothing_else_runs() -> None:
+    opened, whole, _ = streams()
+    assert await opened.run(threading.get_ident, items=1) == await thread_of(whole)
+    assert await opened.run(threading.get_ident, items=2) != await thread_of(whole)
+
+
+async def test_a_lone_item_beside_a_batch_gets_its_share() -> None:
+    opened, whole, shares = streams()
+    free = threading.Event()
+    batch = asyncio.create_task(opened.run(lambda: free.wait(10), items=8))
+    await turns()
+    found = await opened.run(threading.get_ident, items=1)
+    assert found in [await thread_of(thread) for thread in shares[1:]]
+    assert found != await thread_of(whole)
+    free.set()
+    await batch
+
+
+async def test_while_a_lone_item_has_all_processors_batches_wait() -> None:
+    opened, _, _ = streams()
+    free = threading.Event()
+    lone = asyncio.create_task(opened.run(lambda: free.wait(10), items=1))
+    await turns()
+    batch = asyncio.create_task(opened.run(lambda: None, items=8))
+    await asyncio.sleep(0.05)
+    assert not batch.done()
+    free.set()
+    await asyncio.gather(lone, batch)
+
+
+async def test_a_stream_that_is_stuck_is_found() -> None:
+    opened, _, _ = streams()
+    free = threading.Event()
+    batch = asyncio.create_task(opened.run(lambda: free.wait(10), items=8))
+    await asyncio.sleep(0.05)
+    with pytest.raises(RuntimeError, match="stuck"):
+        await opened.check(stuck_after_s=0.01)
+    free.set()
+    await batch
+    await opened.check(stuck_after_s=10)

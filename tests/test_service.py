@@ -5,7 +5,6 @@ import base64
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from deployments.errors import (
     Overloaded,
     PathNotFound,
     RaylensError,
+    TextTooLong,
     TextUnsupported,
     TooManyItems,
     Unavailable,
@@ -35,7 +35,7 @@ from deployments.loader import ImageLoader
 from deployments.service import Embedded, EmbeddingService
 from deployments.settings import Settings
 from deployments.stacks import STACK_ITEMS, STACKS_IN_FLIGHT
-from tests.fakes import CARD, FakeModel, service
+from tests.fakes import CARD, TEXT, FakeModel, service
 
 Jpeg = Callable[..., bytes]
 
@@ -480,7 +480,7 @@ def counting(counted: Counter[str]) -> EmbeddingService:
         Settings(),
         roots=ImageRoots([], max_bytes=1),
         fetcher=FakeFetcher(),  # type: ignore[arg-type]
-        threads=ThreadPoolExecutor(1),
+        threads=1,
     )
     return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)
 
@@ -501,7 +501,7 @@ async def test_what_does_not_fit_beside_what_waits_is_refused(images: Images) ->
     with pytest.raises(Overloaded) as caught:
         await embed(opened, images(2))
     assert caught.value.retry_after_s == 1
-    tasks.append(asyncio.create_task(embed(opened, images(1))))
+    tasks.append(asyncio.create_task(embed(opened, images(1, first=2))))
     await model.taken(3)
     with pytest.raises(Overloaded):
         await embed(opened, images(1))
@@ -553,12 +553,137 @@ async def test_nothing_waits_any_more_after_a_request(
     model = HeldModel()
     opened = service(model, limits={"max_queued_items": 1, "request_timeout_s": 1})
     await end(opened, model, images(2))
-    again = asyncio.create_task(embed(opened, images(2)))
+    again = asyncio.create_task(embed(opened, images(2, first=2)))
     taken = len(model.calls)
     await model.taken(taken + 2)  # not refused
     for call in model.calls[taken:]:
         call.set_result(None)
     assert len((await again).rows) == 2
+
+
+# The cache, and requests that want the same at the same time
+
+
+async def test_what_was_embedded_before_does_not_reach_the_model(images: Images) -> None:
+    model = FakeModel(text=TEXT)
+    opened = service(model)
+    items = [*images(2), TextItem("a #ff0000")]
+    first = await embed(opened, items)
+    second = await embed(opened, [*images(3), TextItem("a #ff0000")], normalize=False)
+    assert (first.cached, second.cached) == (0, 3)
+    assert first.tokens == second.tokens == 9
+    assert [len(stack) for stack in model.stacks] == [2, 1]
+    unit = vectors(second) / np.linalg.norm(vectors(second), axis=1, keepdims=True)
+    assert unit[[0, 1, 3]] == pytest.approx(vectors(first))
+
+
+async def test_a_setting_turns_the_cache_off(images: Images) -> None:
+    model = FakeModel()
+    opened = service(model, cache={"max_bytes": 0})
+    for _ in range(2):
+        embedded = await embed(opened, [*images(1), *images(1)])
+        assert embedded.cached == 1  # within the request
+    assert [len(stack) for stack in model.stacks] == [1, 1]
+
+
+async def test_a_long_text_from_the_cache_is_told_or_refused_as_at_first() -> None:
+    opened = service(FakeModel(text=TEXT))
+    items = [TextItem("x" * 100)]
+    for _ in range(2):
+        embedded = await embed(opened, items)
+        assert (embedded.truncated, embedded.tokens) == ({0}, TEXT.max_tokens)
+    with pytest.raises(TextTooLong):
+        await embed(opened, items, truncate=False)
+
+
+async def test_the_same_image_in_two_requests_is_embedded_once(images: Images) -> None:
+    model = HeldModel()
+    opened = service(model)
+    first = asyncio.create_task(embed(opened, images(1)))
+    await model.taken(1)
+    second = asyncio.create_task(embed(opened, images(1)))
+    await asyncio.sleep(0.05)
+    model.calls[0].set_result(None)
+    answers = await asyncio.gather(first, second)
+    assert len(model.calls) == 1
+    assert [answer.cached for answer in answers] == [0, 1]
+    assert vectors(answers[0]) == pytest.approx(vectors(answers[1]))
+
+
+async def test_two_requests_with_the_same_images_in_turn_do_not_wait_for_each_other(
+    images: Images,
+) -> None:
+    model = HeldModel()
+    opened = service(model)
+    a, b = images(2)
+    first = asyncio.create_task(embed(opened, [a, b]))
+    second = asyncio.create_task(embed(opened, [b, a]))
+    async with asyncio.timeout(10):
+        while not (first.done() and second.done()):
+            for call in model.calls:
+                if not call.done():
+                    call.set_result(None)
+            await asyncio.sleep(0.01)
+    assert vectors(first.result()) == pytest.approx(vectors(second.result())[::-1])
+
+
+@pytest.mark.parametrize("end", ["the caller leaves", "the model fails"])
+async def test_who_waits_for_another_request_that_fails_embeds_for_himself(
+    images: Images, end: str
+) -> None:
+    model = HeldModel()
+    opened = service(model)
+    first = asyncio.create_task(embed(opened, images(1)))
+    await model.taken(1)
+    second = asyncio.create_task(embed(opened, images(1)))
+    await asyncio.sleep(0.05)
+    if end == "the caller leaves":
+        first.cancel()
+    else:
+        model.calls[0].set_exception(Unavailable("gone"))
+    await model.taken(2)
+    model.calls[1].set_result(None)
+    assert (await second).cached == 0
+    await asyncio.wait([first])
+
+
+async def test_who_leaves_while_waiting_for_another_request_does_it_no_harm(
+    images: Images,
+) -> None:
+    model = HeldModel()
+    opened = service(model)
+    first = asyncio.create_task(embed(opened, images(1)))
+    await model.taken(1)
+    second = asyncio.create_task(embed(opened, images(1)))
+    await asyncio.sleep(0.05)
+    second.cancel()
+    await asyncio.wait([second])
+    model.calls[0].set_result(None)
+    assert len((await first).rows) == 1
+
+
+async def test_a_vector_that_is_not_finite_is_not_kept(images: Images) -> None:
+    class OnceNan(FakeModel):
+        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+            answer = await super().embed(stack, deadline)
+            if len(self.stacks) == 1:
+                answer.vectors[:] = np.nan
+            return answer
+
+    opened = service(OnceNan())
+    bad = await embed(opened, images(1), on_error="report")
+    assert isinstance(errors(bad)[0], Internal)
+    assert (await embed(opened, images(1))).cached == 0
+
+
+async def test_what_another_version_of_the_model_made_is_not_kept(images: Images) -> None:
+    class Newer(FakeModel):
+        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+            return (await super().embed(stack, deadline))._replace(identity=b"newer")
+
+    opened = service(Newer())
+    for _ in range(2):
+        assert (await embed(opened, images(1))).cached == 0
 
 
 async def test_stages_are_timed(images: Images) -> None:

@@ -38,8 +38,9 @@ from deployments.errors import (
     UnsupportedMediaType,
 )
 from deployments.items import BytesItem, Modality, Parsed, parse_items
+from deployments.request import Model, Timing
 from deployments.service import EmbeddingService
-from deployments.stacks import Model, Timing, all_or_none
+from deployments.stacks import all_or_none
 from deployments.vectors import Vectors, cosines, stack_rows
 
 logger = logging.getLogger("ray.serve")

@@ -4,6 +4,7 @@ Knows nothing of requests, batching or Ray. Everything here happens in the one t
 torch: a second one would compete with the first for the cores (see `engine.ModelThread`).
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from deployments.card import Pixels, ProcessorSpec, TextSpec, Tokens
 from deployments.models.allocator import keep_large_blocks
 from deployments.models.checkpoint import Checkpoint, CheckpointError
 from deployments.models.families import Family, choose_family
+from deployments.models.files import fingerprint
 from deployments.models.finding import find_checkpoint
 from deployments.models.loading import load_model
 from deployments.models.precision import SENTENCES, Towers, photos, prepare
@@ -88,7 +90,7 @@ class Encoder:
         device, device_reason = _choose_device(settings.device)
         if device == "cpu":
             keep_large_blocks()
-        torch.set_num_threads(thread_count(settings.threads))
+        set_threads(thread_count(settings.threads))
         checkpoint = find_checkpoint(settings)
         family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
@@ -138,6 +140,20 @@ class Encoder:
             precision_reason=f"{prepared.precision}, because {prepared.reason}",
             compiled=prepared.compiled,
         )
+
+    def identity(self) -> bytes:
+        """A hash of all that a vector depends on besides the item."""
+        parts = (
+            self.checkpoint.id,
+            self.checkpoint.revision or fingerprint(self.checkpoint.folder),
+            self.family,
+            self.preprocessing,
+            self.text,
+            self.precision,
+            self.compiled,
+            self.device.partition(":")[0],
+        )
+        return hashlib.sha256(repr(parts).encode()).digest()
 
     def embed(self, pixels: Pixels) -> Vectors:
         """(N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
@@ -227,6 +243,11 @@ class Encoder:
     def _noise_tokens(self, size: int) -> Tokens:
         length = min(_WARM_TOKENS, self.text.max_tokens) if self.text else 1
         return np.ones((size, length), np.int32)
+
+
+def set_threads(number: int) -> None:
+    """How many threads torch takes for what the calling thread runs."""
+    torch.set_num_threads(number)
 
 
 def _choose_device(wanted: str) -> tuple[str, str]:

@@ -197,8 +197,8 @@ def two_models() -> tuple[FakeModel, FakeModel]:
 async def test_the_request_selects_the_model_by_id_or_alias(connect: Connect) -> None:
     first, second = two_models()
     async with connect(first, second) as client:
-        for name in (None, "fake", "more", "second"):
-            body = {"input": image("#ff0000"), "model": name}
+        for number, name in enumerate((None, "fake", "more", "second")):
+            body = {"input": image(f"#ff00{number:02x}"), "model": name}
             answer = (await client.post("/v1/embeddings", json=body)).json()
             assert answer["model"] == ("more" if name in ("more", "second") else "fake")
         missing = await client.post("/v1/embeddings", json={"input": "x", "model": "none"})
