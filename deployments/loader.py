@@ -76,7 +76,7 @@ class ImageLoader:
             spec,
             max_pixels=self._limits.max_image_pixels,
             allow_tiff=self._decoding.allow_tiff,
-            reduced=self._decoding.jpeg == "fast",
+            fast=self._decoding.mode == "fast",
         )
 
 

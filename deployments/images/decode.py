@@ -63,7 +63,7 @@ def decode(
     *,
     max_pixels: int,
     allow_tiff: bool = False,
-    reduced: bool = False,
+    fast: bool = False,
 ) -> Pixels:
     """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3).
 
@@ -71,8 +71,8 @@ def decode(
     values that the processor makes of such an image.
     EXIF orientation is applied, transparency is put over white, 16-bit, CMYK, palettes and ICC
     profiles are converted. C-contiguous and writable. Thread-safe; the GIL is released during
-    decoding and resizing. With `reduced`, large JPEGs are decoded at a half, a quarter or an
-    eighth of their size if the model wants no more: faster, and not exact.
+    decoding and resizing. With `fast`, large JPEGs are decoded at a half, a quarter or an eighth
+    of their size if the model wants no more, and resizing is not exact either.
 
     Raises UnsupportedImage for bytes of no known or no allowed format and for what a processor
     does not take, CorruptImage for broken, truncated or empty ones, ImageTooLarge when
@@ -82,7 +82,7 @@ def decode(
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
         if isinstance(spec, ProcessorSpec):
             return process(Image.fromarray(_load(image, data)), spec, max_pixels=max_pixels)
-        return fit(_load(image, data, spec if reduced else None), spec)
+        return fit(_load(image, data, spec if fast else None), spec, fast=fast)
     except RaylensError:
         raise
     except MemoryError:

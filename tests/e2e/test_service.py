@@ -63,6 +63,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, folder: Path, files: str) -
     port = int(files.rpartition(":")[2])
     config["applications"][0]["args"] |= {
         "image_roots": [str(folder)],
+        "cache": {"max_bytes": 0},  # the same few photos are embedded again and again
         "fetch": {"allow_cidrs": ["127.0.0.0/8"], "allow_ports": [80, port]},
     }
     path = tmp_path_factory.mktemp("config") / "serve.yaml"

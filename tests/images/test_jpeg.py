@@ -84,7 +84,7 @@ def test_reduced_decoding_keeps_the_picture_and_its_orientation(orientation):
     data = saved(image, exif=exif, quality=95)
     spec = PixelSpec(resize=("exact", 50, 80), resample=3, crop=None)
     exact = decode(data, spec, max_pixels=10**7)
-    fast = decode(data, spec, max_pixels=10**7, reduced=True)
+    fast = decode(data, spec, max_pixels=10**7, fast=True)
     assert fast.shape == exact.shape
     apart = np.abs(fast.astype(int) - exact)
     assert 0 < apart.mean() < 3
@@ -93,4 +93,4 @@ def test_reduced_decoding_keeps_the_picture_and_its_orientation(orientation):
 def test_small_images_are_exact_in_reduced_decoding_too():
     data = saved(noise(size=(60, 40)))
     exact = decode(data, SPEC, max_pixels=10**6)
-    assert (decode(data, SPEC, max_pixels=10**6, reduced=True) == exact).all()
+    assert (decode(data, SPEC, max_pixels=10**6, fast=True) == exact).all()
