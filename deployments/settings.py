@@ -140,8 +140,8 @@ class Decode(_Section):
     threads: Positive | Literal["auto"] = "auto"
     """Decode threads of each ingress replica; `auto` is the number of processors."""
     mode: Literal["exact", "fast"] = "exact"
-    """`fast` decodes large JPEGs at a half, a quarter or an eighth of their size, and resizes to
-    within one grey level. Vectors then are not the exact ones; the README tells by how much."""
+    """`fast` decodes large JPEGs at a half, a quarter or an eighth of their size. Their vectors are
+    not the exact ones then; the README tells by how much."""
     allow_tiff: bool = False
     """Accept TIFF as well. Its decoders have the longest record of security bugs."""
 

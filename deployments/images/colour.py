@@ -9,22 +9,19 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from deployments.errors import UnsupportedImage
 
-# EXIF 2.32, tag 0x0112: whether rows and columns change places, and then the directions in which
-# to read the rows and the columns.
+# EXIF 2.32, tag 0x0112: what turns the stored image upright.
 _UPRIGHT = {
-    1: (False, 1, 1),
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 # Significant bits of the raw modes that Pillow opens as I;16 or I and that are not 16.
@@ -77,26 +74,13 @@ def to_srgb(image: Image.Image, rawmode: str) -> Image.Image:
     return white
 
 
-def is_srgb(image: Image.Image) -> bool:
-    """Whether an opaque RGB or grey image has no profile, or one that changes nothing."""
-    profile = image.info.get("icc_profile")
-    return not profile or _found(profile) is None
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, where there is none or it is broken."""
+def turn_upright(image: Image.Image, source: Image.Image) -> Image.Image:
+    """`image` turned as the EXIF orientation of `source` asks; broken EXIF asks for nothing."""
+    orientation = 1
     with suppress(Exception):  # Pillow's EXIF parser raises a dozen kinds of them
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return found if found in range(1, 9) else 1
-    return 1
-
-
-def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """(H, W, 3) as EXIF's `orientation` asks, (W, H, 3) from 5 on; C-contiguous."""
-    swap, up, left = _UPRIGHT[orientation]
-    if swap:
-        pixels = pixels.transpose(1, 0, 2)
-    return np.ascontiguousarray(pixels[::up, ::left])
+        orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
+    transpose = _UPRIGHT.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _split_alpha(image: Image.Image, rawmode: str) -> tuple[Image.Image, Image.Image | None]:
@@ -131,8 +115,9 @@ def _to_8_bits(samples: "np.ndarray[Any, Any]", rawmode: str) -> "np.ndarray[Any
 def _convert(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "LAB":
         return _apply(_lab_to_srgb(), image)
-    if profile:
-        found = _found(profile)
+    if profile and len(profile) <= _MAX_PROFILE_BYTES:
+        cached = len(profile) <= _MAX_CACHED_PROFILE_BYTES
+        found = _cached_transform(profile) if cached else _transform(profile)
         if found is not None:
             mode, transform = found
             if mode == image.mode:
@@ -173,12 +158,6 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
 
 
 _cached_transform = lru_cache(maxsize=32)(_transform)
-
-
-def _found(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
-    if len(profile) > _MAX_PROFILE_BYTES:
-        return None
-    return (_cached_transform if len(profile) <= _MAX_CACHED_PROFILE_BYTES else _transform)(profile)
 
 
 @lru_cache(maxsize=1)

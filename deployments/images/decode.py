@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,  # noqa: F401  (these register themselves; without them Image.open would
     BmpImagePlugin,  # noqa: F401  import all of Pillow's 40-odd plugins at the first request)
@@ -23,15 +22,8 @@ from PIL import (
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
-from deployments.images.colour import (
-    is_srgb,
-    key_as_decoded,
-    orientation,
-    to_srgb,
-    turn_upright,
-)
-from deployments.images.geometry import fit, resized_size
-from deployments.images.jpeg import decode_jpeg
+from deployments.images.colour import key_as_decoded, to_srgb, turn_upright
+from deployments.images.geometry import fit
 from deployments.images.processor import process
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, as phones write it, is a JPEG
@@ -70,9 +62,9 @@ def decode(
     For a `PixelSpec` uint8, RGB, sRGB, resized and cropped; for a `ProcessorSpec` the float32
     values that the processor makes of such an image.
     EXIF orientation is applied, transparency is put over white, 16-bit, CMYK, palettes and ICC
-    profiles are converted. C-contiguous and writable. Thread-safe; the GIL is released during
-    decoding and resizing. With `fast`, large JPEGs are decoded at a half, a quarter or an eighth
-    of their size if the model wants no more, and resizing is not exact either.
+    profiles are converted. C-contiguous and writable. Thread-safe; the GIL is released while
+    Pillow decodes and resizes. With `fast`, large JPEGs are decoded at a half, a quarter or an
+    eighth of their size if the model wants no more, which is not exact.
 
     Raises UnsupportedImage for bytes of no known or no allowed format and for what a processor
     does not take, CorruptImage for broken, truncated or empty ones, ImageTooLarge when
@@ -81,8 +73,11 @@ def decode(
     try:
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
         if isinstance(spec, ProcessorSpec):
-            return process(Image.fromarray(_load(image, data)), spec, max_pixels=max_pixels)
-        return fit(_load(image, data, spec if fast else None), spec, fast=fast)
+            return process(_load(image), spec, max_pixels=max_pixels)
+        if fast and spec.resize is not None:
+            edge = max(spec.resize[1:])  # of both sides, because it may be turned afterwards
+            image.draft(None, (edge, edge))  # does nothing but to JPEGs
+        return np.array(fit(_load(image), spec))
     except RaylensError:
         raise
     except MemoryError:
@@ -117,39 +112,25 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
     return image
 
 
-def _load(
-    image: Image.Image, data: bytes, reduce_for: PixelSpec | None = None
-) -> NDArray[np.uint8]:
-    """The first frame decoded: (H, W, 3), RGB, upright."""
+def _load(image: Image.Image) -> Image.Image:
+    """The first frame decoded: RGB, upright."""
     try:
-        pixels = None
-        if is_srgb(image):
-            least = resized_size(image.size, reduce_for) if reduce_for else None
-            pixels = decode_jpeg(data, image, least)
-        if pixels is None:
-            pixels = np.array(_decode(image))
-        # Only now, because Pillow's TIFF decoder turns the image itself and then says so.
-        return turn_upright(pixels, orientation(image))
+        tiles = getattr(image, "tile", None)
+        extents, rawmode = _layout(tiles[0]) if tiles else ((0, 0, *image.size), "")
+        if image.format == "PNG" and "transparency" in image.info:
+            image.info["transparency"] = key_as_decoded(image.info["transparency"], rawmode)
+        image.load()
+        rgb = to_srgb(image, rawmode)
+        if image.format == "GIF" and extents != (0, 0, *image.size):
+            # Nothing is drawn outside the first frame; Pillow fills it with palette entry 0.
+            canvas = Image.new("RGB", rgb.size, "white")
+            canvas.paste(rgb.crop(extents), extents)
+            rgb = canvas
+        return turn_upright(rgb, image)
     except (RaylensError, MemoryError):
         raise
     except Exception:  # Pillow's decoders raise whatever a broken file leads them to
         raise _corrupt() from None
-
-
-def _decode(image: Image.Image) -> Image.Image:
-    """By Pillow: RGB, as the file has it."""
-    tiles = getattr(image, "tile", None)
-    extents, rawmode = _layout(tiles[0]) if tiles else ((0, 0, *image.size), "")
-    if image.format == "PNG" and "transparency" in image.info:
-        image.info["transparency"] = key_as_decoded(image.info["transparency"], rawmode)
-    image.load()
-    rgb = to_srgb(image, rawmode)
-    if image.format == "GIF" and extents != (0, 0, *image.size):
-        # Nothing is drawn outside the first frame; Pillow fills it with palette entry 0.
-        canvas = Image.new("RGB", rgb.size, "white")
-        canvas.paste(rgb.crop(extents), extents)
-        return canvas
-    return rgb
 
 
 def _layout(tile: Any) -> tuple[tuple[int, int, int, int], str]:

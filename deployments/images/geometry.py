@@ -2,12 +2,9 @@
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from deployments.card import PixelSpec
-from deployments.images.resample import resize
 
 # Above this an intermediate image is never built: 16 M pixels are 64 MB in Pillow.
 MAX_INTERMEDIATE_PIXELS = 16_000_000
@@ -16,45 +13,39 @@ MAX_INTERMEDIATE_PIXELS = 16_000_000
 _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 
 
-def fit(pixels: NDArray[np.uint8], spec: PixelSpec, *, fast: bool = False) -> NDArray[np.uint8]:
-    """(H, W, 3) of any size resized and cropped to `spec`; C-contiguous and writable.
-
-    By Pillow, or with `fast` by what comes within one grey level of it (see `resample`).
+def fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
+    """`image`, RGB of any size, resized and cropped to `spec`: RGB again.
 
     Where it is smaller than the crop, black surrounds it. Sizes and offsets round as
     `get_resize_output_image_size` and `center_crop` of transformers' image_transforms do.
     """
-    height, width = pixels.shape[:2]
-    size = resized_size((width, height), spec)
-    crop_height, crop_width = spec.crop or (size[1], size[0])
-    left, top = (size[0] - crop_width) // 2, (size[1] - crop_height) // 2
+    width, height = _resized_size(image.size, spec)
+    crop_height, crop_width = spec.crop or (height, width)
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
     # The part of the resized image that the crop keeps, in its own pixels.
     kept = (
         max(left, 0),
         max(top, 0),
-        min(left + crop_width, size[0]),
-        min(top + crop_height, size[1]),
+        min(left + crop_width, width),
+        min(top + crop_height, height),
     )
-    resample = Image.Resampling(spec.resample)
-    if max(size[0] * size[1], size[0] * height) <= MAX_INTERMEDIATE_PIXELS:
-        if size != (width, height):
-            if fast:
-                pixels = resize(pixels, *size, resample)
-            else:
-                pixels = np.array(Image.fromarray(pixels).resize(size, resample))
-        pixels = pixels[kept[1] : kept[3], kept[0] : kept[2]]
+
+    if max(width * height, width * image.height) <= MAX_INTERMEDIATE_PIXELS:
+        if (width, height) != image.size:
+            image = image.resize((width, height), Image.Resampling(spec.resample))
+        if kept != (0, 0, width, height):
+            image = image.crop(kept)
     else:
-        pixels = np.array(_resize_kept(Image.fromarray(pixels), size, kept, resample))
+        image = _resize_kept(image, (width, height), kept, Image.Resampling(spec.resample))
 
-    if pixels.shape[:2] != (crop_height, crop_width):
-        padded = np.zeros((crop_height, crop_width, 3), np.uint8)
-        row, column = max(-top, 0), max(-left, 0)
-        padded[row : row + pixels.shape[0], column : column + pixels.shape[1]] = pixels
-        return padded
-    return np.ascontiguousarray(pixels)
+    if image.size != (crop_width, crop_height):
+        padded = Image.new("RGB", (crop_width, crop_height))
+        padded.paste(image, (max(-left, 0), max(-top, 0)))
+        image = padded
+    return image
 
 
-def resized_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:
+def _resized_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:
     """(width, height) after the resize; the long side is rounded down, never below the short."""
     width, height = size
     if spec.resize is None:

@@ -654,6 +654,28 @@ def test_geometry_equals_the_hugging_face_processor_with_pillow(spec):
         assert (pixels(saved(image, "PNG"), spec) == theirs).all(), (height, width)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_keeps_the_picture_and_its_orientation(orientation):
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(coarse).resize((1600, 1000)), "JPEG", exif=exif, quality=95)
+    spec = PixelSpec(("exact", 50, 80), 3, None)
+    exact = decode(data, spec, max_pixels=10**7)
+    fast = decode(data, spec, max_pixels=10**7, fast=True)
+    assert fast.shape == exact.shape
+    assert 0 < np.abs(fast.astype(int) - exact).mean() < 3
+
+
+@pytest.mark.parametrize(("size", "form"), [((60, 40), "JPEG"), ((600, 400), "PNG")])
+def test_fast_decoding_of_small_images_and_other_formats_is_exact(size, form):
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    data = saved(Image.fromarray(coarse).resize(size), form)
+    spec = PixelSpec(("shortest_edge", 32), 3, (32, 32))
+    exact = decode(data, spec, max_pixels=10**7)
+    assert (decode(data, spec, max_pixels=10**7, fast=True) == exact).all()
+
+
 @pytest.mark.parametrize("size", [(8000, 20), (20, 8000)])
 @pytest.mark.parametrize("resample", [1, 2, 3, 4, 5])
 def test_a_long_strip_looks_as_if_it_had_been_resized_whole(size, resample):

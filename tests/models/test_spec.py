@@ -62,7 +62,7 @@ def greys_apart(found: Preprocessing, image: Image.Image, expected: Array) -> fl
     assert isinstance(found.pixels, PixelSpec)
     if found.flip_channels:
         expected = expected[:, :, ::-1]
-    pixels = np.asarray(fit(np.array(image), found.pixels))
+    pixels = np.asarray(fit(image, found.pixels))
     assert pixels.shape == (*found.pixels.size, 3)
     return float(np.abs((expected - found.shift) / found.scale - pixels).max())
 
