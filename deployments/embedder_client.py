@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import os
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -55,7 +54,7 @@ class EmbedderClient:
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
-        self._reloading: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[bool] | None = None
         self._last_answer = -math.inf
         self._last_death = -math.inf
 
@@ -78,34 +77,35 @@ class EmbedderClient:
     async def wait_until_loaded(self) -> None:
         """Returns once the card and the tokenizer are there, however long that takes."""
         while self._card is None:
-            try:
-                await self._load()
-            except Exception as error:
-                name = min(self.names, default="")
-                logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
+            if not await self._load():
                 await asyncio.sleep(2)
 
-    async def _load(self) -> None:
-        card = await self._ready.remote()
-        if card.text is not None:
-            json = await self._read_tokenizer.remote()
-            self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
-        self._card = card
+    async def _load(self) -> bool:
+        """Whether the card and the tokenizer of the model that answers now could be had."""
+        try:
+            card = await self._ready.remote()
+            if card.text is not None:
+                json = await self._read_tokenizer.remote()
+                self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
+            self._card = card
+        except Exception as error:
+            name = min(self.names, default="")
+            logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
+            return False
+        return True
 
-    def _reload(self) -> None:
-        """Another version of the model has answered, so it is time to learn what it is."""
+    def _reload_unless(self, identity: bytes) -> None:
+        """When another version of the model has answered, it is time to learn what it is."""
+        if self._card is None or self._card.identity == identity:
+            return
         if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._load_quietly())
-
-    async def _load_quietly(self) -> None:
-        with suppress(Exception):  # the next answer leads here again
-            await self._load()
+            self._reloading = asyncio.create_task(self._load())
 
     async def ready(self) -> ModelCard:
         self.card  # noqa: B018  # while there is none yet, say so without waiting
         try:
             async with asyncio.timeout(READY_WITHIN_S):
-                card = await self._ready.remote()
+                card: ModelCard = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: what it answered a moment ago proves more than this call.
             if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
@@ -115,10 +115,10 @@ class EmbedderClient:
             logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
             reason = "fails"
         else:
-            if card.identity != self.card.identity:
-                self._reload()
-            self._card = card
-            return self._card
+            if card.identity == self.card.identity:
+                self._card = card
+            self._reload_unless(card.identity)  # with its tokenizer
+            return card
         raise Unavailable(f"The model {reason}.", retry_after_s=5)
 
     async def embed(self, stack: Pixels, deadline: float) -> Answer:
@@ -151,8 +151,7 @@ class EmbedderClient:
             logger.exception("The model failed on a stack.")
             raise Internal("The model failed on this request.") from None
         self._last_answer = asyncio.get_running_loop().time()
-        if self._card is not None and answer.identity != self._card.identity:
-            self._reload()
+        self._reload_unless(answer.identity)
         return answer
 
     async def _call_twice_at_most(self, method: Any, stack: Stack) -> Answer:

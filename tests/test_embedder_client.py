@@ -359,6 +359,30 @@ async def test_a_model_with_text_is_loaded_once_its_tokenizer_is_there_as_well()
     assert len(handle.methods["tokenizer"].calls) == 2
 
 
+@pytest.mark.parametrize("told_by", ["an answer", "being ready"])
+@without_waiting
+async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_by: str) -> None:
+    newer = dataclasses.replace(WITH_TEXT, identity=b"newer")
+    asked = (newer,) if told_by == "being ready" else ()
+    handle = Handle(
+        ready=(WITH_TEXT, *asked, ActorDiedError(), newer),
+        tokenizer=(TOKENIZER, TOKENIZER),
+        embed=(ANSWER._replace(identity=b"newer"),) * 2,
+    )
+    opened = client(handle)
+    await opened.wait_until_loaded()
+    if told_by == "being ready":
+        assert await opened.ready() is newer
+    else:
+        await embed(opened)
+    await asyncio.sleep(1)  # that failed, and left the card and the tokenizer as they were
+    assert opened.card is WITH_TEXT
+    await embed(opened)
+    await asyncio.sleep(1)
+    assert opened.card is newer
+    assert len(handle.methods["tokenizer"].calls) == 2
+
+
 async def test_texts_go_to_the_models_text_method_with_the_same_care() -> None:
     tokens = np.ones((2, 5), np.int32)
     handle = Handle(embed_text=(DEATHS[0], ANSWER))
