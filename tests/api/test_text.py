@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deployments.api.bodies import MAX_MENDED_BYTES
 from deployments.stacks import CHARS_AT_A_TIME
 from deployments.tokenizer import Encoded
 from tests.api.conftest import Connect
@@ -326,6 +327,14 @@ async def test_half_a_character_in_json_is_read_as_browsers_do(
         answer = await client.post("/v1/similarity", content=content, headers=headers)
     assert answer.json()["scores"] == pytest.approx([1], abs=1e-6)
     assert len(model.token_stacks[0]) == 1  # one text, spelt twice
+
+
+async def test_a_large_body_is_not_searched_for_half_characters(connect: Connect) -> None:
+    async with connect(FakeModel(text=TEXT)) as client:
+        content = r'{"input": "\ud83d", "user": "' + r"\n" * (MAX_MENDED_BYTES // 2) + '"}'
+        headers = {"content-type": "application/json"}
+        answer = await client.post("/v1/embeddings", content=content, headers=headers)
+    assert answer.json()["error"]["code"] == "bad_request"
 
 
 @pytest.mark.parametrize(
