@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from ray import serve
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
 
 logger = logging.getLogger("ray.serve")
+
+T = TypeVar("T")
 
 # So long, at most, are batches of every size run before the first caller: with a large model on a
 # small machine that alone would take minutes.
@@ -110,7 +112,7 @@ class Embedder:
         self._encoder = await whole.run(_load, settings)
         shares = _shares(settings, self._encoder.device)
         self._streams = Streams(whole, shares)
-        self._shares = len(shares)
+        self._slots = len(shares)
         await self._warm_up(settings)
         encoder = self._encoder
         self._card = ModelCard(
@@ -129,7 +131,6 @@ class Embedder:
             device_reason=f"{placement}; {encoder.device_reason}",
             loaded_unix_s=int(time.time()),
         )
-        slots = len(shares)
         linger_s = settings.batch_linger_ms / 1e3
         batches = BatchCounter()
         # Two queues for the same threads: a text waits for one batch of images at most.
@@ -137,7 +138,7 @@ class Embedder:
             "image",
             self._embed_pixels,
             batches=batches,
-            slots=slots,
+            slots=self._slots,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
         )
@@ -147,7 +148,7 @@ class Embedder:
                 "text",
                 self._embed_tokens,
                 batches=batches,
-                slots=slots,
+                slots=self._slots,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
@@ -201,10 +202,14 @@ class Embedder:
         return self._card
 
     async def _prove(self) -> None:
-        await self._streams.run(partial(self._encoder.warm_up, 1), items=1)
+        await self._run(partial(self._encoder.warm_up, 1), items=1)
         if self._texts is not None:
-            await self._streams.run(partial(self._encoder.warm_up_text, 1), items=1)
+            await self._run(partial(self._encoder.warm_up_text, 1), items=1)
+
+    async def _run(self, function: Callable[[], T], *, items: int) -> T:
+        result = await self._streams.run(function, items=items)
         self._answered = time.monotonic()
+        return result
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a raised error replaces the replica."""
@@ -230,15 +235,14 @@ class Embedder:
                     self._warm_texts = size
 
     async def _in_all_streams(self, function: Callable[[], None], items: int) -> None:
-        runs = [self._streams.run(function, items=items) for _ in range(self._shares)]
-        await asyncio.gather(*runs)
+        times = 1 if items == 1 else self._slots  # a lone item takes them all
+        await asyncio.gather(*(self._run(function, items=items) for _ in range(times)))
 
     async def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         def embed() -> Vectors:
             return self._encoder.embed(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
-        vectors = await self._streams.run(embed, items=sum(len(piece) for piece in pieces))
-        self._answered = time.monotonic()
+        vectors = await self._run(embed, items=sum(len(piece) for piece in pieces))
         return _split(vectors, pieces)
 
     async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
@@ -246,7 +250,7 @@ class Embedder:
         # In jobs of their own, so that images and health checks get in between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = [
-            await self._streams.run(
+            await self._run(
                 partial(self._encoder.embed_text, tokens[start : start + rows]),
                 items=min(rows, len(tokens) - start),
             )

@@ -1,4 +1,4 @@
-"""The model's one thread, and the gate that fills its batches.
+"""The model's threads, and the gate that fills their batches.
 
 Plain objects: they know neither Ray nor torch. `embedder.py` puts them into a deployment.
 """

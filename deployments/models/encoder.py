@@ -1,7 +1,6 @@
 """Pixels and tokens to vectors: one loaded model, its device and its forward passes.
 
-Knows nothing of requests, batching or Ray. Everything here happens in the one thread that owns
-torch: a second one would compete with the first for the cores (see `engine.ModelThread`).
+Knows nothing of requests, batching or Ray, nor in which threads it runs (see `engine.Streams`).
 """
 
 import hashlib

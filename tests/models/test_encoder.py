@@ -1,5 +1,6 @@
 """Pixels and tokens become the model's own vectors, and what does not fit is refused."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,20 @@ def test_a_checkpoint_at_odds_with_its_preprocessor_is_refused(changed: Changed)
     folder = changed("ViT", processor={"size": {"height": 40, "width": 40}})
     with pytest.raises(CheckpointError, match="cannot embed an image of 40 x 40 pixels"):
         load(folder)
+
+
+def test_the_identity_is_that_of_weights_and_ways_and_not_of_the_place(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = tiny("ViT")
+    copy = shutil.copytree(folder, tmp_path / folder.name)
+    identity = load(folder).identity()
+    assert load(copy).identity() == identity
+    assert load(copy, pooling="mean").identity() != identity
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert load(copy).identity() != identity
 
 
 def test_the_configured_number_of_threads_is_used(tiny: Tiny) -> None:
