@@ -1,12 +1,13 @@
-"""The load: closed loop (so many callers, each waiting for its answer) or open loop (so many
-requests a second, whatever becomes of them). Meant for a process of its own; knows no server.
+"""The load: so many callers, each waiting for its answer (a closed loop). Meant for a process of
+its own; knows no server.
 """
 
 import asyncio
 import resource
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -33,7 +34,12 @@ class Run:
         return float(np.percentile(self.latencies_ms, share)) if self.latencies_ms else float("nan")
 
 
-def closed_loop(
+def run_closed_loop(*args: Any, **options: Any) -> Run:
+    """`closed_loop`, for a process that has no event loop yet."""
+    return asyncio.run(closed_loop(*args, **options))
+
+
+async def closed_loop(
     url: str,
     bodies: Sequence[bytes],
     *,
@@ -44,51 +50,6 @@ def closed_loop(
     headers: dict[str, str],
 ) -> Run:
     """`callers` at a time, each sending the next of `bodies`, of `images` images, when answered."""
-
-    async def load(send: Callable[[], Awaitable[None]], stop: float) -> None:
-        async def caller() -> None:
-            while time.perf_counter() < stop:
-                await send()
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
-
-    return asyncio.run(_run(url, bodies, images, seconds, warm_up_s, headers, load))
-
-
-def open_loop(
-    url: str,
-    bodies: Sequence[bytes],
-    *,
-    images: int,
-    per_second: float,
-    seconds: float,
-    warm_up_s: float,
-    headers: dict[str, str],
-) -> Run:
-    """A request begun every 1/`per_second` s, at random intervals (Poisson, fixed seed)."""
-
-    async def load(send: Callable[[], Awaitable[None]], stop: float) -> None:
-        random = np.random.default_rng(0)
-        at = time.perf_counter()
-        tasks = []
-        while at < stop:
-            await asyncio.sleep(max(0.0, at - time.perf_counter()))
-            tasks.append(asyncio.create_task(send()))
-            at += random.exponential(1 / per_second)
-        await asyncio.gather(*tasks)
-
-    return asyncio.run(_run(url, bodies, images, seconds, warm_up_s, headers, load))
-
-
-async def _run(
-    url: str,
-    bodies: Sequence[bytes],
-    images: int,
-    seconds: float,
-    warm_up_s: float,
-    headers: dict[str, str],
-    load: Callable[[Callable[[], Awaitable[None]], float], Awaitable[None]],
-) -> Run:
     run = Run()
     sent = 0
     begin = time.perf_counter() + warm_up_s
@@ -118,11 +79,15 @@ async def _run(
             run.images += images
             run.latencies_ms.append((ended - began) * 1e3)
 
+    async def caller() -> None:
+        while time.perf_counter() < stop:
+            await send()
+
     timeout = aiohttp.ClientTimeout(total=120)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         cpu = resource.getrusage(resource.RUSAGE_SELF)
-        await load(send, stop)
+        await asyncio.gather(*(caller() for _ in range(callers)))
     used = resource.getrusage(resource.RUSAGE_SELF)
     run.cpu_s = used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime
     run.seconds = max(last - first, 1e-9)

@@ -6,7 +6,6 @@ Both serve the same checkpoint, and both take the same request body.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from raylens.cluster import free_port
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Server:
     ready_s: float
 
     def cpu_s(self) -> float:
-        """Processor seconds of its processes so far, and of those children that have ended."""
+        """Processor seconds of those of its processes that run now."""
         times = [p.cpu_times() for p in self._family()]
         return sum(t.user + t.system for t in times)
 
@@ -48,7 +49,7 @@ class Server:
 @contextlib.contextmanager
 def raylens(folder: Path, log: Path, **settings: str) -> Iterator[Server]:
     """`raylens serve` with the checkpoint in `folder`; `settings` are RAYLENS_ variables."""
-    port = _free_port()
+    port = free_port()
     command = [str(Path(sys.executable).with_name("raylens")), "serve", "--port", str(port)]
     variables = {f"RAYLENS_{key}": value for key, value in settings.items()}
     environment = {**os.environ, "RAYLENS_MODEL__ID": str(folder), **variables}
@@ -61,7 +62,7 @@ def raylens(folder: Path, log: Path, **settings: str) -> Iterator[Server]:
 @contextlib.contextmanager
 def infinity(venv: Path, folder: Path, log: Path, dtype: str, batch: int) -> Iterator[Server]:
     """infinity_emb of the virtual environment `venv`, without its telemetry."""
-    port = _free_port()
+    port = free_port()
     command = [
         *(str(venv / "bin" / "infinity_emb"), "v2", "--model-id", str(folder)),
         *("--host", "127.0.0.1", "--port", str(port), "--engine", "torch", "--device", "cpu"),
@@ -96,9 +97,3 @@ def _running(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
         process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks import checkpoints, servers
 from benchmarks.bare import BareModel, Rate
 from benchmarks.encoder import processor
-from benchmarks.load import Run, closed_loop
+from benchmarks.load import Run, run_closed_loop
 from benchmarks.photos import jpeg, variants
 
 JSON = {"Content-Type": "application/json"}
@@ -98,7 +98,7 @@ class Bench:
         # Large requests would otherwise be too few to count.
         seconds = self._seconds * (2 if scenario.images > 1 or scenario.size[0] > 1000 else 1)
         run = self._load.submit(
-            closed_loop,
+            run_closed_loop,
             server.url,
             bodies(scenario, server.model),
             images=scenario.images,

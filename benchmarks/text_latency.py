@@ -5,7 +5,6 @@ that sending them does not slow the clock of the texts. Knows nothing of the ser
 """
 
 import asyncio
-import io
 import multiprocessing
 import re
 import statistics
@@ -16,22 +15,15 @@ from typing import Annotated
 import httpx
 import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.photos import jpeg
 
 IMAGE_CALLERS = 64
 WARM_UP_S = 5.0
 
 console = Console(width=100)
-
-
-def photo(seed: int) -> bytes:
-    """A 640 x 480 JPEG of its own for each seed."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 async def send_images(url: str, stop: Event) -> list[float]:
@@ -49,7 +41,7 @@ async def send_images(url: str, stop: Event) -> list[float]:
             batches.append(float(took[1]) if took else 0.0)
             sent += 1
 
-    photos = [photo(seed) for seed in range(256)]
+    photos = [jpeg(seed) for seed in range(256)]
     limits = httpx.Limits(max_connections=IMAGE_CALLERS)
     async with httpx.AsyncClient(timeout=60, limits=limits) as client:
         await asyncio.gather(*(caller(client, number) for number in range(IMAGE_CALLERS)))

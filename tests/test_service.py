@@ -596,13 +596,21 @@ async def test_a_long_text_from_the_cache_is_told_or_refused_as_at_first() -> No
         await embed(opened, items, truncate=False)
 
 
-async def test_the_same_image_in_two_requests_is_embedded_once(images: Images) -> None:
-    model = HeldModel()
+async def one_after_the_other(
+    model: HeldModel, images: Images
+) -> tuple[asyncio.Task[Embedded], asyncio.Task[Embedded]]:
+    """Two requests for the same image, of which the model has only seen the first."""
     opened = service(model)
     first = asyncio.create_task(embed(opened, images(1)))
     await model.taken(1)
     second = asyncio.create_task(embed(opened, images(1)))
     await asyncio.sleep(0.05)
+    return first, second
+
+
+async def test_the_same_image_in_two_requests_is_embedded_once(images: Images) -> None:
+    model = HeldModel()
+    first, second = await one_after_the_other(model, images)
     model.calls[0].set_result(None)
     answers = await asyncio.gather(first, second)
     assert len(model.calls) == 1
@@ -632,11 +640,7 @@ async def test_who_waits_for_another_request_that_fails_embeds_for_himself(
     images: Images, end: str
 ) -> None:
     model = HeldModel()
-    opened = service(model)
-    first = asyncio.create_task(embed(opened, images(1)))
-    await model.taken(1)
-    second = asyncio.create_task(embed(opened, images(1)))
-    await asyncio.sleep(0.05)
+    first, second = await one_after_the_other(model, images)
     if end == "the caller leaves":
         first.cancel()
     else:
@@ -651,11 +655,7 @@ async def test_who_leaves_while_waiting_for_another_request_does_it_no_harm(
     images: Images,
 ) -> None:
     model = HeldModel()
-    opened = service(model)
-    first = asyncio.create_task(embed(opened, images(1)))
-    await model.taken(1)
-    second = asyncio.create_task(embed(opened, images(1)))
-    await asyncio.sleep(0.05)
+    first, second = await one_after_the_other(model, images)
     second.cancel()
     await asyncio.wait([second])
     model.calls[0].set_result(None)
