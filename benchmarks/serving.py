@@ -29,7 +29,7 @@ from benchmarks import checkpoints, servers
 from benchmarks.bare import BareModel, Rate
 from benchmarks.encoder import processor
 from benchmarks.load import Run, run_closed_loop
-from benchmarks.photos import jpeg, variants
+from benchmarks.photos import jpeg, variant
 
 JSON = {"Content-Type": "application/json"}
 GEOMETRY = "clip-vit-base-patch32"
@@ -72,9 +72,8 @@ def bodies(scenario: Scenario, model: str) -> list[bytes]:
     """Request bodies with data URIs; no image twice in one of them."""
     different = 4 if scenario.size[0] > 1000 else 16
     number = max(64, 2 * scenario.images)
-    files: list[bytes] = []
-    for seed in range(different):
-        files += variants(jpeg(seed, *scenario.size), -(-number // different))
+    photos = [jpeg(seed, *scenario.size) for seed in range(different)]
+    files = [variant(photos[i % different], i) for i in range(number)]
     uris = [f"data:image/jpeg;base64,{base64.b64encode(f).decode()}" for f in files]
     options = {"model": model, "modality": "image", "encoding_format": "base64"}
     return [

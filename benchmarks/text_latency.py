@@ -5,6 +5,7 @@ that sending them does not slow the clock of the texts. Knows nothing of the ser
 """
 
 import asyncio
+import itertools
 import multiprocessing
 import re
 import statistics
@@ -18,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.photos import jpeg
+from benchmarks.photos import jpeg, variant
 
 IMAGE_CALLERS = 64
 WARM_UP_S = 5.0
@@ -30,21 +31,21 @@ async def send_images(url: str, stop: Event) -> list[float]:
     """64 callers, one image a request, until told to stop; how long the model took, in ms."""
     batches: list[float] = []
 
-    async def caller(client: httpx.AsyncClient, number: int) -> None:
+    async def caller(client: httpx.AsyncClient) -> None:
         headers = {"Content-Type": "image/jpeg"}
-        sent = 0
         while not stop.is_set():
-            data = photos[(number * 7 + sent) % len(photos)]
+            number = next(numbers)
+            data = variant(photos[number % len(photos)], number)
             response = await client.post(f"{url}/v1/embeddings", content=data, headers=headers)
             response.raise_for_status()
             took = re.search(r"model;dur=([\d.]+)", response.headers["server-timing"])
             batches.append(float(took[1]) if took else 0.0)
-            sent += 1
 
-    photos = [jpeg(seed) for seed in range(256)]
+    photos = [jpeg(seed) for seed in range(16)]
+    numbers = itertools.count(time.time_ns())  # new ones, also to a cache that saw an earlier run
     limits = httpx.Limits(max_connections=IMAGE_CALLERS)
     async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-        await asyncio.gather(*(caller(client, number) for number in range(IMAGE_CALLERS)))
+        await asyncio.gather(*(caller(client) for _ in range(IMAGE_CALLERS)))
     return batches
 
 
@@ -69,15 +70,16 @@ def main(
     queries: Annotated[int, typer.Option(help="Texts in each of the two runs.")] = 200,
 ) -> None:
     """Prints the latency of text queries, idle and under images, and the bound it should keep."""
-    query(url, 20, "warm-up")
-    idle = query(url, queries, "idle")
+    run = time.time_ns() % 10_000  # so that a cache does not know the texts from an earlier run
+    query(url, 20, f"warm-up {run}")
+    idle = query(url, queries, f"idle {run}")
     context = multiprocessing.get_context("spawn")
     stop, results = context.Event(), context.Queue()
     load = context.Process(target=image_load, args=(url, stop, results))
     load.start()
     time.sleep(WARM_UP_S)
     began = time.perf_counter()
-    busy = query(url, queries, "busy")
+    busy = query(url, queries, f"busy {run}")
     seconds = time.perf_counter() - began
     stop.set()
     batches = results.get(timeout=120)
