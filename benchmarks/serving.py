@@ -65,7 +65,7 @@ class Measured:
 
     @property
     def cpu_ms_per_image(self) -> float:
-        return 1e3 * self.cpu_s / max(self.run.images, 1)
+        return 1e3 * self.cpu_s / self.run.images
 
 
 def bodies(scenario: Scenario, model: str) -> list[bytes]:
@@ -106,6 +106,8 @@ class Bench:
             warm_up_s=2.0,
             headers=JSON,
         ).result()
+        if not run.images:
+            raise RuntimeError(f"{server.name} answered no request with 200 ({run.errors} errors)")
         used = (server.cpu_s() - cpu) * run.seconds / (seconds + 2.0)
         return Measured(run, used)
 
