@@ -167,7 +167,8 @@ def main(
     }
     console.print(table(scenarios, found, f"{GEOMETRY}, {processor()}, bare model {bare.runs_in}"))
     console.print(
-        f"Median of {rounds} rounds; ratios in brackets are medians of the ratios within a round. "
+        f"Medians of {rounds} rounds, ratios of the ratios within a round; in brackets what "
+        "raylens is meant to reach at least. "
         f"Cache hits: {statistics.median(hits):,.0f} requests/s at 16 callers. raylens was ready "
         f"in {ours.ready_s:.0f} s. Memory: "
         + ", ".join(f"{name} {mb:,.0f} MB" for name, mb in memory.items())
