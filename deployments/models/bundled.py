@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from deployments.models.checkpoint import CheckpointError
+from deployments.models.storage import user_cache
 
 if TYPE_CHECKING:  # a second of imports, for the first start alone
     from torch import Tensor
@@ -86,7 +87,7 @@ def snapshot(cache: Path | None = None, *, weights: Path | None = None) -> Path:
     Raises CheckpointError if the weights are missing or not the expected bytes, or if the cache
     cannot be written.
     """
-    root = cache if cache is not None else _user_cache()
+    root = cache if cache is not None else user_cache()
     folder = root / "raylens" / f"{BUNDLED_ID}-{REVISION}-v{_CONVERSION}"
     if not _is_whole(folder):
         state = _convert(_read(weights))
@@ -98,19 +99,6 @@ def snapshot(cache: Path | None = None, *, weights: Path | None = None) -> Path:
                 "XDG_CACHE_HOME to a folder that this process may write to"
             ) from error
     return folder
-
-
-def _user_cache() -> Path:
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if named.is_absolute():  # the XDG specification says to ignore anything else
-        return named
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError as error:
-        raise CheckpointError(
-            "this user has no home folder to keep the bundled model in; set XDG_CACHE_HOME to a "
-            "folder that this process may write to"
-        ) from error
 
 
 def _read(weights: Path | None) -> "dict[str, Tensor]":

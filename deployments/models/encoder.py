@@ -4,6 +4,7 @@ Knows nothing of requests, batching or Ray, nor in which threads it runs (see `e
 """
 
 import hashlib
+import logging
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from torch import nn
 from deployments.card import Pixels, ProcessorSpec, TextSpec, Tokens
 from deployments.models.allocator import keep_large_blocks
 from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.compiled import CompileError, compile_tower
 from deployments.models.families import Family, choose_family
 from deployments.models.files import fingerprint
 from deployments.models.finding import find_checkpoint
@@ -25,6 +27,8 @@ from deployments.models.texts import read_tokenizer
 from deployments.models.towers import ImageTower, TextTower, read_text_spec
 from deployments.settings import Model, thread_count
 from deployments.tokenizer import TextTokenizer, stack
+
+logger = logging.getLogger("ray.serve")
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.
 _WARM_TOKENS = 16
@@ -116,11 +120,25 @@ class Encoder:
             )
             return Towers(image, reading.to(device))
 
+        def compiled(tower: nn.Module, precision: str) -> nn.Module | None:
+            example = torch.from_numpy(photos(preprocessing.pixels))
+            weights = _weights(checkpoint)
+            identity = repr((weights, family, preprocessing, precision))
+            try:
+                return compile_tower(tower, example, identity=identity)
+            except CompileError as error:
+                if settings.compile == "on":
+                    raise CheckpointError(
+                        f"the model cannot be compiled: {error}; set model.compile to 'auto'"
+                    ) from error
+                logger.warning(f"The model runs without being compiled: {error}.")
+                return None
+
         prepared = prepare(
             towers(model),
             reload=lambda: towers(load_model(checkpoint, family)),
             wanted=settings.precision,
-            compiling=settings.compile == "on",
+            compiled=compiled if device == "cpu" and settings.compile != "off" else None,
             device=device,
             pixels=photos(preprocessing.pixels),
             tokens=tokens,
@@ -143,8 +161,7 @@ class Encoder:
     def identity(self) -> bytes:
         """A hash of all that a vector depends on besides the item."""
         parts = (
-            self.checkpoint.id,
-            self.checkpoint.revision or fingerprint(self.checkpoint.folder),
+            _weights(self.checkpoint),
             self.family,
             self.preprocessing,
             self.text,
@@ -242,6 +259,11 @@ class Encoder:
     def _noise_tokens(self, size: int) -> Tokens:
         length = min(_WARM_TOKENS, self.text.max_tokens) if self.text else 1
         return np.ones((size, length), np.int32)
+
+
+def _weights(checkpoint: Checkpoint) -> tuple[str, str]:
+    """What tells a checkpoint's weights from all others."""
+    return checkpoint.id, checkpoint.revision or fingerprint(checkpoint.folder)
 
 
 def set_threads(number: int) -> None:

@@ -17,7 +17,6 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec, Tokens
-from deployments.models.checkpoint import CheckpointError
 from deployments.models.int8 import quantise
 
 logger = logging.getLogger("ray.serve")
@@ -83,21 +82,20 @@ def prepare(
     *,
     reload: Callable[[], Towers],
     wanted: Literal["auto"] | Precision,
-    compiling: bool,
+    compiled: Callable[[nn.Module, Precision], nn.Module | None] | None,
     device: str,
     pixels: Pixels,
     tokens: Tokens | None,
 ) -> Prepared:
-    """The towers in the best precision that passes, compiled if asked and faster.
+    """The towers in the best precision that passes, the image tower compiled if that is faster.
 
     `towers` are in float32 on `device`, and changed; `reload` gives them anew for the next
     attempt, because keeping two copies would take their memory every time and help rarely. They
-    are tried on `pixels` and `tokens` (see `photos` and SENTENCES).
-
-    Raises CheckpointError if compiling fails.
+    are tried on `pixels` and `tokens` (see `photos` and SENTENCES). `compiled` makes an image tower
+    of a precision into a compiled one, if it can.
     """
     precision, reason = choose(wanted, device)
-    if precision == "float32" and not compiling:
+    if precision == "float32" and compiled is None:
         return Prepared(towers, precision, reason, compiled=False)
     reference = _vectors(towers, device, pixels, tokens)
     while precision != "float32":
@@ -117,15 +115,15 @@ def prepare(
         level = logging.INFO if wanted == "auto" else logging.WARNING
         logger.log(level, f"Trying {next_best} instead of {precision}: {reason}.")
         precision = next_best
-    if not compiling:
+    image = None if compiled is None else compiled(towers.image, precision)
+    if image is None:
         return Prepared(towers, precision, reason, compiled=False)
-    compiled = Towers(Compiled(towers.image), towers.text)
-    cosine = _least_cosine(reference, _compile(compiled, device, pixels, tokens))
+    both = Towers(image, towers.text)
+    cosine = _least_cosine(reference, _vectors(both, device, pixels, tokens))
     least = LEAST_COSINE.get(precision, _COMPILED_FLOAT32)
-    eager_s, compiled_s = (_fastest(t, device, pixels) for t in (towers, compiled))
+    eager_s, compiled_s = (_fastest(t, device, pixels) for t in (towers, both))
     if cosine >= least and compiled_s < eager_s:
-        return Prepared(compiled, precision, reason, compiled=True)
-    # Some convolutional models become 30 times slower (torch 2.13).
+        return Prepared(both, precision, reason, compiled=True)
     logger.warning(
         f"The compiled model is not used: a batch takes {compiled_s * 1e3:.0f} ms instead of "
         f"{eager_s * 1e3:.0f} ms, with a cosine of {cosine:.4f} with float32's."
@@ -150,25 +148,6 @@ def photos(spec: PixelSpec | ProcessorSpec) -> Pixels:
     return stack
 
 
-class Compiled(nn.Module):
-    """An image tower through torch.compile, once for all batches but the lone image."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        import torch._inductor.config  # two seconds, and only here of use
-
-        # Weights become constants, packed as the processor's kernels like them. As an option of
-        # one torch.compile it is accepted and does nothing (torch 2.13).
-        torch._inductor.config.freezing = True
-        self._tower = torch.compile(tower)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        if len(pixels) > 1:  # 1 is compiled as a case of its own in any case
-            torch._dynamo.mark_dynamic(pixels, 0)
-        vectors: Tensor = self._tower(pixels)
-        return vectors
-
-
 def _convert(towers: Towers, precision: Precision) -> bool:
     """False if there is nothing to convert."""
     both = [tower for tower in towers if tower is not None]
@@ -177,21 +156,6 @@ def _convert(towers: Towers, precision: Precision) -> bool:
     for tower in both:
         tower.to(torch.bfloat16 if precision == "bfloat16" else torch.float16)
     return True
-
-
-def _compile(
-    towers: Towers, device: str, pixels: Pixels, tokens: Tokens | None
-) -> NDArray[np.float64]:
-    """What `_vectors` gives; compiles for a lone image as well. Raises CheckpointError."""
-    try:
-        _vectors(towers, device, pixels[:1], None)
-        return _vectors(towers, device, pixels, tokens)
-    except Exception as error:  # a compiler that is not there, or one of its thousand errors
-        raise CheckpointError(
-            f"the model cannot be compiled ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}); a C++ compiler must be installed, or "
-            "set model.compile to 'off'"
-        ) from error
 
 
 def _fastest(towers: Towers, device: str, pixels: Pixels) -> float:
