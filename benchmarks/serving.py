@@ -120,7 +120,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each turn, after 2 s of warm-up.")] = 6.0,
     only: Annotated[str, typer.Option(help="Only scenarios with this in their name.")] = "",
     precision: Annotated[str, typer.Option(help="Of raylens and the bare model.")] = "auto",
-    compile: Annotated[str, typer.Option(help="on or off, of both.")] = "off",
+    compile: Annotated[str, typer.Option(help="on or off, of both.")] = "on",
     batch: Annotated[int, typer.Option(help="raylens's model.max_batch_size.")] = 8,
     infinity_venv: Annotated[Path, typer.Option(help="Where infinity_emb is.")] = Path(
         ".venv-infinity"

@@ -24,7 +24,7 @@ from deployments.models.storage import user_cache
 logger = logging.getLogger("ray.serve")
 
 # Raise it whenever `_build` changes.
-_RECIPE = 1
+_RECIPE = 2
 # Batches that may run at the same time; further ones wait. A runner takes a few KB.
 _RUNNERS = 8
 
