@@ -28,6 +28,9 @@ class PixelSpec:
     resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
     resample: int
     crop: tuple[int, int] | None
+    exact: bool = True
+    """Whether pixels must be Pillow's to the last grey level; otherwise they may be resized by
+    torch, which is several times faster and at times one level off."""
 
     @property
     def size(self) -> tuple[int, int]:

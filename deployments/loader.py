@@ -12,6 +12,7 @@ from deployments.images.decode import decode
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
+from deployments.images.resample import prepare_thread
 from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
 
@@ -37,7 +38,10 @@ class ImageLoader:
         self._decoding = settings.decode
         self._roots = roots
         self._fetcher = fetcher
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="decode", initializer=prepare_thread
+        )
+        self._pool.submit(int)  # so that no image waits for torch to be imported
 
     async def load(self, item: ImageItem) -> Loaded:
         """The bytes behind an item. Raises the error that the item is, a RaylensError."""

@@ -8,7 +8,6 @@ import re
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 from PIL import (
     AvifImagePlugin,  # noqa: F401  (these register themselves; without them Image.open would
     BmpImagePlugin,  # noqa: F401  import all of Pillow's 40-odd plugins at the first request)
@@ -77,7 +76,7 @@ def decode(
         if fast and spec.resize is not None:
             edge = max(spec.resize[1:])  # of both sides, because it may be turned afterwards
             image.draft(None, (edge, edge))  # does nothing but to JPEGs
-        return np.array(fit(_load(image), spec))
+        return fit(_load(image), spec)
     except RaylensError:
         raise
     except MemoryError:

@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from deployments.card import PixelSpec
+from deployments.images.resample import resize
 
 # Above this an intermediate image is never built: 16 M pixels are 64 MB in Pillow.
 MAX_INTERMEDIATE_PIXELS = 16_000_000
@@ -13,8 +16,8 @@ MAX_INTERMEDIATE_PIXELS = 16_000_000
 _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 
 
-def fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
-    """`image`, RGB of any size, resized and cropped to `spec`: RGB again.
+def fit(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
+    """`image`, RGB of any size, resized and cropped to `spec`: uint8 (H, W, 3), C-contiguous.
 
     Where it is smaller than the crop, black surrounds it. Sizes and offsets round as
     `get_resize_output_image_size` and `center_crop` of transformers' image_transforms do.
@@ -29,20 +32,18 @@ def fit(image: Image.Image, spec: PixelSpec) -> Image.Image:
         min(left + crop_width, width),
         min(top + crop_height, height),
     )
-
+    resample = Image.Resampling(spec.resample)
     if max(width * height, width * image.height) <= MAX_INTERMEDIATE_PIXELS:
-        if (width, height) != image.size:
-            image = image.resize((width, height), Image.Resampling(spec.resample))
-        if kept != (0, 0, width, height):
-            image = image.crop(kept)
+        resized = resize(image, (width, height), resample, exact=spec.exact)
+        part = resized[kept[1] : kept[3], kept[0] : kept[2]]
     else:
-        image = _resize_kept(image, (width, height), kept, Image.Resampling(spec.resample))
-
-    if image.size != (crop_width, crop_height):
-        padded = Image.new("RGB", (crop_width, crop_height))
-        padded.paste(image, (max(-left, 0), max(-top, 0)))
-        image = padded
-    return image
+        part = np.asarray(_resize_kept(image, (width, height), kept, resample))
+    if part.shape[:2] == (crop_height, crop_width):
+        return np.array(part, order="C")
+    padded = np.zeros((crop_height, crop_width, 3), np.uint8)
+    x, y = max(-left, 0), max(-top, 0)
+    padded[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return padded
 
 
 def _resized_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:

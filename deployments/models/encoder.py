@@ -6,6 +6,7 @@ Knows nothing of requests, batching or Ray, nor in which threads it runs (see `e
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deployments.card import Pixels, ProcessorSpec, TextSpec, Tokens
+from deployments.card import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
 from deployments.models.allocator import keep_large_blocks
 from deployments.models.checkpoint import Checkpoint, CheckpointError
 from deployments.models.compiled import CompileError, compile_tower
@@ -97,6 +98,9 @@ class Encoder:
         checkpoint = find_checkpoint(settings)
         family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
+        if isinstance(preprocessing.pixels, PixelSpec) and not family.exact_pixels:
+            pixels = replace(preprocessing.pixels, exact=False)
+            preprocessing = replace(preprocessing, pixels=pixels)
         model = load_model(checkpoint, family)
         text = tokenizer = tokens = None
         if family.text is not None:

@@ -48,6 +48,8 @@ class Family:
     text: TextRules | None = None
     hides_patches: bool = False
     """Whether the model hides patches at random unless told not to; embeddings are of all."""
+    exact_pixels: bool = False
+    """Whether a grey level here and there moves the vector, by a cosine of 0.0001 or more."""
     model_class: str = "AutoModel"
     """The class of transformers that reads all of the checkpoint that is used."""
 
@@ -70,7 +72,7 @@ FAMILIES: dict[str, Family] = {
     "altclip": replace(_CLIP, text=replace(_BERT, positions_from_pad=True)),
     "chinese_clip": replace(_CLIP, text=replace(_BERT, max_tokens=52)),
     # These two's vision models pool right into the shared space.
-    "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
+    "align": replace(_JOINT, text=replace(_BERT, max_tokens=64), exact_pixels=True),
     "siglip": replace(  # SigLIP 2 of a fixed resolution too
         _JOINT, text=TextRules(padding="max_length", pooling="pooler", score="sigmoid")
     ),
@@ -97,10 +99,10 @@ FAMILIES: dict[str, Family] = {
     "convnextv2": _POOLED,
     "dinov3_convnext": Family("pooler", ("mean",), prefix_tokens=1),
     "efficientnet": _POOLED,
-    "mobilenet_v1": _POOLED,
-    "mobilenet_v2": _POOLED,
-    "mobilevit": _POOLED,
-    "mobilevitv2": _POOLED,
+    "mobilenet_v1": replace(_POOLED, exact_pixels=True),
+    "mobilenet_v2": replace(_POOLED, exact_pixels=True),
+    "mobilevit": replace(_POOLED, exact_pixels=True),
+    "mobilevitv2": replace(_POOLED, exact_pixels=True),
     "regnet": _POOLED,
     "resnet": _POOLED,
 }
@@ -127,7 +129,7 @@ def choose_family(
             "every shape; use one of a fixed resolution, such as google/siglip2-base-patch16-224"
         )
     if family is None and pooling in _ANYWHERE:
-        return Family(pooling, _ANYWHERE)
+        return Family(pooling, _ANYWHERE, exact_pixels=True)
     if family is None:
         raise CheckpointError(
             f"model {checkpoint.id!r} is of the family {kind!r}, whose pooling raylens does not "

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import nn
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec, Tokens
 from deployments.models.int8 import quantise
