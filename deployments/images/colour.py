@@ -75,12 +75,23 @@ def to_srgb(image: Image.Image, rawmode: str) -> Image.Image:
 
 
 def turn_upright(image: Image.Image, source: Image.Image) -> Image.Image:
-    """`image` turned as the EXIF orientation of `source` asks; broken EXIF asks for nothing."""
-    orientation = 1
-    with suppress(Exception):  # Pillow's EXIF parser raises a dozen kinds of them
-        orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
-    transpose = _UPRIGHT.get(orientation)
+    """`image` turned as the EXIF orientation of `source` asks."""
+    transpose = _UPRIGHT.get(orientation(source))
     return image if transpose is None else image.transpose(transpose)
+
+
+def orientation(image: Image.Image) -> int:
+    """1 for upright, 2 to 8 as EXIF has it; broken EXIF asks for nothing."""
+    with suppress(Exception):  # Pillow's EXIF parser raises a dozen kinds of them
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in _UPRIGHT else 1
+    return 1
+
+
+def is_srgb(profile: bytes | None) -> bool:
+    """Whether RGB with this ICC profile is sRGB already, or the profile says nothing of RGB."""
+    found = _found_transform(profile)
+    return found is None or found[0] != "RGB"
 
 
 def _split_alpha(image: Image.Image, rawmode: str) -> tuple[Image.Image, Image.Image | None]:
@@ -115,17 +126,15 @@ def _to_8_bits(samples: "np.ndarray[Any, Any]", rawmode: str) -> "np.ndarray[Any
 def _convert(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "LAB":
         return _apply(_lab_to_srgb(), image)
-    if profile and len(profile) <= _MAX_PROFILE_BYTES:
-        cached = len(profile) <= _MAX_CACHED_PROFILE_BYTES
-        found = _cached_transform(profile) if cached else _transform(profile)
-        if found is not None:
-            mode, transform = found
-            if mode == image.mode:
-                return _apply(transform, image)
-            if mode == "RGB" and image.mode != "CMYK":
-                return _apply(transform, image.convert("RGB"))
-            if mode == "L" and image.mode == "1":
-                return _apply(transform, image.convert("L"))
+    found = _found_transform(profile)
+    if found is not None:
+        mode, transform = found
+        if mode == image.mode:
+            return _apply(transform, image)
+        if mode == "RGB" and image.mode != "CMYK":
+            return _apply(transform, image.convert("RGB"))
+        if mode == "L" and image.mode == "1":
+            return _apply(transform, image.convert("L"))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -133,6 +142,13 @@ def _apply(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.I
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None  # None only in place  # noqa: S101
     return converted
+
+
+def _found_transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTransform] | None:
+    if not profile or len(profile) > _MAX_PROFILE_BYTES:
+        return None
+    cached = len(profile) <= _MAX_CACHED_PROFILE_BYTES
+    return _cached_transform(profile) if cached else _transform(profile)
 
 
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:

@@ -23,6 +23,7 @@ from deployments.card import Pixels, PixelSpec, ProcessorSpec
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
 from deployments.images.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.images.geometry import fit
+from deployments.images.jpeg import decode_plain
 from deployments.images.processor import process
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, as phones write it, is a JPEG
@@ -73,10 +74,12 @@ def decode(
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
         if isinstance(spec, ProcessorSpec):
             return process(_load(image), spec, max_pixels=max_pixels)
+        size = image.size
         if fast and spec.resize is not None:
             edge = max(spec.resize[1:])  # of both sides, because it may be turned afterwards
             image.draft(None, (edge, edge))  # does nothing but to JPEGs
-        return fit(_load(image), spec)
+        plain = None if spec.exact or image.size != size else decode_plain(data, image)
+        return fit(_load(image) if plain is None else plain, spec)
     except RaylensError:
         raise
     except MemoryError:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deployments.card import PixelSpec
-from deployments.images.resample import resize
+from deployments.images.resample import as_image, resize, size_of
 
 # Above this an intermediate image is never built: 16 M pixels are 64 MB in Pillow.
 MAX_INTERMEDIATE_PIXELS = 16_000_000
@@ -16,13 +16,14 @@ MAX_INTERMEDIATE_PIXELS = 16_000_000
 _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 
 
-def fit(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
-    """`image`, RGB of any size, resized and cropped to `spec`: uint8 (H, W, 3), C-contiguous.
+def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
+    """`image`, RGB of any size, from Pillow or as (H, W, 3), resized and cropped to `spec`.
 
-    Where it is smaller than the crop, black surrounds it. Sizes and offsets round as
+    uint8 (H, W, 3), C-contiguous. Where it is smaller than the crop, black surrounds it. Sizes and offsets round as
     `get_resize_output_image_size` and `center_crop` of transformers' image_transforms do.
     """
-    width, height = _resized_size(image.size, spec)
+    full = size_of(image)
+    width, height = _resized_size(full, spec)
     crop_height, crop_width = spec.crop or (height, width)
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     # The part of the resized image that the crop keeps, in its own pixels.
@@ -33,11 +34,11 @@ def fit(image: Image.Image, spec: PixelSpec) -> NDArray[np.uint8]:
         min(top + crop_height, height),
     )
     resample = Image.Resampling(spec.resample)
-    if max(width * height, width * image.height) <= MAX_INTERMEDIATE_PIXELS:
+    if max(width * height, width * full[1]) <= MAX_INTERMEDIATE_PIXELS:
         resized = resize(image, (width, height), resample, exact=spec.exact)
         part = resized[kept[1] : kept[3], kept[0] : kept[2]]
     else:
-        part = np.asarray(_resize_kept(image, (width, height), kept, resample))
+        part = np.asarray(_resize_kept(as_image(image), (width, height), kept, resample))
     if part.shape[:2] == (crop_height, crop_width):
         return np.array(part, order="C")
     padded = np.zeros((crop_height, crop_width, 3), np.uint8)

@@ -115,7 +115,7 @@ def _build(tower: nn.Module, pixels: Tensor, library: Path) -> None:
     import torch._inductor  # two seconds, and only here of use
     from torch._inductor.utils import fresh_cache
 
-    options = {
+    options: dict[str, bool | str] = {
         # Weights become constants, packed as the processor's kernels like them: all of the gain.
         "freezing": True,
         # As many threads as the calling thread has, not as many as there are now: see Streams.
