@@ -6,6 +6,7 @@ Plain objects: they know neither Ray nor torch. `embedder.py` puts them into a d
 import asyncio
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,11 @@ from deployments.vectors import Vectors
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# So long after batches last ran side by side, a lone item has the processors to itself. Among many
+# callers of large photos the model is alone at times, but the processors are busy decoding, and
+# threads that wait for each other would waste half of what they take.
+QUIET_S = 1.0
 
 Stack = NDArray[Any]
 """(N, …): pixels of N images or token ids of N texts."""
@@ -65,29 +71,43 @@ class Streams:
     """Batches side by side, each in a thread with its share of the processors.
 
     Without barriers between threads, what takes a processor away for a moment, decoding for
-    example, holds up one batch and not all of them. A lone item has all processors to itself:
-    then one thread with all of them is faster.
+    example, holds up one batch and not all of them. Where nobody else has asked for a while, a
+    lone item has all processors to itself: then one thread with all of them is faster.
     """
 
-    def __init__(self, whole: ModelThread, shares: Sequence[ModelThread]) -> None:
+    def __init__(
+        self, whole: ModelThread, shares: Sequence[ModelThread], *, quiet_s: float = QUIET_S
+    ) -> None:
+        self._quiet_s = quiet_s
         self._whole = whole
         self._shares = shares
+        self._asked = 0  # batches that run or wait for a thread
+        self._crowded = -math.inf  # when there was last more than one of them
         self._idle: asyncio.Queue[ModelThread] = asyncio.Queue()
         for thread in shares:
             self._idle.put_nowait(thread)
 
     async def run(self, function: Callable[[], T], *, items: int) -> T:
         """Runs `function`, a batch of so many items, in the next thread that is idle."""
-        held = [await self._idle.get()]
-        thread = held[0]
-        if items == 1 and self._idle.qsize() == len(self._shares) - 1:
-            held += [self._idle.get_nowait() for _ in self._shares[1:]]
-            thread = self._whole
+        self._asked += 1
+        if self._asked > 1:
+            self._crowded = time.monotonic()
         try:
-            return await thread.run(function)
+            held = [await self._idle.get()]
+            thread = held[0]
+            if items == 1 and self._asked == 1 and self._quiet():
+                held += [self._idle.get_nowait() for _ in self._shares[1:]]
+                thread = self._whole
+            try:
+                return await thread.run(function)
+            finally:
+                for share in held:
+                    self._idle.put_nowait(share)
         finally:
-            for share in held:
-                self._idle.put_nowait(share)
+            self._asked -= 1
+
+    def _quiet(self) -> bool:
+        return time.monotonic() - self._crowded > self._quiet_s
 
     async def check(self, *, stuck_after_s: float) -> None:
         """Raises RuntimeError when a thread is stuck in one job or no longer takes jobs."""

@@ -4,6 +4,7 @@ Read from `applications[].args` of the Serve config, with `RAYLENS_<SECTION>__<K
 environment on top. Knows nothing of what the settings steer.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -74,8 +75,9 @@ class Model(Batching):
     """`auto` is the fastest that the device is good at. Whatever is chosen must give vectors
     like float32's on real photos at start-up, or float32 is used and the log says so."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
-    """`on` makes a CPU's batches about a tenth faster, and every start half a minute slower.
-    `auto` is off, because a replica that died should be replaced within a request's time."""
+    """`auto` compiles images' part of the model on CPUs, if there is a C++ compiler: once, for half
+    a minute, and kept in ~/.cache/raylens. `on` refuses to start where that fails, and compiles on
+    GPUs as well. Either is used only where it is faster. `off` is for quick first starts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
@@ -140,8 +142,9 @@ class Decode(_Section):
     threads: Positive | Literal["auto"] = "auto"
     """Decode threads of each ingress replica; `auto` is the number of processors."""
     mode: Literal["exact", "fast"] = "exact"
-    """`fast` decodes large JPEGs at a half, a quarter or an eighth of their size. Their vectors are
-    not the exact ones then; the README tells by how much."""
+    """`exact` keeps every vector at a cosine of 0.9999 or more with what the model's authors' code
+    gives. `fast` decodes large JPEGs at a half, a quarter or an eighth of their size, which loses
+    more; the README tells how much."""
     allow_tiff: bool = False
     """Accept TIFF as well. Its decoders have the longest record of security bugs."""
 
@@ -205,13 +208,23 @@ class Settings(BaseSettings):
         return env_settings, init_settings  # the environment overrides the file
 
 
-def thread_count(setting: int | Literal["auto"]) -> int:
-    """A `threads` setting as a number: `auto` is the processors that this process may use."""
+def thread_count(
+    setting: int | Literal["auto"], *, quota_file: Path = Path("/sys/fs/cgroup/cpu.max")
+) -> int:
+    """A `threads` setting as a number: `auto` is the processors that this process may use.
+
+    Those that its affinity names, or the fewer that a container's limit amounts to, rounded up:
+    `quota_file` has the microseconds of processor time in a period (cgroup v2, cpu.max).
+    """
     if setting != "auto":
         return setting
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    processors = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota_us, period_us = map(int, quota_file.read_text().split())
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return processors
+    return max(1, min(processors, math.ceil(quota_us / period_us)))
 
 
 def load_settings(args: Mapping[str, Any]) -> Settings:

@@ -21,7 +21,15 @@ import httpx
 import yaml
 from rich.console import Console
 
-from raylens.cluster import STOP_WITHIN_S, NoRayError, existing_ray, family, kill, local_ray
+from raylens.cluster import (
+    STOP_WITHIN_S,
+    NoRayError,
+    existing_ray,
+    family,
+    http_front,
+    kill,
+    local_ray,
+)
 
 CLIENT_VARIABLES = ("RAYLENS_URL", "RAYLENS_API_KEY")
 IMPORT_PATH = "deployments.app:build_app"
@@ -98,9 +106,10 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
         _wait_until_ready(client, url, stop, wait_s)
         if not stop.is_set():
             end = "stops it" if address is None else "leaves; the service goes on"
+            front = f", behind {http_front()}" if address is None else ""
             console.print(
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
-                f"({time.monotonic() - began:.0f} s). Ctrl-C {end}. Try:\n\n"
+                f"({time.monotonic() - began:.0f} s){front}. Ctrl-C {end}. Try:\n\n"
                 f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' "
                 "--data-binary @photo.jpg\n\n"
                 f'or from Python: raylens.connect("{ray_address}")\n',

@@ -205,9 +205,9 @@ async def test_a_large_stack_that_has_waited_its_time_is_passed_no_more() -> Non
     assert model.batches[2:] == [[10, 11, 12, 13], [1]]
 
 
-def streams(number: int = 2) -> tuple[Streams, ModelThread, list[ModelThread]]:
-    whole, shares = ModelThread(), [ModelThread() for _ in range(number)]
-    return Streams(whole, shares), whole, shares
+def streams(*, quiet_s: float = 1.0) -> tuple[Streams, ModelThread, list[ModelThread]]:
+    whole, shares = ModelThread(), [ModelThread() for _ in range(2)]
+    return Streams(whole, shares, quiet_s=quiet_s), whole, shares
 
 
 async def thread_of(thread: ModelThread) -> int:
@@ -242,6 +242,14 @@ async def test_a_lone_item_beside_a_batch_gets_its_share() -> None:
     assert found != await thread_of(whole)
     free.set()
     await batch
+
+
+async def test_a_lone_item_gets_its_share_as_long_as_there_were_others_just_before() -> None:
+    opened, whole, _ = streams(quiet_s=0.1)
+    await asyncio.gather(*(opened.run(lambda: None, items=1) for _ in range(2)))
+    assert await opened.run(threading.get_ident, items=1) != await thread_of(whole)
+    await asyncio.sleep(0.2)
+    assert await opened.run(threading.get_ident, items=1) == await thread_of(whole)
 
 
 async def test_while_a_lone_item_has_all_processors_batches_wait() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.settings import SettingsError, load_settings
+from deployments.settings import SettingsError, load_settings, thread_count
 
 ROOT = Path(__file__).parent.parent
 
@@ -135,3 +135,17 @@ def test_every_config_in_the_tree_has_valid_settings(path: Path) -> None:
 def test_compile_may_be_written_in_yaml_as_the_readme_writes_it(value: str) -> None:
     args = yaml.safe_load(f"model: {{compile: {value}}}")
     assert load_settings(args).model.compile == value
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("max 100000", None), ("50000 100000", 1), ("100001 100000", 2), ("9900000 100000", None)],
+)
+def test_threads_are_no_more_than_the_containers_limit(
+    tmp_path: Path, limit: str, expected: int | None
+) -> None:
+    file = tmp_path / "cpu.max"
+    everything = thread_count("auto", quota_file=tmp_path / "none")
+    file.write_text(f"{limit}\n")
+    assert thread_count("auto", quota_file=file) == min(expected or everything, everything)
+    assert thread_count(3, quota_file=file) == 3

@@ -19,8 +19,9 @@ _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
     """`image`, RGB of any size, from Pillow or as (H, W, 3), resized and cropped to `spec`.
 
-    uint8 (H, W, 3), C-contiguous. Where it is smaller than the crop, black surrounds it. Sizes and offsets round as
-    `get_resize_output_image_size` and `center_crop` of transformers' image_transforms do.
+    uint8 (H, W, 3), C-contiguous. Where it is smaller than the crop, black surrounds it. Sizes
+    and offsets round as `get_resize_output_image_size` and `center_crop` of transformers'
+    image_transforms do.
     """
     full = size_of(image)
     width, height = _resized_size(full, spec)

@@ -1,4 +1,4 @@
-"""Image towers compiled ahead of time by TorchInductor: made once, kept on disk, loaded at once.
+"""Compiled image towers. On a CPU ahead of time: made once, kept on disk, loaded at once.
 
 torch.compile would take half a minute of every start. And what it gives, like torch's own runner
 of such libraries (torch 2.13), keeps the GIL while a batch runs, so that neither the replica's
@@ -14,11 +14,13 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from deployments.models.checkpoint import CheckpointError
 from deployments.models.storage import user_cache
 
 logger = logging.getLogger("ray.serve")
@@ -84,23 +86,51 @@ class CompiledTower(nn.Module):
             raise CompileError(reason.decode(errors="replace").partition("\n")[0])
 
 
-def compile_tower(tower: nn.Module, pixels: Tensor, *, identity: str) -> CompiledTower:
+class GraphTower(nn.Module):
+    """An image tower on a GPU as CUDA graphs, one for each power of two; batches are filled up."""
+
+    def __init__(self, tower: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        number = len(pixels)
+        size = 1 << (number - 1).bit_length()
+        filled = nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, size - number))
+        # A copy, because the next run of the graph writes into the same memory.
+        return self._tower(filled)[:number].clone()
+
+
+def compile_tower(
+    tower: nn.Module, pixels: Tensor, *, identity: str, device: str, must: bool
+) -> nn.Module | None:
     """`tower` compiled for batches of any size of images like `pixels` (N > 1, H, W, 3).
 
     `identity` says all that the tower is made of: weights, pooling, precision. What was compiled
     for it before, on such a processor and with this torch, is loaded. Otherwise it takes from
-    half a minute to some minutes and a C++ compiler. Raises CompileError.
+    half a minute to some minutes and a C++ compiler. None, with a line in the log, where it cannot
+    be compiled, unless it `must`: then CheckpointError. On a GPU it is compiled only if it must.
     """
+    if device != "cpu":
+        return GraphTower(torch.compile(tower, mode="reduce-overhead")) if must else None
     library = library_path(identity)
-    if not library.exists():
-        compiler = os.environ.get("CXX", "g++")
-        if shutil.which(compiler) is None:
-            raise CompileError(f"there is no C++ compiler ({compiler})")
-        logger.info("Compiling the model for this processor, once. It takes about half a minute.")
-        began = time.monotonic()
-        _build(tower, pixels, library)
-        logger.info(f"Compiled in {time.monotonic() - began:.0f} s, and kept as {library}.")
-    return CompiledTower(library)
+    try:
+        if not library.exists():
+            compiler = os.environ.get("CXX", "g++")
+            if shutil.which(compiler) is None:
+                raise CompileError(f"there is no C++ compiler ({compiler})")
+            logger.info("Compiling the model for this processor, once: about half a minute.")
+            began = time.monotonic()
+            _build(tower, pixels, library)
+            logger.info(f"Compiled in {time.monotonic() - began:.0f} s, and kept as {library}.")
+        return CompiledTower(library)
+    except CompileError as error:
+        if must:
+            raise CheckpointError(
+                f"the model cannot be compiled: {error}; set model.compile to 'auto'"
+            ) from error
+        logger.warning(f"The model runs without being compiled: {error}.")
+        return None
 
 
 def library_path(identity: str) -> Path:

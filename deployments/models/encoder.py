@@ -4,7 +4,7 @@ Knows nothing of requests, batching or Ray, nor in which threads it runs (see `e
 """
 
 import hashlib
-import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -17,7 +17,7 @@ from torch import nn
 from deployments.card import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
 from deployments.models.allocator import keep_large_blocks
 from deployments.models.checkpoint import Checkpoint, CheckpointError
-from deployments.models.compiled import CompileError, compile_tower
+from deployments.models.compiled import compile_tower
 from deployments.models.families import Family, choose_family
 from deployments.models.files import fingerprint
 from deployments.models.finding import find_checkpoint
@@ -28,8 +28,6 @@ from deployments.models.texts import read_tokenizer
 from deployments.models.towers import ImageTower, TextTower, read_text_spec
 from deployments.settings import Model, thread_count
 from deployments.tokenizer import TextTokenizer, stack
-
-logger = logging.getLogger("ray.serve")
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.
 _WARM_TOKENS = 16
@@ -73,6 +71,7 @@ class Encoder:
         self.compiled = compiled
         self._image_tower = image_tower
         self._text_tower = text_tower
+        self._cuda = threading.local()
         height, width = preprocessing.pixels.size
         what = f"an image of {height} x {width} pixels"
         self.dimensions = self._length_of(what, lambda: self.embed(self._noise(2)))
@@ -124,27 +123,24 @@ class Encoder:
             )
             return Towers(image, reading.to(device))
 
+        images = photos(preprocessing.pixels)
+
         def compiled(tower: nn.Module, precision: str) -> nn.Module | None:
-            example = torch.from_numpy(photos(preprocessing.pixels))
-            weights = _weights(checkpoint)
-            identity = repr((weights, family, preprocessing, precision))
-            try:
-                return compile_tower(tower, example, identity=identity)
-            except CompileError as error:
-                if settings.compile == "on":
-                    raise CheckpointError(
-                        f"the model cannot be compiled: {error}; set model.compile to 'auto'"
-                    ) from error
-                logger.warning(f"The model runs without being compiled: {error}.")
-                return None
+            return compile_tower(
+                tower,
+                torch.from_numpy(images),
+                identity=repr((_weights(checkpoint), family, preprocessing, precision)),
+                device=device,
+                must=settings.compile == "on",
+            )
 
         prepared = prepare(
             towers(model),
             reload=lambda: towers(load_model(checkpoint, family)),
             wanted=settings.precision,
-            compiled=compiled if device == "cpu" and settings.compile != "off" else None,
+            compiled=compiled if settings.compile != "off" else None,
             device=device,
-            pixels=photos(preprocessing.pixels),
+            pixels=images,
             tokens=tokens,
         )
         return cls(
@@ -222,8 +218,14 @@ class Encoder:
     def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
         # A copy only of what Ray handed over read-only: torch would warn about writing to it.
         values = torch.from_numpy(np.require(stack, requirements=["C", "W"]))
-        vectors: Vectors = tower(values.to(self.device)).cpu().numpy()
-        return vectors
+        if self.device == "cpu":
+            return tower(values).numpy()  # type: ignore[no-any-return]
+        # A queue of its own for each thread: one batch is copied while another's is computed.
+        if not hasattr(self._cuda, "stream"):
+            self._cuda.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._cuda.stream):
+            values = values.pin_memory().to(self.device, non_blocking=True)
+            return tower(values).cpu().numpy()  # type: ignore[no-any-return]
 
     def _check(self, vectors: Vectors, shape: tuple[int, int]) -> None:
         if vectors.shape != shape or not np.isfinite(vectors).all():
