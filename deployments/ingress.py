@@ -55,15 +55,16 @@ class Ingress:
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
+        self._loader = ImageLoader(
+            settings,
+            roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
+            fetcher=self._fetcher,
+            threads=thread_count(settings.decode.threads),
+        )
         self._service = EmbeddingService(
             settings,
             models=self._models,
-            loader=ImageLoader(
-                settings,
-                roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
-                fetcher=self._fetcher,
-                threads=thread_count(settings.decode.threads),
-            ),
+            loader=self._loader,
             count=ItemCounter().count,
         )
         self._gauges = ProcessGauges()
@@ -75,13 +76,17 @@ class Ingress:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """What runs as long as the replica: Serve enters it before any request arrives."""
         await self._fetcher.start()
-        loading = [asyncio.create_task(model.wait_until_loaded()) for model in self._models]
+        loading = [asyncio.create_task(self._get_ready(model)) for model in self._models]
         try:
             yield
         finally:
             for task in loading:
                 task.cancel()
             await self._fetcher.close()
+
+    async def _get_ready(self, model: EmbedderClient) -> None:
+        await model.wait_until_loaded()
+        await self._loader.warm_up(model.card.pixels)
 
     async def check_health(self) -> None:
         self._gauges.record()

@@ -4,7 +4,10 @@ import asyncio
 import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import NamedTuple
+
+from PIL import Image
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
 from deployments.errors import ImageTooLarge
@@ -12,7 +15,6 @@ from deployments.images.decode import decode
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
-from deployments.images.resample import prepare_thread
 from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
 
@@ -38,10 +40,7 @@ class ImageLoader:
         self._decoding = settings.decode
         self._roots = roots
         self._fetcher = fetcher
-        self._pool = ThreadPoolExecutor(
-            threads, thread_name_prefix="decode", initializer=prepare_thread
-        )
-        self._pool.submit(int)  # so that no image waits for torch to be imported
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def load(self, item: ImageItem) -> Loaded:
         """The bytes behind an item. Raises the error that the item is, a RaylensError."""
@@ -59,6 +58,12 @@ class ImageLoader:
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, self._decode, data, spec
         )
+
+    async def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
+        """Decodes a picture, so that no caller waits for what the first one has imported."""
+        buffer = BytesIO()
+        Image.new("RGB", (64, 48)).save(buffer, "JPEG")
+        await self.decode(buffer.getvalue(), spec)
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
         max_bytes = self._limits.max_image_bytes

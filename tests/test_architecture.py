@@ -71,10 +71,10 @@ def test_only_the_rim_of_the_deployments_imports_ray() -> None:
     assert importers("ray") & room("deployments") == rim
 
 
-def test_only_models_import_torch() -> None:
+def test_only_models_and_the_resizing_of_images_import_torch() -> None:
     users = importers("torch", "safetensors", "huggingface_hub")
-    assert users
-    assert users <= room("deployments.models")
+    assert users - room("deployments.models") == room("deployments.images.resample")
+    assert "torch" not in imports("deployments.images.resample", deep=False)
 
 
 def test_outside_the_models_only_a_checkpoints_own_processor_needs_transformers() -> None:

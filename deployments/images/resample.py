@@ -28,8 +28,9 @@ def resize(
         return np.asarray(image)
     if exact or resample not in _MODES or _columns_first(before, size):
         return np.asarray(as_image(image).resize(size, resample))
-    import torch  # seconds, for the first image alone: see `prepare_thread`
+    import torch  # two seconds, for the first image alone
 
+    torch.set_num_threads(1)  # in this thread: the other processors have images of their own
     # By DLPack, because torch would warn of an array that is read-only.
     pixels = torch.utils.dlpack.from_dlpack(np.asarray(image)).permute(2, 0, 1)[None]
     width, height = size
@@ -48,13 +49,6 @@ def size_of(image: Image.Image | NDArray[np.uint8]) -> tuple[int, int]:
 def as_image(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     """For what Pillow alone can do; copies an array."""
     return image if isinstance(image, Image.Image) else Image.fromarray(image)
-
-
-def prepare_thread() -> None:
-    """Imports torch, and has it compute in the calling thread alone."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _columns_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:

@@ -97,7 +97,7 @@ class Encoder:
         checkpoint = find_checkpoint(settings)
         family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
-        if isinstance(preprocessing.pixels, PixelSpec) and not family.exact_pixels:
+        if isinstance(preprocessing.pixels, PixelSpec) and family.tolerant:
             pixels = replace(preprocessing.pixels, exact=False)
             preprocessing = replace(preprocessing, pixels=pixels)
         model = load_model(checkpoint, family)

@@ -48,8 +48,9 @@ class Family:
     text: TextRules | None = None
     hides_patches: bool = False
     """Whether the model hides patches at random unless told not to; embeddings are of all."""
-    exact_pixels: bool = False
-    """Whether a grey level here and there moves the vector, by a cosine of 0.0001 or more."""
+    tolerant: bool = False
+    """Whether one grey level here and there leaves the vector where it is (a cosine of 1.000000 in
+    `make parity`), so that images may be resized in the faster way."""
     model_class: str = "AutoModel"
     """The class of transformers that reads all of the checkpoint that is used."""
 
@@ -59,10 +60,11 @@ _CLIP = Family(
     others=("pooler", "cls", "mean"),
     prefix_tokens=1,
     text=TextRules(padding="eos", pooling="pooler", score="softmax"),
+    tolerant=True,
 )
 _BERT = TextRules(padding="mask", pooling="cls", score="softmax")
 _JOINT = Family("projection", ("pooler", "mean"))
-_PATCHES_AND_CLASS = Family("cls", ("pooler", "mean"), prefix_tokens=1)
+_PATCHES_AND_CLASS = Family("cls", ("pooler", "mean"), prefix_tokens=1, tolerant=True)
 _POOLED = Family("pooler", ("mean",))
 
 FAMILIES: dict[str, Family] = {
@@ -72,37 +74,39 @@ FAMILIES: dict[str, Family] = {
     "altclip": replace(_CLIP, text=replace(_BERT, positions_from_pad=True)),
     "chinese_clip": replace(_CLIP, text=replace(_BERT, max_tokens=52)),
     # These two's vision models pool right into the shared space.
-    "align": replace(_JOINT, text=replace(_BERT, max_tokens=64), exact_pixels=True),
+    "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
     "siglip": replace(  # SigLIP 2 of a fixed resolution too
-        _JOINT, text=TextRules(padding="max_length", pooling="pooler", score="sigmoid")
+        _JOINT,
+        text=TextRules(padding="max_length", pooling="pooler", score="sigmoid"),
+        tolerant=True,
     ),
     # Vision towers saved alone.
     "CLIPVisionModelWithProjection": replace(
         _CLIP, text=None, model_class="CLIPVisionModelWithProjection"
     ),
-    "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1),
-    "siglip_vision_model": Family("pooler", ("mean",)),
+    "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
+    "siglip_vision_model": Family("pooler", ("mean",), tolerant=True),
     # Transformers. Their poolers, where they have one, are trained with a head or not at all.
     "vit": _PATCHES_AND_CLASS,
     "deit": replace(_PATCHES_AND_CLASS, prefix_tokens=2),
     "dinov2": _PATCHES_AND_CLASS,
     "dinov2_with_registers": _PATCHES_AND_CLASS,
     "dinov3_vit": _PATCHES_AND_CLASS,
-    "beit": Family("pooler", ("cls", "mean"), prefix_tokens=1),
-    "vit_mae": Family("cls", ("mean",), prefix_tokens=1, hides_patches=True),
-    "swin": _POOLED,
+    "beit": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
+    "vit_mae": Family("cls", ("mean",), prefix_tokens=1, hides_patches=True, tolerant=True),
+    "swin": replace(_POOLED, tolerant=True),
     "swinv2": _POOLED,
-    "hiera": _POOLED,
+    "hiera": replace(_POOLED, tolerant=True),
     # Convolutional networks.
     "bit": _POOLED,
-    "convnext": _POOLED,
-    "convnextv2": _POOLED,
-    "dinov3_convnext": Family("pooler", ("mean",), prefix_tokens=1),
+    "convnext": replace(_POOLED, tolerant=True),
+    "convnextv2": replace(_POOLED, tolerant=True),
+    "dinov3_convnext": Family("pooler", ("mean",), prefix_tokens=1, tolerant=True),
     "efficientnet": _POOLED,
-    "mobilenet_v1": replace(_POOLED, exact_pixels=True),
-    "mobilenet_v2": replace(_POOLED, exact_pixels=True),
-    "mobilevit": replace(_POOLED, exact_pixels=True),
-    "mobilevitv2": replace(_POOLED, exact_pixels=True),
+    "mobilenet_v1": _POOLED,
+    "mobilenet_v2": _POOLED,
+    "mobilevit": _POOLED,
+    "mobilevitv2": _POOLED,
     "regnet": _POOLED,
     "resnet": _POOLED,
 }
@@ -129,7 +133,7 @@ def choose_family(
             "every shape; use one of a fixed resolution, such as google/siglip2-base-patch16-224"
         )
     if family is None and pooling in _ANYWHERE:
-        return Family(pooling, _ANYWHERE, exact_pixels=True)
+        return Family(pooling, _ANYWHERE)
     if family is None:
         raise CheckpointError(
             f"model {checkpoint.id!r} is of the family {kind!r}, whose pooling raylens does not "

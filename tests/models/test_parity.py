@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, DeiTForImageClassificationWithTeacher
 
+from deployments.card import PixelSpec
 from deployments.images.decode import decode
 from deployments.models.encoder import Encoder
 from deployments.settings import Model
@@ -76,7 +78,9 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
         output = model.eval()(values)
         expected = output.cls_logits if name == "DeiT, classifier" else output.logits
         encoder = encode(tiny(name))
-        pixels = decode(data, encoder.preprocessing.pixels, max_pixels=10**8)
+        assert isinstance(encoder.preprocessing.pixels, PixelSpec)
+        exact = replace(encoder.preprocessing.pixels, exact=True)
+        pixels = decode(data, exact, max_pixels=10**8)
         found = head(torch.from_numpy(encoder.embed(pixels[None])))
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
