@@ -7,7 +7,7 @@ URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: serve test check format parity bench bench-encoder bench-text clean
+.PHONY: serve test check format parity bench bench-sweeps bench-encoder bench-text clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -30,7 +30,11 @@ parity: $(DEV_INSTALLED)
 
 # raylens, infinity and the bare model side by side.
 bench: $(DEV_INSTALLED) .venv-infinity/.installed
-	$(BIN)/python -m benchmarks.serving --out benchmarks/results/$(shell date -u +%Y-%m-%d).json $(BENCH)
+	$(BIN)/python -m benchmarks.serving --out benchmarks/results $(BENCH)
+
+# How raylens's cost grows with images, requests, batches and replicas.
+bench-sweeps: $(DEV_INSTALLED)
+	$(BIN)/python -m benchmarks.sweeps --out benchmarks/results $(BENCH)
 
 # Images/s of the bare model in each precision.
 bench-encoder: $(DEV_INSTALLED)

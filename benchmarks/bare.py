@@ -4,11 +4,11 @@ What no server can exceed. It decodes nothing and talks to nobody.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _encoder = None
 class BareModel:
     """One loaded encoder in another process, which does nothing between two measurements."""
 
-    def __init__(self, folder: Path, precision: str, compile: Literal["on", "off"]) -> None:
+    def __init__(self, folder: Path, precision: str, compile: str) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
         self.runs_in: str = self._pool.submit(_load, folder, precision, compile).result()
 
@@ -36,7 +36,12 @@ class Rate(NamedTuple):
     """The median time of one batch."""
 
 
-def _load(folder: Path, precision: str, compile: Literal["on", "off"]) -> str:
+def best(rates: Mapping[int, Rate]) -> float:
+    """Images/s at the batch size that suits the model best."""
+    return max(rate.images_per_s for rate in rates.values())
+
+
+def _load(folder: Path, precision: str, compile: str) -> str:
     global _encoder
     from deployments.models.encoder import Encoder
     from deployments.settings import Model
@@ -55,7 +60,7 @@ def _measure(batches: Sequence[int], seconds: float) -> dict[int, Rate]:
         shape = (size, *_encoder.preprocessing.pixels.size, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         _encoder.embed(pixels)
-        times = []
+        times: list[float] = []
         began = time.perf_counter()
         while time.perf_counter() - began < seconds or len(times) < 3:
             before = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from transformers import CLIPConfig, CLIPModel
+from transformers.utils import logging
 
 from tests.models.tokenizers import clip_tokenizer
 
@@ -42,6 +43,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 def write(geometry: str, folder: Path, **overrides: Any) -> Path:
     """The checkpoint in `folder`; `overrides` change its configuration."""
     torch.manual_seed(0)
+    logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     ids = clip_tokenizer(folder)
     config = CLIPConfig(**{**GEOMETRIES[geometry], **overrides})

@@ -6,10 +6,9 @@ Both serve the same checkpoint, and both take the same request body.
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +30,12 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor seconds of those of its processes that run now."""
-        times = [p.cpu_times() for p in self._family()]
-        return sum(t.user + t.system for t in times)
+        seconds = 0.0
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds += times.user + times.system
+        return seconds
 
     def memory_mb(self) -> float:
         """Proportional set size of its processes: what they share is counted once."""
@@ -47,15 +50,22 @@ class Server:
 
 
 @contextlib.contextmanager
-def raylens(folder: Path, log: Path, **settings: str) -> Iterator[Server]:
-    """`raylens serve` with the checkpoint in `folder`; `settings` are RAYLENS_ variables."""
+def raylens(
+    folder: Path, log: Path, settings: Mapping[str, str], *, config: Path | None = None
+) -> Iterator[Server]:
+    """`raylens serve` with the checkpoint in `folder`; `settings` become RAYLENS_ variables."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("raylens")), "serve", "--port", str(port)]
     variables = {f"RAYLENS_{key}": value for key, value in settings.items()}
     environment = {**os.environ, "RAYLENS_MODEL__ID": str(folder), **variables}
-    ready = f"http://127.0.0.1:{port}/readyz"
     url = f"http://127.0.0.1:{port}/v1/embeddings"
-    with _running(command, environment, log, ready) as (process, ready_s):
+
+    def is_ready() -> bool:
+        # It answers as soon as one replica does, but says this when all are there.
+        return "raylens is ready" in log.read_text()
+
+    command += [str(config)] if config else []
+    with _running(command, environment, log, is_ready) as (process, ready_s):
         yield Server("raylens", url, folder.name, process, ready_s)
 
 
@@ -68,32 +78,49 @@ def infinity(venv: Path, folder: Path, log: Path, dtype: str, batch: int) -> Ite
         *("--host", "127.0.0.1", "--port", str(port), "--engine", "torch", "--device", "cpu"),
         *("--dtype", dtype, "--batch-size", str(batch), "--no-bettertransformer", "--no-compile"),
     ]
-    environment = {**os.environ, "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    quiet = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "INFINITY_HOME": str(log.parent)}
     url = f"http://127.0.0.1:{port}"
-    with _running(command, environment, log, f"{url}/models") as (process, ready_s):
+
+    def is_ready() -> bool:
+        try:
+            return httpx.get(f"{url}/models", timeout=10).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    with _running(command, {**os.environ, **quiet}, log, is_ready) as (process, ready_s):
         model = httpx.get(f"{url}/models").json()["data"][0]["id"]
-        name = f"infinity {dtype}, batch {batch}"
-        yield Server(name, f"{url}/embeddings", model, process, ready_s)
+        yield Server(f"infinity {dtype}", f"{url}/embeddings", model, process, ready_s)
 
 
 @contextlib.contextmanager
 def _running(
-    command: list[str], environment: dict[str, str], log: Path, ready_url: str
+    command: list[str], environment: dict[str, str], log: Path, is_ready: Callable[[], bool]
 ) -> Iterator[tuple[psutil.Process, float]]:
+    """The command's process, and after how many seconds it was ready. Ends all that it started.
+
+    Raises RuntimeError, with the end of its log, if it does not get ready.
+    """
     began = time.monotonic()
-    with log.open("a") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)  # noqa: S603
+    with log.open("w") as out:
+        # In a session of its own: Ctrl-C comes to us alone, and we stop it once, in order.
+        process = psutil.Popen(
+            command, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
     try:
-        while True:
+        while not is_ready():
             if process.poll() is not None or time.monotonic() - began > 300:
-                raise RuntimeError(f"{command[0]} did not get ready; see {log}")
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(ready_url, timeout=10).status_code == 200:
-                    break
+                end = log.read_text()[-2000:]
+                raise RuntimeError(f"{command[0]} is not ready ({process.poll()}):\n{end}")
             time.sleep(0.25)
-        yield psutil.Process(process.pid), time.monotonic() - began
+        yield process, time.monotonic() - began
     finally:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        process.kill()
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = process.children(recursive=True)
+            process.send_signal(signal.SIGINT)
+        psutil.wait_procs([process], timeout=60)
+        _, left = psutil.wait_procs([process, *family], timeout=5)
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(left, timeout=5)

@@ -6,6 +6,7 @@ Knows Ray's and Serve's switches, but nothing of what is deployed.
 import contextlib
 import importlib.util
 import os
+import random
 import signal
 import socket
 import sys
@@ -177,7 +178,13 @@ def http_front() -> str:
 
 
 def free_port() -> int:
-    """A port where nothing listens, as the system picks it."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    """A port where nothing listens, from a range in which neither Ray nor the system takes any.
+
+    What the system itself picks (ip_local_port_range) could be another connection's a moment later.
+    """
+    candidates = random.sample(range(20_000, 30_000), 100)
+    for port in candidates:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError("no free port between 20000 and 30000")
