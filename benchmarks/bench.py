@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
+from datetime import datetime
 from multiprocessing import get_context
 from typing import Any
 
@@ -76,6 +77,11 @@ class Bench:
         run = turn.result()
         cpu_ms = 1e3 * (server.cpu_s() - cpu_s)
         return Measured(run, cpu_ms / max(run.answered, 1), memory)
+
+
+def file_name(date: datetime, *parts: str) -> str:
+    """Without its ending, and told apart by `parts`: a quick run spares the results of a whole."""
+    return "-".join([f"{date:%Y-%m-%d}", *filter(None, parts)]).replace(", ", "-").replace(" ", "-")
 
 
 def machine() -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks import checkpoints, offered_load, report, servers
 from benchmarks.bare import BareModel, best
-from benchmarks.bench import Bench, machine
+from benchmarks.bench import Bench, file_name, machine
 from benchmarks.report import Round, Rounds
 from benchmarks.scenarios import LONE, SCENARIOS, Scenario
 
@@ -90,7 +90,7 @@ def main(
     console.print(footer(found, rounds, hits, ours.ready_s))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        name = f"{now:%Y-%m-%d}-{bare.runs_in.replace(', ', '-')}"
+        name = file_name(now, bare.runs_in, only)
         figures: dict[str, Any] = {
             "date": now.isoformat(timespec="seconds"),
             "machine": machine(),

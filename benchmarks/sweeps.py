@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import checkpoints
-from benchmarks.bench import Bench, Measured, machine
+from benchmarks.bench import Bench, Measured, file_name, machine
 from benchmarks.report import figures
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import raylens
@@ -128,7 +128,7 @@ def main(
                 report[name] = [as_json(at, measured) for at, measured in found.items()]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        path = out / f"{now:%Y-%m-%d}-sweeps.json"
+        path = out / f"{file_name(now, 'sweeps', only)}.json"
         path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 

@@ -97,9 +97,6 @@ class Encoder:
         checkpoint = find_checkpoint(settings)
         family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
-        if isinstance(preprocessing.pixels, PixelSpec) and family.tolerant:
-            pixels = replace(preprocessing.pixels, exact=False)
-            preprocessing = replace(preprocessing, pixels=pixels)
         model = load_model(checkpoint, family)
         text = tokenizer = tokens = None
         if family.text is not None:
@@ -143,6 +140,10 @@ class Encoder:
             pixels=images,
             tokens=tokens,
         )
+        pixels = preprocessing.pixels
+        if prepared.precision != "float32" and family.tolerant and isinstance(pixels, PixelSpec):
+            # What this moves is far less than what the precision does.
+            preprocessing = replace(preprocessing, pixels=replace(pixels, exact=False))
         return cls(
             prepared.towers.image,
             prepared.towers.text,

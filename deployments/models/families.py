@@ -49,8 +49,8 @@ class Family:
     hides_patches: bool = False
     """Whether the model hides patches at random unless told not to; embeddings are of all."""
     tolerant: bool = False
-    """Whether one grey level here and there leaves the vector where it is (a cosine of 1.000000 in
-    `make parity`), so that images may be resized in the faster way."""
+    """Whether one grey level here and there leaves the vector where it is (a cosine of 1.000000),
+    so that images may be resized in the faster way where the model is not in float32 anyway."""
     model_class: str = "AutoModel"
     """The class of transformers that reads all of the checkpoint that is used."""
 

@@ -85,6 +85,23 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_a_tolerant_familys_vectors_stay_where_they_are_under_faster_resizing(
+    tiny: Tiny, name: str
+) -> None:
+    encoder = encode(tiny(name))
+    spec = encoder.preprocessing.pixels
+    if not encoder.family.tolerant or not isinstance(spec, PixelSpec):
+        return
+    assert spec.exact, "float32 is for those who want the last digit"
+    photos = [FILES[n] for n in ("640 x 480", "225 x 223", "1:40", "RGBA")]
+    exact, faster = (
+        unit(encoder.embed(np.stack([decode(p, s, max_pixels=10**8) for p in photos])))
+        for s in (spec, replace(spec, exact=False))
+    )
+    assert (exact * faster).sum(axis=1).min() >= 0.99999
+
+
 # The tests above can fail: a small mistake shows.
 
 
