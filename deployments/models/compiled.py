@@ -52,6 +52,11 @@ class CompiledTower(nn.Module):
         super().__init__()
         _refuse_foreign(library)
         try:
+            self._give = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor
+            self._take = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr
+        except AttributeError as error:
+            raise CompileError(f"torch {torch.__version__} is not made for it") from error
+        try:
             self._library = ctypes.CDLL(str(library))
         except OSError as error:
             raise CompileError(f"{library} cannot be loaded ({error})") from error
@@ -67,7 +72,7 @@ class CompiledTower(nn.Module):
         """(N, H, W, 3) to float32 (N, D), as the tower that was compiled."""
         # The library takes over the one handle and gives us the other. torch wraps its pointers in
         # capsules without a name.
-        given = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor(pixels.contiguous())
+        given = self._give(pixels.contiguous())
         inputs = (ctypes.c_void_p * 1)(_pointer(given, None))
         outputs = (ctypes.c_void_p * 1)()
         one = ctypes.c_size_t(1)
@@ -77,7 +82,7 @@ class CompiledTower(nn.Module):
             )
         )
         made = _capsule(outputs[0], None, None)
-        vectors: Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(made)
+        vectors: Tensor = self._take(made)
         return vectors
 
     def _check(self, status: int) -> None:
@@ -113,8 +118,8 @@ def compile_tower(
     """
     if device != "cpu":
         return GraphTower(torch.compile(tower, mode="reduce-overhead")) if must else None
-    library = library_path(identity)
     try:
+        library = library_path(identity)
         if not library.exists():
             compiler = os.environ.get("CXX", "g++")
             if shutil.which(compiler) is None:
@@ -124,7 +129,7 @@ def compile_tower(
             _build(tower, pixels, library)
             logger.info(f"Compiled in {time.monotonic() - began:.0f} s, and kept as {library}.")
         return CompiledTower(library)
-    except CompileError as error:
+    except (CompileError, CheckpointError) as error:
         if must:
             raise CheckpointError(
                 f"the model cannot be compiled: {error}; set model.compile to 'auto'"
@@ -135,16 +140,16 @@ def compile_tower(
 
 def library_path(identity: str) -> Path:
     """Where the compiled tower of that identity is or will be, on this kind of processor."""
-    processor = sorted(torch.cpu.get_capabilities().items())
+    features: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in older versions
+    processor = sorted(features.items())
     parts = (_RECIPE, torch.__version__, processor, identity)
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     return user_cache() / "raylens" / "compiled" / f"{name}.so"
 
 
 def _build(tower: nn.Module, pixels: Tensor, library: Path) -> None:
-    import torch._inductor  # two seconds, and only here of use
-    from torch._inductor.utils import fresh_cache
-
     options: dict[str, bool | str] = {
         # Weights become constants, packed as the processor's kernels like them: all of the gain.
         "freezing": True,
@@ -153,8 +158,11 @@ def _build(tower: nn.Module, pixels: Tensor, library: Path) -> None:
         "aot_inductor.package": False,
     }
     tower.requires_grad_(False)
-    images = torch.export.Dim("images", min=1, max=4096)
     try:
+        import torch._inductor  # two seconds, and only here of use
+        from torch._inductor.utils import fresh_cache  # not in older versions
+
+        images = torch.export.Dim("images", min=1, max=4096)
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (
             torch.no_grad(),

@@ -182,6 +182,17 @@ def test_what_the_compiler_cannot_take_leaves_the_model_uncompiled(
     assert not library_path("fickle").exists()
 
 
+def test_without_a_place_to_keep_it_the_model_runs_uncompiled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def homeless() -> Path:
+        raise CheckpointError("this user has no home folder")
+
+    monkeypatch.setattr(compiled, "user_cache", homeless)
+    assert build(Tower(), "homeless", must=False) is None
+    assert "no home folder" in caplog.text
+
+
 def test_another_model_is_another_library() -> None:
     assert library_path("a") != library_path("b")
 
