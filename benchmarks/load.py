@@ -14,11 +14,6 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-# Answers that a closed loop waits for where its time is too short for large requests, and how much
-# longer it may take for them.
-_LEAST_ANSWERS = 2
-_EXTRA_S = 60.0
-
 
 @dataclass(frozen=True)
 class Requests:
@@ -101,36 +96,40 @@ def run_loop(loop: Callable[..., Awaitable[Run]], *args: Any, **options: Any) ->
 
 
 async def closed_loop(requests: Requests, *, callers: int, seconds: float, warm_up_s: float) -> Run:
-    """`callers` at a time, each sending the next request when its last one was answered."""
+    """`callers` at a time, each sending the next request when its last one was answered.
+
+    The warm-up lasts until every caller has been answered, and the time that counts until every one
+    has been again: batches answer many at once, and a part of such a burst has no rate.
+    """
     run = Run()
     begin = time.perf_counter() + warm_up_s
-    stop = begin + seconds
-    # From the last answer of the warm-up to the last one before the end: between answers, so
-    # that few large requests are not counted by halves.
-    first: float | None = None
-    last = begin
+    # From the last answer of the warm-up to the last one that counts: between answers, so that
+    # few large requests are not counted by halves.
+    first = last = begin
+    unanswered = set(range(callers))
+    uncounted = set(range(callers))
 
-    def goes_on(now: float) -> bool:
-        few = len(run.latencies_ms) < _LEAST_ANSWERS and not run.errors
-        return now <= (stop + _EXTRA_S if few else stop)
-
-    async def caller() -> None:
+    async def caller(number: int) -> None:
         nonlocal first, last
-        while goes_on(began := time.perf_counter()):
+        while uncounted or time.perf_counter() < first + seconds:
+            began = time.perf_counter()
             problem = await client.send()
             ended = time.perf_counter()
-            if problem is not None:
-                run.errors[problem] += ended >= begin
-            elif first is None or ended < begin:
+            if unanswered or ended < begin:
+                unanswered.discard(number)
                 first = last = ended
-            elif goes_on(ended):
+            elif uncounted or ended <= first + seconds:
+                uncounted.discard(number)
                 last = ended
-                run.images += requests.images
-                run.latencies_ms.append((ended - began) * 1e3)
+                if problem is None:
+                    run.images += requests.images
+                    run.latencies_ms.append((ended - began) * 1e3)
+                else:
+                    run.errors[problem] += 1
 
     async with _client(requests, run) as client:
-        await asyncio.gather(*(caller() for _ in range(callers)))
-    run.seconds = max(last - (first or begin), 1e-9)
+        await asyncio.gather(*(caller(number) for number in range(callers)))
+    run.seconds = max(last - first, 1e-9)
     return run
 
 

@@ -56,7 +56,7 @@ def scenario_table(scenarios: Sequence[Scenario], found: Mapping[str, Rounds], t
                 name,
                 f"{median(r.rate(name) for r in rounds):.1f}",
                 of_bare + (promised(scenario.of_bare) if ours else ""),
-                of_peer + promised(scenario.of_infinity) if ours else "",
+                of_peer + promised(scenario.of_infinity) if ours and peer else "",
                 *(f"{median(r.percentile_ms(name, p) for r in rounds):.0f}" for p in (50, 95, 99)),
                 f"{median(r.servers[name].cpu_ms_per_image for r in rounds):.1f}",
             )
