@@ -78,9 +78,7 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
         output = model.eval()(values)
         expected = output.cls_logits if name == "DeiT, classifier" else output.logits
         encoder = encode(tiny(name))
-        assert isinstance(encoder.preprocessing.pixels, PixelSpec)
-        exact = replace(encoder.preprocessing.pixels, exact=True)
-        pixels = decode(data, exact, max_pixels=10**8)
+        pixels = decode(data, encoder.preprocessing.pixels, max_pixels=10**8)
         found = head(torch.from_numpy(encoder.embed(pixels[None])))
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
