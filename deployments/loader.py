@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from typing import NamedTuple
 
 from PIL import Image
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
-from deployments.errors import ImageTooLarge
+from deployments.errors import ImageTooLarge, RaylensError
 from deployments.images.decode import decode
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
@@ -63,7 +64,8 @@ class ImageLoader:
         """Decodes a picture, so that no caller waits for what the first one has imported."""
         buffer = BytesIO()
         Image.new("RGB", (64, 48)).save(buffer, "JPEG")
-        await self.decode(buffer.getvalue(), spec)
+        with suppress(RaylensError):  # of a model that does not take such a small one
+            await self.decode(buffer.getvalue(), spec)
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
         max_bytes = self._limits.max_image_bytes

@@ -28,6 +28,11 @@ STOP_WITHIN_S = 20.0
 NODE_ADDRESS = "127.0.0.2" if sys.platform == "linux" else None
 
 
+# From a range in which neither Ray nor the system takes any: what the system itself picks
+# (ip_local_port_range) could be another connection's a moment later.
+_PORTS = iter(random.sample(range(20_000, 30_000), 10_000))
+
+
 class NoRayError(Exception):
     """Ray cannot be reached; the message says where."""
 
@@ -178,12 +183,8 @@ def http_front() -> str:
 
 
 def free_port() -> int:
-    """A port where nothing listens, from a range in which neither Ray nor the system takes any.
-
-    What the system itself picks (ip_local_port_range) could be another connection's a moment later.
-    """
-    candidates = random.sample(range(20_000, 30_000), 100)
-    for port in candidates:
+    """A port where nothing listens, and never the same one twice."""
+    for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raylens import serving
+from raylens import cluster, serving
 from raylens.cluster import free_port, serve_environment
 from raylens.logs import LogFollower
 from raylens.serving import ServingError, default_config, read_config
@@ -273,6 +273,21 @@ def test_what_the_switches_name_is_there(tmp_path: Path) -> None:
     assert callable(
         import_attr(serve_environment(tmp_path)["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])
     )
+
+
+@pytest.mark.parametrize(("here", "front"), [(True, "HAProxy"), (False, "Ray Serve's own proxy")])
+def test_without_haproxy_serves_own_proxy_runs_and_the_banner_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool, front: str
+) -> None:
+    monkeypatch.setattr(cluster, "has_haproxy", lambda: here)
+    switch = serve_environment(tmp_path)["RAY_SERVE_ENABLE_HA_PROXY"]
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", switch)
+    assert cluster.http_front().startswith(front)
+
+
+def test_no_port_is_given_twice() -> None:
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
 
 
 # Settings on their way to a Ray that already runs

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from deployments.models.checkpoint import CheckpointError
+from deployments.models.precision import processor_features
 from deployments.models.storage import user_cache
 
 logger = logging.getLogger("ray.serve")
@@ -140,11 +141,7 @@ def compile_tower(
 
 def library_path(identity: str) -> Path:
     """Where the compiled tower of that identity is or will be, on this kind of processor."""
-    features: dict[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # not in older versions
-    processor = sorted(features.items())
-    parts = (_RECIPE, torch.__version__, processor, identity)
+    parts = (_RECIPE, torch.__version__, sorted(processor_features()), identity)
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     return user_cache() / "raylens" / "compiled" / f"{name}.so"
 
@@ -171,8 +168,10 @@ def _build(tower: nn.Module, pixels: Tensor, library: Path) -> None:
         ):
             options["aot_inductor.output_path"] = str(Path(scratch) / "tower.so")
             program = torch.export.export(tower, (pixels,), dynamic_shapes=({0: images},))
-            made = torch._inductor.aot_compile(program.module(), (pixels,), options=options)
-            Path(str(made)).replace(library)  # in one step: another replica may be at it as well
+            found = torch._inductor.aot_compile(program.module(), (pixels,), options=options)
+            made = Path(str(found))
+            made.chmod(0o700)  # whatever the umask: see `_refuse_foreign`
+            made.replace(library)  # in one step: another replica may be at it as well
     except Exception as error:  # one of the compiler's thousand
         raise CompileError(
             f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -66,12 +66,13 @@ def choose(wanted: Literal["auto"] | Precision, device: str) -> tuple[Precision,
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return "bfloat16", "the GPU computes in it natively"
         return "float16", "the GPU has no bfloat16"
-    if {"amx_bf16", "avx512_bf16"} & _processor_features():
+    if {"amx_bf16", "avx512_bf16"} & processor_features():
         return "bfloat16", "the processor computes in it natively"
     return "float32", "the processor has no bfloat16"
 
 
-def _processor_features() -> set[str]:
+def processor_features() -> set[str]:
+    """What the processor has beyond its family's basics, as torch calls it."""
     if not hasattr(torch.cpu, "get_capabilities"):  # in older versions
         return set()
     return {name for name, has in torch.cpu.get_capabilities().items() if has is True}

@@ -18,6 +18,6 @@ def user_cache() -> Path:
         return Path.home() / ".cache"
     except RuntimeError as error:
         raise CheckpointError(
-            "this user has no home folder to keep the bundled model in; set XDG_CACHE_HOME to a "
+            "this user has no home folder to keep models in; set XDG_CACHE_HOME to a "
             "folder that this process may write to"
         ) from error

@@ -1,5 +1,6 @@
 """Compiled towers: the same vectors, made once, kept safely, and run without the GIL."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -58,8 +59,12 @@ def build(tower: nn.Module, identity: str, *, must: bool = True) -> nn.Module | 
 
 @pytest.fixture(scope="module")
 def library(cache: Path) -> Path:
-    """A compiled Tower(repeat=40)."""
-    assert build(Tower(repeat=40), "tower") is not None
+    """A compiled Tower(repeat=40), made by a user whose files are their group's to write."""
+    before = os.umask(0o002)
+    try:
+        assert build(Tower(repeat=40), "tower") is not None
+    finally:
+        os.umask(before)
     return library_path("tower")
 
 
@@ -95,6 +100,7 @@ class TestCompiled:
     def test_nothing_else_is_left_in_the_folder(self, library: Path) -> None:
         assert list(library.parent.iterdir()) == [library]
         assert library.parent.stat().st_mode & 0o077 == 0
+        assert library.stat().st_mode & 0o077 == 0
 
     def test_other_threads_of_python_go_on_while_it_computes(self, library: Path) -> None:
         found = CompiledTower(library)

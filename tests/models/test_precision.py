@@ -120,7 +120,7 @@ def test_int8_without_linear_layers_gives_way_to_what_auto_would_be() -> None:
 def test_auto_on_a_cpu_is_what_the_processor_computes_in(
     monkeypatch: pytest.MonkeyPatch, features: set[str], expected: str
 ) -> None:
-    monkeypatch.setattr(precision, "_processor_features", lambda: features)
+    monkeypatch.setattr(precision, "processor_features", lambda: features)
     assert choose("auto", "cpu")[0] == expected
 
 
