@@ -2,6 +2,8 @@
 
 import binascii
 
+import pybase64
+
 from deployments.errors import BadBase64, ImageTooLarge
 
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -33,7 +35,7 @@ def decode_base64(text: str, *, max_bytes: int) -> bytes:
             raise _bad_base64()
         data = data.translate(_URL_SAFE_TO_STANDARD)
     try:
-        return binascii.a2b_base64(data + b"=" * (-len(data) % 4), strict_mode=True)
+        return pybase64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except binascii.Error:
         raise _bad_base64() from None
 
