@@ -25,7 +25,8 @@ from rich.table import Table
 from benchmarks import checkpoints
 from deployments.models.encoder import Encoder, Vectors
 from deployments.models.precision import photos
-from deployments.settings import Model, thread_count
+from deployments.settings import Model
+from deployments.threads import thread_count
 
 # Long enough for the clock, short enough for the ways to share the machine's moods.
 _TURN_S = 0.4

@@ -14,7 +14,8 @@ from ray import serve
 from deployments.card import ModelCard, Pixels, Tokens
 from deployments.engine import Answer, Gate, ModelThread, Stack, Streams
 from deployments.metrics import BatchCounter, ProcessGauges
-from deployments.settings import Batching, Model, thread_count
+from deployments.settings import Batching, Model
+from deployments.threads import thread_count
 from deployments.tokenizer import join
 from deployments.vectors import Vectors
 

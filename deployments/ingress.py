@@ -16,12 +16,14 @@ from deployments.embedder_client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
+from deployments.images.workers import DecodeWorkers
 from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.request import OnError
 from deployments.service import EmbeddingService
-from deployments.settings import Settings, thread_count
+from deployments.settings import Settings
+from deployments.threads import thread_count
 from deployments.vectors import Vector, Vectors, cosines, stack_rows
 
 
@@ -55,16 +57,18 @@ class Ingress:
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
-        self._loader = ImageLoader(
+        self._workers = DecodeWorkers(settings.decode, max_pixels=limits.max_image_pixels)
+        loader = ImageLoader(
             settings,
             roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
             fetcher=self._fetcher,
+            decode=self._workers.decode,
             threads=thread_count(settings.decode.threads),
         )
         self._service = EmbeddingService(
             settings,
             models=self._models,
-            loader=self._loader,
+            loader=loader,
             count=ItemCounter().count,
         )
         self._gauges = ProcessGauges()
@@ -82,11 +86,12 @@ class Ingress:
         finally:
             for task in loading:
                 task.cancel()
+            self._workers.close()
             await self._fetcher.close()
 
     async def _get_ready(self, model: EmbedderClient) -> None:
         await model.wait_until_loaded()
-        await self._loader.warm_up(model.card.pixels)
+        await asyncio.to_thread(self._workers.warm_up, model.card.pixels)
 
     async def check_health(self) -> None:
         self._gauges.record()

@@ -3,16 +3,13 @@
 import asyncio
 import hashlib
 import math
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from io import BytesIO
+from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple
 
-from PIL import Image
-
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
-from deployments.errors import ImageTooLarge, RaylensError
-from deployments.images.decode import decode
+from deployments.errors import ImageTooLarge
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
@@ -34,17 +31,34 @@ class ImageLoader:
     """Gets images from wherever their items say they are."""
 
     def __init__(
-        self, settings: Settings, *, roots: ImageRoots, fetcher: Fetcher, threads: int
+        self,
+        settings: Settings,
+        *,
+        roots: ImageRoots,
+        fetcher: Fetcher,
+        decode: Callable[[bytes, PixelSpec | ProcessorSpec], Pixels],
+        threads: int,
     ) -> None:
+        """`decode` is called in so many threads."""
         self.threads = threads
         self._limits = settings.limits
-        self._decoding = settings.decode
+        self._decode = decode
         self._roots = roots
         self._fetcher = fetcher
+        self._room = asyncio.Semaphore(
+            max(1, settings.limits.max_inflight_bytes // settings.limits.max_image_bytes)
+        )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    async def load(self, item: ImageItem) -> Loaded:
-        """The bytes behind an item. Raises the error that the item is, a RaylensError."""
+    @asynccontextmanager
+    async def loaded(self, item: ImageItem) -> AsyncIterator[Loaded]:
+        """The bytes behind an item, while they are needed: only so many may be fetched or read
+        and not yet decoded. Raises the error that the item is, a RaylensError.
+        """
+        async with self._room if isinstance(item, UrlItem | PathItem) else nullcontext():
+            yield await self._load(item)
+
+    async def _load(self, item: ImageItem) -> Loaded:
         if isinstance(item, UrlItem):
             item = BytesItem(await self._fetcher.download(item.url))
         if _size(item) <= INLINE_BYTES:
@@ -60,13 +74,6 @@ class ImageLoader:
             self._pool, self._decode, data, spec
         )
 
-    async def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
-        """Decodes a picture, so that no caller waits for what the first one has imported."""
-        buffer = BytesIO()
-        Image.new("RGB", (64, 48)).save(buffer, "JPEG")
-        with suppress(RaylensError):  # of a model that does not take such a small one
-            await self.decode(buffer.getvalue(), spec)
-
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
         max_bytes = self._limits.max_image_bytes
         if isinstance(item, PathItem):
@@ -80,15 +87,6 @@ class ImageLoader:
         if len(data) > max_bytes:
             raise ImageTooLarge(f"The image is larger than {max_bytes} bytes; send a smaller one.")
         return Loaded(data, hashlib.sha256(data).digest())
-
-    def _decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
-        return decode(
-            data,
-            spec,
-            max_pixels=self._limits.max_image_pixels,
-            allow_tiff=self._decoding.allow_tiff,
-            fast=self._decoding.mode == "fast",
-        )
 
 
 def _size(item: PathItem | DataUriItem | Base64Item | BytesItem) -> float:

@@ -4,7 +4,6 @@ Read from `applications[].args` of the Serve config, with `RAYLENS_<SECTION>__<K
 environment on top. Knows nothing of what the settings steer.
 """
 
-import math
 import os
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -21,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from deployments.keys import ApiKey, KeysError, read_keys
 
 MIB = 1024 * 1024
 
@@ -100,6 +101,9 @@ class Limits(_Section):
     max_image_bytes: Positive = 20 * MIB
     max_image_pixels: Positive = 50_000_000
     max_body_bytes: Positive = 64 * MIB
+    max_inflight_bytes: Positive = 512 * MIB
+    """Of all bodies under way, per ingress replica, and as much again of images that are being
+    fetched or read; beyond it callers get 429. A replica may need three times as much memory."""
     max_labels: Positive = 1000
     max_text_chars: Positive = 8192
     request_timeout_s: Seconds = 30.0
@@ -145,6 +149,11 @@ class Decode(_Section):
     """`exact` keeps every vector at a cosine of 0.9999 or more with what the model's authors' code
     gives. `fast` decodes large JPEGs at a half, a quarter or an eighth of their size, which loses
     more; the README tells how much."""
+    max_cpu_s: Seconds = 10.0
+    """Processor time for an image: 50 megapixels take one or two seconds. The image is refused
+    beyond it. Raise it for larger images on slow machines."""
+    max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1024 * MIB
+    """Memory for an image, in its decode process; 50 megapixels take up to 600 MiB."""
     allow_tiff: bool = False
     """Accept TIFF as well. Its decoders have the longest record of security bugs."""
 
@@ -154,6 +163,19 @@ class Cache(_Section):
 
     max_bytes: Annotated[int, Field(ge=0)] = 128 * MIB
     """Of each ingress replica; 50,000 vectors of 512 dimensions. 0 turns the cache off."""
+
+
+class Auth(_Section):
+    """Who may call. With a key or a file of keys here, every route but /livez and /readyz wants
+    one; without, everybody may."""
+
+    keys_file: Path | None = None
+    """Made by `raylens keys add`, and read again when it changes."""
+    keys: tuple[ApiKey, ...] = ()
+    """Further ones, as a line of that file says them; for a secret in the environment."""
+    max_concurrency: Positive = 64
+    """Requests of one key under way, per ingress replica, unless the key has a number of its
+    own."""
 
 
 class Settings(BaseSettings):
@@ -171,6 +193,7 @@ class Settings(BaseSettings):
     fetch: Fetch = Fetch()
     decode: Decode = Decode()
     cache: Cache = Cache()
+    auth: Auth = Auth()
     image_roots: tuple[Path, ...] = ()
     """Folders whose files callers may name by path. None: every path is refused."""
 
@@ -208,25 +231,6 @@ class Settings(BaseSettings):
         return env_settings, init_settings  # the environment overrides the file
 
 
-def thread_count(
-    setting: int | Literal["auto"], *, quota_file: Path = Path("/sys/fs/cgroup/cpu.max")
-) -> int:
-    """A `threads` setting as a number: `auto` is the processors that this process may use.
-
-    Those that its affinity names, or the fewer that a container's limit amounts to, rounded up:
-    `quota_file` has the microseconds of processor time in a period (cgroup v2, cpu.max).
-    """
-    if setting != "auto":
-        return setting
-    affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    processors = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota_us, period_us = map(int, quota_file.read_text().split())
-    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
-        return processors
-    return max(1, min(processors, math.ceil(quota_us / period_us)))
-
-
 def load_settings(args: Mapping[str, Any]) -> Settings:
     """Settings from a Serve config's `args` and this process's environment.
 
@@ -249,9 +253,16 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
     for root in settings.image_roots:
         if not root.is_dir():
             raise SettingsError(f"image_roots: {str(root)!r} is not a folder on this machine")
-    return settings.model_copy(
-        update={"image_roots": tuple(r.absolute() for r in settings.image_roots)}
-    )
+    # Absolute, because replicas run in folders of their own.
+    update: dict[str, Any] = {"image_roots": tuple(r.absolute() for r in settings.image_roots)}
+    keys_file = settings.auth.keys_file
+    if keys_file is not None:
+        try:
+            read_keys(keys_file)
+        except KeysError as error:
+            raise SettingsError(f"auth.keys_file: {error}") from None
+        update["auth"] = settings.auth.model_copy(update={"keys_file": keys_file.absolute()})
+    return settings.model_copy(update=update)
 
 
 def _refuse_unknown_variables() -> None:

@@ -146,13 +146,13 @@ class Stacks:
 
     async def _pixels(self, request: Request, index: int, item: ImageItem) -> Pixels | None:
         began = time.perf_counter()
-        data, digest = await self._loader.load(item)
-        loaded = time.perf_counter()
-        request.timing.note("fetch", (loaded - began) * 1e3)
-        if not self._is_to_be_made(request, index, b"image" + digest):
-            return None
-        async with request.turns:
-            pixels = await self._loader.decode(data, request.card.pixels)
+        async with self._loader.loaded(item) as (data, digest):
+            loaded = time.perf_counter()
+            request.timing.note("fetch", (loaded - began) * 1e3)
+            if not self._is_to_be_made(request, index, b"image" + digest):
+                return None
+            async with request.turns:
+                pixels = await self._loader.decode(data, request.card.pixels)
         request.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from deployments.card import ModelCard, Pixels, PixelSpec, TextSpec, Tokens
 from deployments.engine import Answer
 from deployments.errors import RaylensError, Unavailable
+from deployments.images.decode import decode
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.loader import ImageLoader
@@ -117,6 +119,7 @@ def service(
             settings,
             roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),
             fetcher=fetcher or Fetcher(settings.fetch, max_bytes=limits.max_image_bytes),
+            decode=partial(decode, max_pixels=limits.max_image_pixels),
             threads=2,
         ),
     )

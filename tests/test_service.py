@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from deployments.errors import (
     TooManyItems,
     Unavailable,
 )
+from deployments.images.decode import decode
 from deployments.images.files import ImageRoots
 from deployments.items import Base64Item, BytesItem, Parsed, PathItem, TextItem, UrlItem
 from deployments.loader import ImageLoader
@@ -480,6 +482,7 @@ def counting(counted: Counter[str]) -> EmbeddingService:
         Settings(),
         roots=ImageRoots([], max_bytes=1),
         fetcher=FakeFetcher(),  # type: ignore[arg-type]
+        decode=partial(decode, max_pixels=10_000),
         threads=1,
     )
     return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.settings import SettingsError, load_settings, thread_count
+from deployments.settings import SettingsError, load_settings
+from deployments.threads import thread_count
 
 ROOT = Path(__file__).parent.parent
 

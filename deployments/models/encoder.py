@@ -26,7 +26,8 @@ from deployments.models.precision import SENTENCES, Towers, photos, prepare
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.models.texts import read_tokenizer
 from deployments.models.towers import ImageTower, TextTower, read_text_spec
-from deployments.settings import Model, thread_count
+from deployments.settings import Model
+from deployments.threads import thread_count
 from deployments.tokenizer import TextTokenizer, stack
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.

@@ -63,6 +63,8 @@ def config(tmp_path_factory: pytest.TempPathFactory, folder: Path, files: str) -
     port = int(files.rpartition(":")[2])
     config["applications"][0]["args"] |= {
         "image_roots": [str(folder)],
+        # Slower than all that is around it, so that its queue fills.
+        "model": {"id": "efficientnet-lite0", "threads": 1, "compile": "off"},
         "cache": {"max_bytes": 0},  # the same few photos are embedded again and again
         "fetch": {"allow_cidrs": ["127.0.0.0/8"], "allow_ports": [80, port]},
     }
@@ -243,7 +245,7 @@ def test_a_callers_headers_do_not_steer_serve(server: Server) -> None:
 async def test_64_callers_each_get_their_own_vector_in_full_batches(
     server: Server, jpeg: Jpeg, metrics_url: str
 ) -> None:
-    images = [jpeg(i, (640, 480)) for i in range(64)]
+    images = [jpeg(i, (160, 120)) for i in range(64)]
     alone = [o.body["data"][0]["embedding"] for o in await at_once(server.url, images, callers=1)]
     async with httpx.AsyncClient() as client:
         sum_name = "ray_raylens_batch_items_total"

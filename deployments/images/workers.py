@@ -1,0 +1,165 @@
+"""Decoding in processes of its own: a worker for each thread that asks.
+
+Knows how workers are started, asked and replaced; what they do is `worker` and `decode`.
+"""
+
+import json
+import logging
+import math
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+
+from deployments.card import Pixels, PixelSpec, ProcessorSpec
+from deployments.errors import (
+    CorruptImage,
+    ImageTooLarge,
+    Internal,
+    RaylensError,
+    UnsupportedImage,
+)
+from deployments.images.worker import FORK, WARM_UP, Job, receive, send
+from deployments.settings import Decode
+
+logger = logging.getLogger("ray.serve")
+
+_ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal, UnsupportedImage)}
+
+# Libraries' own threads would only compete with the other workers, and must not run in a template.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class DecodeWorkers:
+    """`decode.decode` in worker processes, each image within the limits of `settings`.
+
+    Thread-safe and blocking. Processes buy what threads cannot have: an end to a decoder that
+    does not return, crashes or eats all memory, at the price of that one image.
+    """
+
+    def __init__(self, settings: Decode, *, max_pixels: int) -> None:
+        self._settings = settings
+        self._max_pixels = max_pixels
+        self._own = threading.local()
+        self._starting = threading.Lock()
+        self._template: socket.socket | None = None
+        self._open: set[socket.socket] = set()
+
+    def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
+        """An image's bytes as (H, W, 3), just as the model wants it.
+
+        Raises UnsupportedImage, CorruptImage or ImageTooLarge.
+        """
+        said = pickle.dumps(self._job(spec))
+        began = time.monotonic()
+        try:
+            answer = self._ask(said, data)
+        except (EOFError, OSError):
+            if time.monotonic() - began > self._settings.max_cpu_s:
+                raise _beyond_limits() from None
+            # Something else may have ended it, such as a machine without memory.
+            try:
+                answer = self._ask(said, data)
+            except (EOFError, OSError):
+                logger.warning("A decode worker ended twice on one image, which was refused.")
+                raise _beyond_limits() from None
+        return _pixels(*answer)
+
+    def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
+        """Decodes a picture in the template, so that no worker has to import anything later."""
+        with self._starting:
+            template = self._running_template()
+            template.sendall(WARM_UP)
+            send(template, pickle.dumps(self._job(spec)), b"")
+
+    def close(self) -> None:
+        """Ends all processes. For when nothing is decoded any more."""
+        with self._starting:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+            self._template = None
+            self._own = threading.local()
+
+    def _job(self, spec: PixelSpec | ProcessorSpec) -> Job:
+        return Job(
+            spec=spec,
+            max_pixels=self._max_pixels,
+            allow_tiff=self._settings.allow_tiff,
+            fast=self._settings.mode == "fast",
+            cpu_s=self._settings.max_cpu_s,
+        )
+
+    def _ask(self, said: bytes, data: bytes) -> tuple[bytes, bytearray]:
+        """The answer of this thread's worker. Raises EOFError or OSError when it ended."""
+        worker: socket.socket | None = getattr(self._own, "worker", None)
+        if worker is None:
+            worker = self._own.worker = self._new_worker()
+        try:
+            send(worker, said, data)
+            return receive(worker)
+        except (EOFError, OSError):
+            self._own.worker = None
+            self._drop(worker)
+            raise
+
+    def _new_worker(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs, self._starting:
+            template = self._running_template()
+            try:
+                socket.send_fds(template, [FORK], [theirs.fileno()])
+            except OSError:  # the template has ended; a new one takes over
+                self._open.discard(template)
+                template.close()
+                self._template = None
+                socket.send_fds(self._running_template(), [FORK], [theirs.fileno()])
+            self._open.add(ours)
+        return ours
+
+    def _running_template(self) -> socket.socket:
+        if self._template is None:
+            ours, theirs = socket.socketpair()
+            module = "deployments.images.worker"
+            arguments = [str(theirs.fileno()), str(self._settings.max_memory_bytes)]
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-P", "-m", module, *arguments],
+                    env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+            threading.Thread(target=process.wait, daemon=True).start()  # no zombie of it
+            self._template = ours
+            self._open.add(ours)
+        return self._template
+
+    def _drop(self, connection: socket.socket) -> None:
+        connection.close()
+        with self._starting:
+            self._open.discard(connection)
+
+
+def _pixels(said: bytes, data: bytearray) -> Pixels:
+    """What a worker answered. It may have been taken over: nothing of it is believed unchecked."""
+    with suppress(ValueError, TypeError, KeyError):
+        answer = json.loads(said)
+        if "error" in answer:
+            raise _ERRORS[answer["error"]](str(answer["message"]))
+        shape, dtype = tuple(map(int, answer["shape"])), np.dtype(str(answer["dtype"]))
+        if len(shape) == 3 and dtype in (np.uint8, np.float32) and math.prod(shape) > 0:
+            return np.frombuffer(data, dtype).reshape(shape)
+    raise Internal("The service failed on this item.")
+
+
+def _beyond_limits() -> RaylensError:
+    return ImageTooLarge(
+        "The image takes more time or memory to decode than this service gives it. Send it smaller "
+        "or saved anew."
+    )
