@@ -68,7 +68,11 @@ class TextUnsupported(RaylensError):
     status, code = 400, "text_unsupported"
 
 
-# 403, 404, 405, 406
+# 401, 403, 404, 405, 406
+
+
+class Unauthorized(RaylensError):
+    status, code = 401, "unauthorized"
 
 
 class UrlForbidden(RaylensError):
@@ -152,6 +156,10 @@ class FetchFailed(RaylensError):
 
 class Overloaded(RaylensError):
     status, code = 429, "overloaded"
+
+
+class RateLimited(RaylensError):
+    status, code = 429, "rate_limited"
 
 
 class Internal(RaylensError):

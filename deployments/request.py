@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -15,6 +16,9 @@ from deployments.vectors import Vector
 
 OnError = Literal["fail", "report"]
 Stage = Literal["fetch", "decode", "queue", "model"]
+
+CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
+"""The name of the API key that the current request came with."""
 
 
 class Model(Protocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from deployments.errors import (
     DimensionsUnsupported,
     ModelNotFound,
     Overloaded,
+    RateLimited,
     RaylensError,
     TooManyItems,
 )
 from deployments.items import Item, TextItem
 from deployments.loader import ImageLoader
-from deployments.request import Model, OnError, Request, Timing
+from deployments.request import CALLER, Model, OnError, Request, Timing
 from deployments.settings import Settings
 from deployments.stacks import Stacks
 from deployments.vectors import Vector, finished
@@ -65,6 +67,7 @@ class EmbeddingService:
         self._decode_threads = loader.threads
         self._count = count
         self._pending = 0
+        self._pending_of: Counter[str | None] = Counter()
 
     @asynccontextmanager
     async def time_limit(self) -> AsyncIterator[float]:
@@ -162,13 +165,25 @@ class EmbeddingService:
 
     @contextmanager
     def _admitted(self, number: int) -> Iterator[None]:
-        if self._pending and self._pending + number > self.settings.limits.max_queued_items:
+        most = self.settings.limits.max_queued_items
+        caller = CALLER.get()
+        if self._pending and self._pending + number > most:
             raise Overloaded("Too much is waiting already; retry after a pause.", retry_after_s=1)
+        if caller is not None:
+            # Half of it is left to others, so that no key can keep them out.
+            own = self._pending_of[caller]
+            if own and own + number > most // 2:
+                raise RateLimited(
+                    "Too many items of this key are waiting already; retry after a pause.",
+                    retry_after_s=1,
+                )
         self._pending += number
+        self._pending_of[caller] += number
         try:
             yield
         finally:
             self._pending -= number
+            self._pending_of[caller] -= number
 
 
 def _check_options(*, on_error: str, normalize: bool, truncate: bool) -> None:

@@ -1,6 +1,8 @@
 """The `raylens` command. Exit codes: 0 good, 1 failed, 2 usage, 3 service unreachable."""
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +24,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 FAILED, UNREACHABLE = 1, 3
+RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 
 Url = Annotated[
     str, typer.Option(envvar="RAYLENS_URL", help="The service's address.", show_default=True)
@@ -94,16 +97,87 @@ def health(url: Url = DEFAULT_URL) -> None:
         out.print(f"ready: {body['model']} at {url}", markup=False)
 
 
+keys = typer.Typer(no_args_is_help=True, help="API keys for the service's auth.keys_file.")
+app.add_typer(keys, name="keys")
+
+KeysFile = Annotated[
+    Path, typer.Option("--file", envvar="RAYLENS_AUTH__KEYS_FILE", help="The file of keys.")
+]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
+
+
+@keys.command()
+def add(
+    name: KeyName,
+    file: KeysFile,
+    rate: Annotated[str | None, typer.Option(help="Requests, as in 600/minute.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.")] = None,
+) -> None:
+    """Make a key and show it, this once."""
+    from raylens import keys as store
+
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 64", param_hint="NAME")
+    if rate is not None and not re.fullmatch(RATE, rate):
+        raise typer.BadParameter(
+            "a number, a slash and second, minute, hour or day", param_hint="--rate"
+        )
+    with _keys_errors():
+        key = store.add(file, name, rate=rate, concurrency=concurrency)
+    err.print(
+        f"{name} may send this as Authorization: Bearer …; it is shown only now:", markup=False
+    )
+    out.print(key, markup=False, soft_wrap=True)
+
+
+@keys.command("list")
+def list_keys(file: KeysFile) -> None:
+    """Show what is kept of each key."""
+    from raylens import keys as store
+
+    with _keys_errors():
+        kept = store.read(file)
+    table = Table("name", "rate", "concurrency", "created")
+    for key in kept:
+        told = (key.get(column) for column in ("name", "rate", "concurrency", "created"))
+        table.add_row(*(escape("" if value is None else str(value)) for value in told))
+    out.print(table)
+
+
+@keys.command()
+def revoke(name: KeyName, file: KeysFile) -> None:
+    """Remove a key; a running service refuses it a second later."""
+    from raylens import keys as store
+
+    with _keys_errors():
+        store.revoke(file, name)
+
+
+@contextlib.contextmanager
+def _keys_errors() -> Iterator[None]:
+    from raylens.keys import KeysError
+
+    try:
+        yield
+    except KeysError as error:
+        _fail(str(error), FAILED)
+
+
 def _get(url: str, path: str) -> Any:
     """The JSON answer to a GET, or an end with the exit code that says what is wrong."""
     try:
-        response = httpx.get(url.rstrip("/") + path, timeout=30)
+        response = httpx.get(url.rstrip("/") + path, headers=_authorization(), timeout=30)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
     if response.status_code != 200:
         _fail(_message(response), FAILED)
     with _expecting_raylens(url):
         return response.json()
+
+
+def _authorization() -> dict[str, str]:
+    key = os.environ.get("RAYLENS_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @contextlib.contextmanager

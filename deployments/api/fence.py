@@ -9,6 +9,7 @@ import re
 import uuid
 
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = b"x-request-id"
@@ -24,6 +25,16 @@ SERVE_CONTROLS = frozenset(
         b"x-session-id",
     }
 )
+
+
+def request_id(request: Request) -> str:
+    """The id that the fence put into the request's headers, or a new one where there is none."""
+    given = request.headers.get("x-request-id", "")
+    if not VALID_REQUEST_ID.fullmatch(given.encode("latin-1", "replace")):
+        if not hasattr(request.state, "request_id"):
+            request.state.request_id = uuid.uuid4().hex
+        return str(request.state.request_id)
+    return given
 
 
 class Fence:

@@ -23,11 +23,13 @@ Schema = dict[str, Any]
 NUMBER: Schema = {"type": "number"}
 INTEGER: Schema = {"type": "integer"}
 STRING: Schema = {"type": "string"}
+KEY: Schema = {"type": "http", "scheme": "bearer"}
 
 BODIES = (EmbeddingsBody, SimilarityBody, RankBody, ClassifyBody)
 
 # What every endpoint that embeds items may answer besides 200.
-ITEM_STATUSES = (400, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+ITEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+OTHER_STATUSES = (401, 429, 500, 503, 504)
 
 
 @functools.cache
@@ -76,19 +78,18 @@ def openapi() -> Schema:
                 )
             },
             "/v1/models": {
-                "get": _operation("models", "The served models", _ref("ModelList"), (500, 503, 504))
+                "get": _operation("models", "The served models", _ref("ModelList"), OTHER_STATUSES)
             },
             "/livez": {"get": _operation("livez", "Is the process up?", _status(), (500, 504))},
             "/readyz": {
-                "get": _operation(
-                    "readyz", "Has the model just answered?", _ready(), (500, 503, 504)
-                )
+                "get": _operation("readyz", "Has the model answered?", _ready(), (500, 503, 504))
             },
             "/openapi.json": {
-                "get": _operation("openapi", "This document", {"type": "object"}, (500, 504))
+                "get": _operation("openapi", "This document", {"type": "object"}, OTHER_STATUSES)
             },
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": {"key": KEY}},
+        "security": [{}, {"key": []}],  # where the operator has made keys
     }
 
 
@@ -102,7 +103,7 @@ def _with_items(schema: Any) -> Any:
 
 def _embeddings() -> Schema:
     operation = _operation(
-        "embeddings", "Embed images and texts", _ref("Embeddings"), (*ITEM_STATUSES[:3], 406)
+        "embeddings", "Embed images and texts", _ref("Embeddings"), (*ITEM_STATUSES[:4], 406)
     )
     operation["responses"].update(_error_responses(ITEM_STATUSES))
     operation["responses"]["200"]["content"]["application/x-npy"] = {

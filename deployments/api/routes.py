@@ -3,7 +3,6 @@
 import functools
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -16,8 +15,10 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from deployments.api import render
+from deployments.api.auth import KeyGuard, KeyRing
 from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
-from deployments.api.fence import VALID_REQUEST_ID
+from deployments.api.budget import BodyBudget
+from deployments.api.fence import request_id
 from deployments.api.listing import model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
@@ -73,16 +74,6 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
     return call
 
 
-def request_id(request: Request) -> str:
-    """The id that the fence put into the request's headers, or a new one where there is none."""
-    given = request.headers.get("x-request-id", "")
-    if not VALID_REQUEST_ID.fullmatch(given.encode("latin-1", "replace")):
-        if not hasattr(request.state, "request_id"):
-            request.state.request_id = uuid.uuid4().hex
-        return str(request.state.request_id)
-    return given
-
-
 def server_timing(timing: Timing) -> dict[str, str]:
     stages = ("fetch", "decode", "queue", "model")
     return {"Server-Timing": ", ".join(f"{s};dur={getattr(timing, s):.1f}" for s in stages)}
@@ -113,6 +104,10 @@ class Api:
             exception_handlers={HTTPException: framework_error},
             lifespan=lifespan,
         )
+        app.add_middleware(BodyBudget, limits=self._limits)
+        auth = self.service.settings.auth
+        if auth.keys or auth.keys_file is not None:
+            app.add_middleware(KeyGuard, ring=KeyRing(auth), max_concurrency=auth.max_concurrency)
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
 

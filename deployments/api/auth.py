@@ -1,0 +1,152 @@
+"""Who may call: API keys, known by their hashes, each with a rate and a concurrency.
+
+A layer around the endpoints; knows nothing of what they do.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import time
+from collections import Counter
+from pathlib import Path
+
+from limits import parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.api.fence import request_id
+from deployments.api.render import error_response
+from deployments.errors import RateLimited, RaylensError, Unauthorized
+from deployments.keys import ApiKey, KeysError, read_keys
+from deployments.request import CALLER
+from deployments.settings import Auth
+
+logger = logging.getLogger("ray.serve")
+
+# Probes have no keys.
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+
+# How soon an added key works and a revoked one no longer does.
+RELOAD_S = 1.0
+
+
+class KeyRing:
+    """The keys of the settings and of the file, which is read again when it changes."""
+
+    def __init__(self, settings: Auth) -> None:
+        """Raises KeysError where the file cannot be read."""
+        self._own = settings.keys
+        self._path = settings.keys_file
+        self._keys: tuple[ApiKey, ...] = self._own
+        self._version: object = None
+        self._looked = 0.0
+        if self._path is not None:
+            self._version = _version(self._path)
+            self._keys = self._own + read_keys(self._path)
+
+    async def find(self, presented: str) -> ApiKey | None:
+        """The key whose secret this is."""
+        await self._refresh()
+        digest = hashlib.sha256(presented.encode("utf-8", "replace")).hexdigest()
+        found = None
+        for key in self._keys:  # all of them, so that the time does not tell which one
+            if hmac.compare_digest(digest, key.sha256):
+                found = key
+        return found
+
+    async def _refresh(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._path is None or now - self._looked < RELOAD_S:
+            return
+        self._looked = now
+        await asyncio.to_thread(self._read_if_changed, self._path)
+
+    def _read_if_changed(self, path: Path) -> None:
+        version = _version(path)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._keys = self._own + read_keys(path)
+        except KeysError as error:  # never open, and nobody locked out by a slip
+            logger.error(f"{error}. The keys that were read before go on.")
+        else:
+            logger.info(f"Read {path.name} again: {len(self._keys)} keys.")
+
+
+def _version(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _path(scope: Scope) -> str:
+    """Below the application's own prefix, as its routes are matched."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+class KeyGuard:
+    """ASGI middleware: no key, no answer, but for the probes."""
+
+    def __init__(self, app: ASGIApp, ring: KeyRing, max_concurrency: int) -> None:
+        """`max_concurrency` is that of keys without one of their own."""
+        self._app = app
+        self._ring = ring
+        self._max_concurrency = max_concurrency
+        self._running: Counter[str] = Counter()
+        self._rates = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _path(scope) in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            key = await self._key(request)
+            await self._count(key)
+        except RaylensError as error:
+            response = error_response(error, request_id(request))
+            if isinstance(error, Unauthorized):
+                response.headers["www-authenticate"] = "Bearer"
+            await response(scope, receive, send)
+            return
+        CALLER.set(key.name)
+        self._running[key.name] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running[key.name] -= 1
+
+    async def _key(self, request: Request) -> ApiKey:
+        given = request.headers.getlist("authorization")
+        scheme, _, secret = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        key = await self._ring.find(secret.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            raise Unauthorized(
+                "This service answers only with a valid key: send Authorization: Bearer YOUR_KEY."
+            )
+        return key
+
+    async def _count(self, key: ApiKey) -> None:
+        """Raises RateLimited for a key that asks for more than it may."""
+        most = key.concurrency or self._max_concurrency
+        if self._running[key.name] >= most:
+            raise RateLimited(
+                f"This key may have {most} requests under way; wait for one of their answers.",
+                retry_after_s=1,
+            )
+        if key.rate is None:
+            return
+        rate = parse(key.rate)
+        if not await self._rates.hit(rate, key.name):
+            window = await self._rates.get_window_stats(rate, key.name)
+            raise RateLimited(
+                f"This key may send {key.rate.replace('/', ' requests a ')}; retry later.",
+                retry_after_s=max(1, math.ceil(window.reset_time - time.time())),
+            )

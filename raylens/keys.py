@@ -1,0 +1,95 @@
+"""API keys for a service's `auth.keys_file`: made, listed and revoked. Keeps hashes alone.
+
+The file has a line of JSON for each key: name, sha256 and what the key may do.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# So that a key is recognised where it should not be, in a log or a repository.
+PREFIX = "rl_"
+
+
+class KeysError(Exception):
+    """The file of keys cannot be used as asked; the message says why."""
+
+
+def add(path: Path, name: str, *, rate: str | None, concurrency: int | None) -> str:
+    """A new key, which is nowhere else from now on. Raises KeysError."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    line: dict[str, Any] = {
+        "name": name,
+        "sha256": hashlib.sha256(key.encode()).hexdigest(),
+        "rate": rate,
+        "concurrency": concurrency,
+        "created": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+    with _edited(path) as keys:
+        if any(kept["name"] == name for kept in keys):
+            raise KeysError(f"{path} has a key of the name {name} already; revoke it first")
+        keys.append({option: value for option, value in line.items() if value is not None})
+    return key
+
+
+def revoke(path: Path, name: str) -> None:
+    """Raises KeysError where there is no such key."""
+    with _edited(path) as keys:
+        kept = [key for key in keys if key["name"] != name]
+        if len(kept) == len(keys):
+            raise KeysError(f"{path} has no key of the name {name}")
+        keys[:] = kept
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """What is kept of each key; none where there is no file. Raises KeysError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        keys = [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KeysError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise KeysError(f"{path} is not a file of keys") from None
+    if not all(isinstance(key, dict) and "name" in key for key in keys):
+        raise KeysError(f"{path} is not a file of keys")
+    return keys
+
+
+@contextlib.contextmanager
+def _edited(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The file's keys, written back whole or not at all, by one process at a time."""
+    try:
+        with _locked(path.parent):
+            keys = read(path)
+            yield keys
+            # Of this user alone from the beginning; a service sees the old file or the new one.
+            descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.writelines(json.dumps(key) + "\n" for key in keys)
+                Path(scratch).replace(path)
+            except BaseException:
+                Path(scratch).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise KeysError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
