@@ -7,7 +7,7 @@ URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: serve test check format parity bench bench-sweeps bench-encoder bench-text clean
+.PHONY: serve test check format hostile fuzz parity bench bench-sweeps bench-encoder bench-text clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -23,6 +23,17 @@ check: $(DEV_INSTALLED)
 format: $(DEV_INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Malformed images, addresses, paths and requests against a service of its own.
+hostile: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.hostile
+
+# Coverage-guided fuzzing of decoding and of URLs, FUZZ_S seconds each.
+FUZZ_S ?= 600
+fuzz: $(DEV_INSTALLED)
+	$(BIN)/pip install --quiet --requirement requirements-fuzz.txt
+	$(BIN)/python -m tests.hostile.fuzz url .fuzz/url -artifact_prefix=.fuzz/ -max_total_time=$(FUZZ_S)
+	$(BIN)/python -m tests.hostile.fuzz decode .fuzz/decode -artifact_prefix=.fuzz/ -max_total_time=$(FUZZ_S) -rss_limit_mb=4096
 
 # How far the vectors are from those of transformers, family by family.
 parity: $(DEV_INSTALLED)
@@ -45,7 +56,7 @@ bench-text: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.text_latency $(URL)
 
 clean:
-	rm -rf $(VENV) .venv-infinity .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-infinity .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"raylens needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try make PYTHON=python3.12")'

@@ -36,6 +36,7 @@ class Classifier:
         model: Model,
         params: Sequence[str],
         deadline: float,
+        caller: str | None = None,
     ) -> tuple[Vectors, Timing]:
         """(items, labels) probabilities. `{}` in `template` stands for the label.
 
@@ -48,12 +49,14 @@ class Classifier:
         _check_sizes(len(items), labels, template, self._service.settings.limits)
         prompts = [template.replace("{}", label) for label in labels]
         # Labels first, and not beside the items: their request is admitted like any other.
-        vectors = await self._label_vectors(model, prompts, deadline)
-        embedded = await self._service.embed(items, model=model, params=params, deadline=deadline)
+        vectors = await self._label_vectors(model, prompts, deadline, caller)
+        embedded = await self._service.embed(
+            items, model=model, params=params, deadline=deadline, caller=caller
+        )
         return probabilities(stack_rows(embedded.rows) @ vectors.T, card.text), embedded.timing
 
     async def _label_vectors(
-        self, model: Model, prompts: Sequence[str], deadline: float
+        self, model: Model, prompts: Sequence[str], deadline: float, caller: str | None
     ) -> Vectors:
         """(L, D); the service's cache has those of earlier requests."""
         size = self._service.settings.limits.max_items
@@ -65,6 +68,7 @@ class Classifier:
                 model=model,
                 params=[f"labels[{start + i}]" for i in range(len(part))],
                 deadline=deadline,
+                caller=caller,
             )
             vectors.append(stack_rows(embedded.rows))
         return np.concatenate(vectors)

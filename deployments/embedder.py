@@ -14,6 +14,7 @@ from ray import serve
 from deployments.card import ModelCard, Pixels, Tokens
 from deployments.engine import Answer, Gate, ModelThread, Stack, Streams
 from deployments.metrics import BatchCounter, ProcessGauges
+from deployments.replica_port import keep_to_node
 from deployments.settings import Batching, Model
 from deployments.threads import thread_count
 from deployments.tokenizer import join
@@ -102,6 +103,7 @@ class Embedder:
         self, settings: Model, placement: str
     ) -> None:
         """`placement` says why the replica was scheduled on a CPU or a GPU."""
+        keep_to_node()
         self._settings = settings
         self._warm_images = 0
         self._warm_texts = 0

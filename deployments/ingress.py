@@ -20,6 +20,7 @@ from deployments.images.workers import DecodeWorkers
 from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
+from deployments.replica_port import keep_to_node
 from deployments.request import OnError
 from deployments.service import EmbeddingService
 from deployments.settings import Settings
@@ -46,6 +47,7 @@ class Ingress:
     """
 
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
+        keep_to_node()
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)

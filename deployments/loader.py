@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
@@ -13,6 +13,7 @@ from deployments.errors import ImageTooLarge
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
+from deployments.images.room import Room
 from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
 
@@ -45,25 +46,32 @@ class ImageLoader:
         self._decode = decode
         self._roots = roots
         self._fetcher = fetcher
-        self._room = asyncio.Semaphore(
-            max(1, settings.limits.max_inflight_bytes // settings.limits.max_image_bytes)
-        )
+        self._room = Room(settings.limits.max_inflight_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     @asynccontextmanager
-    async def loaded(self, item: ImageItem) -> AsyncIterator[Loaded]:
-        """The bytes behind an item, while they are needed: only so many may be fetched or read
-        and not yet decoded. Raises the error that the item is, a RaylensError.
-        """
-        async with self._room if isinstance(item, UrlItem | PathItem) else nullcontext():
-            yield await self._load(item)
+    async def loaded(self, item: ImageItem, turns: asyncio.Semaphore) -> AsyncIterator[Loaded]:
+        """The bytes behind an item, while they are needed. Those that are fetched or read wait for
+        one of `turns`, and until there is room for them; a request's own came with its body.
 
-    async def _load(self, item: ImageItem) -> Loaded:
-        if isinstance(item, UrlItem):
-            item = BytesItem(await self._fetcher.download(item.url))
-        if _size(item) <= INLINE_BYTES:
-            return self._read(item)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, item)
+        Raises the error that the item is, a RaylensError.
+        """
+        async with AsyncExitStack() as stack:
+
+            async def reserve(number: int) -> None:
+                await stack.enter_async_context(self._room.of(number))
+
+            if isinstance(item, UrlItem | PathItem):
+                await stack.enter_async_context(turns)
+            if isinstance(item, UrlItem):
+                item = BytesItem(await self._fetcher.download(item.url, reserve=reserve))
+            elif isinstance(item, PathItem):
+                await reserve(self._limits.max_image_bytes)
+            if _size(item) <= INLINE_BYTES:
+                yield self._read(item)
+            else:
+                loop = asyncio.get_running_loop()
+                yield await loop.run_in_executor(self._pool, self._read, item)
 
     async def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
         """An image's bytes as (H, W, 3), just as the model wants it.

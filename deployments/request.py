@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from deployments.cache import Entry
 from deployments.card import ModelCard, Pixels, Tokens
@@ -16,9 +15,6 @@ from deployments.vectors import Vector
 
 OnError = Literal["fail", "report"]
 Stage = Literal["fetch", "decode", "queue", "model"]
-
-CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
-"""The name of the API key that the current request came with."""
 
 
 class Model(Protocol):
@@ -66,6 +62,16 @@ class Timing:
         setattr(self, stage, max(getattr(self, stage), ms))
 
 
+class Share(NamedTuple):
+    """How many images of one request, or of one caller, are in hand at the same time: so that those
+    of others need not wait until all of a large one are done."""
+
+    loads: asyncio.Semaphore
+    """Of those that are fetched or read, half of the connections that there may be."""
+    decodes: asyncio.Semaphore
+    """As many as there are threads for it."""
+
+
 @dataclass(slots=True)
 class Request:
     """What one request asks for, and what is known of each of its items so far."""
@@ -77,9 +83,7 @@ class Request:
     truncate: bool
     deadline: float
     rows: list[Vector | RaylensError | None]
-    turns: asyncio.Semaphore
-    """As many images of one request are decoded at a time as there are threads for it, so that
-    those of others do not wait until all of a large one are."""
+    share: Share
     tokens: dict[int, int] = field(default_factory=dict)
     """How many tokens of each text the model reads."""
     truncated: set[int] = field(default_factory=set)
@@ -92,6 +96,8 @@ class Request:
     """Items that this request embeds, with the keys under which others may wait for them."""
     following: dict[int, asyncio.Future[Entry]] = field(default_factory=dict)
     """Items that another request embeds."""
+    impatient: bool = False
+    """Whether others have been waited for in vain, so that nobody is any more."""
     timing: Timing = field(default_factory=Timing)
 
     @property

@@ -23,7 +23,7 @@ from deployments.errors import (
 )
 from deployments.items import Item, TextItem
 from deployments.loader import ImageLoader
-from deployments.request import CALLER, Model, OnError, Request, Timing
+from deployments.request import Model, OnError, Request, Share, Timing
 from deployments.settings import Settings
 from deployments.stacks import Stacks
 from deployments.vectors import Vector, finished
@@ -68,6 +68,7 @@ class EmbeddingService:
         self._count = count
         self._pending = 0
         self._pending_of: Counter[str | None] = Counter()
+        self._shares: dict[str, Share] = {}  # as many as there are keys
 
     @asynccontextmanager
     async def time_limit(self) -> AsyncIterator[float]:
@@ -112,26 +113,25 @@ class EmbeddingService:
         dimensions: int | None = None,
         normalize: bool = True,
         truncate: bool = True,
+        caller: str | None = None,
     ) -> Embedded:
         """The vectors of `items`; an item that could not even be parsed comes as its error.
 
+        `caller` is who asks, if that is known: nobody gets more than half of the queue.
         `params` names each item in errors (default `input[0]`, `input[1]`, …). Under
         `on_error="fail"` the error of the lowest bad item is raised, with all bad items in its
         `items`; under "report" errors stand in their rows.
         """
         if len(items) > self.settings.limits.max_items:
-            raise TooManyItems(
-                f"{len(items)} items are more than the {self.settings.limits.max_items} that one "
-                "request may have; split the request."
-            )
+            raise too_many_items(len(items), self.settings.limits.max_items)
         _check_options(on_error=on_error, normalize=normalize, truncate=truncate)
         card = model.card
         _check_dimensions(dimensions, card)
         rows: list[Vector | RaylensError | None] = [None] * len(items)
-        turns = asyncio.Semaphore(self._decode_threads)
-        request = Request(items, model, card, on_error, truncate, deadline, rows, turns)
+        share = self._share(caller)
+        request = Request(items, model, card, on_error, truncate, deadline, rows, share)
         try:
-            with self._admitted(len(items)):
+            with self._admitted(len(items), caller):
                 await self._stacks.embed(request)
         except RaylensError as error:
             self._count(error.code, len(items))
@@ -163,10 +163,17 @@ class EmbeddingService:
             timing=request.timing,
         )
 
+    def _share(self, caller: str | None) -> Share:
+        """That of the request, or of all requests of a caller who is known."""
+        share = Share(
+            asyncio.Semaphore(max(1, self.settings.fetch.max_connections // 2)),
+            asyncio.Semaphore(self._decode_threads),
+        )
+        return share if caller is None else self._shares.setdefault(caller, share)
+
     @contextmanager
-    def _admitted(self, number: int) -> Iterator[None]:
+    def _admitted(self, number: int, caller: str | None) -> Iterator[None]:
         most = self.settings.limits.max_queued_items
-        caller = CALLER.get()
         if self._pending and self._pending + number > most:
             raise Overloaded("Too much is waiting already; retry after a pause.", retry_after_s=1)
         if caller is not None:
@@ -184,6 +191,12 @@ class EmbeddingService:
         finally:
             self._pending -= number
             self._pending_of[caller] -= number
+
+
+def too_many_items(number: int, most: int) -> TooManyItems:
+    return TooManyItems(
+        f"{number} items are more than the {most} that one request may have; split the request."
+    )
 
 
 def _check_options(*, on_error: str, normalize: bool, truncate: bool) -> None:

@@ -102,8 +102,8 @@ class Limits(_Section):
     max_image_pixels: Positive = 50_000_000
     max_body_bytes: Positive = 64 * MIB
     max_inflight_bytes: Positive = 512 * MIB
-    """Of all bodies under way, per ingress replica, and as much again of images that are being
-    fetched or read; beyond it callers get 429. A replica may need three times as much memory."""
+    """Of all bodies under way, per ingress replica: beyond it callers get 429. As much again of
+    images that were fetched or read: beyond it they wait. Lower it where memory is short."""
     max_labels: Positive = 1000
     max_text_chars: Positive = 8192
     request_timeout_s: Seconds = 30.0
@@ -150,8 +150,7 @@ class Decode(_Section):
     gives. `fast` decodes large JPEGs at a half, a quarter or an eighth of their size, which loses
     more; the README tells how much."""
     max_cpu_s: Seconds = 10.0
-    """Processor time for an image: 50 megapixels take one or two seconds. The image is refused
-    beyond it. Raise it for larger images on slow machines."""
+    """Processor time for an image; 50 megapixels take two. Raise it for larger ones."""
     max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1024 * MIB
     """Memory for an image, in its decode process; 50 megapixels take up to 600 MiB."""
     allow_tiff: bool = False
@@ -171,7 +170,7 @@ class Auth(_Section):
 
     keys_file: Path | None = None
     """Made by `raylens keys add`, and read again when it changes."""
-    keys: tuple[ApiKey, ...] = ()
+    keys: tuple[ApiKey, ...] | None = None
     """Further ones, as a line of that file says them; for a secret in the environment."""
     max_concurrency: Positive = 64
     """Requests of one key under way, per ingress replica, unless the key has a number of its
@@ -296,5 +295,6 @@ def _sentence(error: Any) -> str:
         return f"{key}: no such setting; there are {', '.join(section.model_fields)}"
     if not key:
         return str(error["ctx"]["error"])
-    shown = "" if isinstance(error["input"], dict) else f", not {error['input']!r}"
+    secret = error["loc"][0] == "auth"
+    shown = "" if secret or isinstance(error["input"], dict) else f", not {error['input']!r}"
     return f"{key}: {_IN_YAML.get(error['type'], error['msg'])}{shown}"

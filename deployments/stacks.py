@@ -31,6 +31,9 @@ T = TypeVar("T")
 STACK_ITEMS = 32
 # Tokenised in one go, while other requests wait: the worst of texts take 4 ms per 1,000 characters.
 CHARS_AT_A_TIME = 8192
+# So long a request waits for another one that has the same item, and then embeds it itself: the
+# other one's may be waiting for a slow server's image.
+FOLLOW_S = 2.0
 # Stacks of one request at a time: one in the model, one being decoded.
 STACKS_IN_FLIGHT = 2
 
@@ -77,7 +80,8 @@ class Stacks:
         Only once this request has nothing to embed itself, or two could wait for each other.
         """
         if request.following and not request.doomed:
-            await asyncio.wait(request.following.values())
+            _, waiting = await asyncio.wait(request.following.values(), timeout=FOLLOW_S)
+            request.impatient = bool(waiting)
         left = set()
         for index, flight in request.following.items():
             if flight.done() and not flight.cancelled():
@@ -102,7 +106,7 @@ class Stacks:
             request.cached.add(index)
             return False
         flight = self._cache.flight(key)
-        if flight is not None:
+        if flight is not None and not request.impatient:
             request.following[index] = flight
             return False
         request.making[index] = key
@@ -146,12 +150,12 @@ class Stacks:
 
     async def _pixels(self, request: Request, index: int, item: ImageItem) -> Pixels | None:
         began = time.perf_counter()
-        async with self._loader.loaded(item) as (data, digest):
+        async with self._loader.loaded(item, request.share.loads) as (data, digest):
             loaded = time.perf_counter()
             request.timing.note("fetch", (loaded - began) * 1e3)
             if not self._is_to_be_made(request, index, b"image" + digest):
                 return None
-            async with request.turns:
+            async with request.share.decodes:
                 pixels = await self._loader.decode(data, request.card.pixels)
         request.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels

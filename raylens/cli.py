@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from raylens import keys as store
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -24,7 +26,6 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 FAILED, UNREACHABLE = 1, 3
-RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 
 Url = Annotated[
     str, typer.Option(envvar="RAYLENS_URL", help="The service's address.", show_default=True)
@@ -114,11 +115,9 @@ def add(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.")] = None,
 ) -> None:
     """Make a key and show it, this once."""
-    from raylens import keys as store
-
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+    if not re.fullmatch(store.NAME, name):
         raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 64", param_hint="NAME")
-    if rate is not None and not re.fullmatch(RATE, rate):
+    if rate is not None and not re.fullmatch(store.RATE, rate):
         raise typer.BadParameter(
             "a number, a slash and second, minute, hour or day", param_hint="--rate"
         )
@@ -133,8 +132,6 @@ def add(
 @keys.command("list")
 def list_keys(file: KeysFile) -> None:
     """Show what is kept of each key."""
-    from raylens import keys as store
-
     with _keys_errors():
         kept = store.read(file)
     table = Table("name", "rate", "concurrency", "created")
@@ -147,19 +144,15 @@ def list_keys(file: KeysFile) -> None:
 @keys.command()
 def revoke(name: KeyName, file: KeysFile) -> None:
     """Remove a key; a running service refuses it a second later."""
-    from raylens import keys as store
-
     with _keys_errors():
         store.revoke(file, name)
 
 
 @contextlib.contextmanager
 def _keys_errors() -> Iterator[None]:
-    from raylens.keys import KeysError
-
     try:
         yield
-    except KeysError as error:
+    except store.KeysError as error:
         _fail(str(error), FAILED)
 
 
@@ -167,6 +160,8 @@ def _get(url: str, path: str) -> Any:
     """The JSON answer to a GET, or an end with the exit code that says what is wrong."""
     try:
         response = httpx.get(url.rstrip("/") + path, headers=_authorization(), timeout=30)
+    except httpx.LocalProtocolError:  # whose text has the header, and so the key
+        _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
     if response.status_code != 200:
@@ -176,7 +171,7 @@ def _get(url: str, path: str) -> Any:
 
 
 def _authorization() -> dict[str, str]:
-    key = os.environ.get("RAYLENS_API_KEY")
+    key = os.environ.get("RAYLENS_API_KEY", "").strip()
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

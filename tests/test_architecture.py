@@ -66,7 +66,7 @@ def room(*packages: str) -> set[str]:
 def test_only_the_rim_of_the_deployments_imports_ray() -> None:
     rim = {
         f"deployments.{name}"
-        for name in ("app", "ingress", "embedder", "embedder_client", "metrics")
+        for name in ("app", "ingress", "embedder", "embedder_client", "metrics", "replica_port")
     }
     assert importers("ray") & room("deployments") == rim
 

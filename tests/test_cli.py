@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from raylens.cli import app
 from tests.servers import RAYLENS, ROOT
 
-COMMANDS = ("serve", "models", "health")
+COMMANDS = ("serve", "models", "health", "keys")
 MODELS = {
     "object": "list",
     "data": [
@@ -38,7 +38,7 @@ NOT_READY = {"error": {"message": "The model [x] does not answer.", "code": "una
 READY = {"status": "ready", "model": "[our]/model"}
 
 # What a user's own shell may say must not steer the tests.
-ENV = {"RAYLENS_URL": None, "RAY_ADDRESS": None, "COLUMNS": "200"}
+ENV = {"RAYLENS_URL": None, "RAYLENS_API_KEY": None, "RAY_ADDRESS": None, "COLUMNS": "200"}
 
 
 @contextmanager
@@ -266,3 +266,31 @@ def test_a_taken_port_is_told_before_anything_starts() -> None:
     assert process.stderr.endswith("choose another with --port\n")
     assert process.stderr.count("\n") == 1
     assert process.stdout == ""
+
+
+def test_the_key_comes_from_the_environment() -> None:
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(READY).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert ended(raylens("health", "--url", url, RAYLENS_API_KEY="rl_x\n")) == 0
+        assert ended(raylens("health", "--url", url)) == 0
+        server.shutdown()
+    assert seen == ["Bearer rl_x", None]
+
+
+def test_a_key_that_is_none_is_not_shown(closed_url: str) -> None:
+    result = raylens("health", "--url", closed_url, RAYLENS_API_KEY="rl_a\nb")
+    assert ended(result) in (1, 3)
+    assert "rl_a" not in result.stderr

@@ -1,6 +1,7 @@
 """Every config that comes with raylens is one that Serve, the settings and the graph take."""
 
 import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
+from deployments.images.netguard import is_public
 from deployments.models.bundled import BUNDLED_ID
 from deployments.settings import load_settings
+from raylens.cluster import serve_environment
 from raylens.serving import read_config
 from tests.servers import ROOT
 
@@ -80,3 +83,47 @@ def test_without_a_config_nothing_is_downloaded() -> None:
 def test_only_the_gpu_profile_needs_a_gpu() -> None:
     devices = {p.stem: load_settings(application(p)["args"]).model.device for p in CONFIGS}
     assert {name for name, device in devices.items() if device == "cuda"} == {"gpu"}
+
+
+def manifest(name: str) -> Any:
+    return yaml.safe_load((ROOT / "configs" / "cluster" / name).read_text())
+
+
+def test_the_cluster_serves_the_profile_for_gpus() -> None:
+    served = yaml.safe_load(manifest("rayservice.yml")["spec"]["serveConfigV2"])
+    assert served == yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
+
+
+def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: Path) -> None:
+    cluster = manifest("rayservice.yml")["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    # But for what KubeRay sets itself, and for what is one machine's: its files and ports.
+    others = re.compile(
+        r"RAY_AUTH_MODE|RAY_ENABLE_WINDOWS|RAY_SERVE_LOG_TO_STDERR|.*_PORT$|.*_(LOC|PATH|BASE|FILE)$|"
+        r".*NBTHREAD|.*DRAINING_PERIOD_S"
+    )
+    ours = {
+        name: value
+        for name, value in serve_environment(tmp_path).items()
+        if name.endswith("IMPORT_PATH") or not others.match(name)
+    }
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        told = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+        assert told == ours
+
+
+def test_callers_reach_one_port_of_the_cluster_and_it_no_private_address() -> None:
+    policy = manifest("network-policy.yml")["spec"]
+    cluster = manifest("rayservice.yml")["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        labels = group["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    (open_to_all,) = (rule for rule in policy["ingress"] if "from" not in rule)
+    assert open_to_all["ports"] == [{"port": 8000, "protocol": "TCP"}]
+    blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
+    (everywhere,) = (block for block in blocks if block["cidr"] == "0.0.0.0/0")
+    closed = [ip_network(block) for block in everywhere["except"]]
+    for address in ("10.1.2.3", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1"):
+        assert not is_public(address)
+        assert any(ip_address(address) in block for block in closed)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from deployments.keys import ApiKey, KeysError, read_keys
 from deployments.settings import SettingsError, load_settings
+from raylens import keys as store
 from raylens.cli import app
 
 ENV = {"RAYLENS_AUTH__KEYS_FILE": None, "COLUMNS": "200"}
@@ -60,8 +61,6 @@ def test_a_name_is_given_once(path: Path) -> None:
 
 
 def test_keys_added_at_the_same_time_are_all_kept(path: Path) -> None:
-    from raylens import keys as store
-
     def add(number: int) -> str:
         return store.add(path, f"k{number}", rate=None, concurrency=None)
 
@@ -71,7 +70,7 @@ def test_keys_added_at_the_same_time_are_all_kept(path: Path) -> None:
 
 
 def test_the_list_shows_names_and_no_hashes(path: Path) -> None:
-    keys("add", "[ci]".strip("[]"), "--rate", "5/second", path=path)
+    keys("add", "ci", "--rate", "5/second", path=path)
     shown = keys("list", path=path).stdout
     assert "ci" in shown
     assert "5/second" in shown
@@ -132,3 +131,24 @@ def test_a_service_does_not_start_without_the_file_it_names(path: Path) -> None:
 def test_keys_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYLENS_AUTH__KEYS", json.dumps([LINE]))
     assert load_settings({}).auth.keys == (ApiKey(**LINE),)
+
+
+def test_whoever_could_read_the_file_still_can_after_a_change(path: Path) -> None:
+    keys("add", "a", path=path)
+    path.chmod(0o640)
+    keys("add", "b", path=path)
+    keys("revoke", "a", path=path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_the_command_and_the_service_take_the_same_names_and_rates() -> None:
+    properties = ApiKey.model_json_schema()["properties"]
+    assert properties["name"]["pattern"] == f"^{store.NAME}$"
+    assert properties["rate"]["anyOf"][0]["pattern"] == f"^{store.RATE}$"
+
+
+def test_a_key_in_the_place_of_its_hash_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYLENS_AUTH__KEYS", json.dumps([LINE | {"sha256": "rl_secret"}]))
+    with pytest.raises(SettingsError, match=r"auth\.keys\.0\.sha256") as caught:
+        load_settings({})
+    assert "secret" not in str(caught.value)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments import stacks
 from deployments.card import Pixels
 from deployments.engine import Answer
 from deployments.errors import (
@@ -85,7 +86,7 @@ class FakeFetcher:
         self.contents = contents
         self.downloads: list[str] = []
 
-    async def download(self, url: str) -> bytes:
+    async def download(self, url: str, *, reserve: Any) -> bytes:
         self.downloads.append(url)
         content = self.contents[url.removeprefix("https://")]
         if isinstance(content, Exception):
@@ -251,7 +252,7 @@ async def test_a_caller_who_leaves_ends_the_downloads(images: Images) -> None:
     class SlowFetcher(FakeFetcher):
         ended = 0
 
-        async def download(self, url: str) -> bytes:
+        async def download(self, url: str, *, reserve: Any) -> bytes:
             self.downloads.append(url)
             try:
                 return await asyncio.Future()
@@ -718,3 +719,33 @@ async def test_dimensions_may_be_a_number_of_numpys(images: Images) -> None:
 async def test_an_unknown_way_to_treat_errors_is_a_bad_request() -> None:
     with pytest.raises(BadRequest):
         await embed(service(), [TextItem("x")], on_error="reprot")
+
+
+async def test_nobody_waits_long_for_another_request_with_the_same_image(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "FOLLOW_S", 0.05)
+    never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    class StuckFetcher(FakeFetcher):
+        async def download(self, url: str, *, reserve: Any) -> bytes:
+            return await never
+
+    opened = service(fetcher=StuckFetcher())  # type: ignore[arg-type]
+    (popular,) = images(1)
+    # Its image is loaded, and then waits for the one beside it.
+    slow = asyncio.create_task(embed(opened, [popular, UrlItem("https://slow")]))
+    await asyncio.sleep(0.1)
+    embedded = await asyncio.wait_for(embed(opened, [popular]), 2)
+    assert embedded.rows[0] is not None
+    slow.cancel()
+    await asyncio.wait([slow])
+    again = await asyncio.wait_for(embed(opened, [popular]), 2)
+    assert again.cached == 1
+
+
+async def test_all_requests_of_one_caller_share_the_decode_threads(images: Images) -> None:
+    opened = service()
+    assert opened._share("a") is opened._share("a")
+    assert opened._share("a") is not opened._share("b")
+    assert opened._share(None) is not opened._share(None)

@@ -22,7 +22,6 @@ from deployments.api.fence import request_id
 from deployments.api.render import error_response
 from deployments.errors import RateLimited, RaylensError, Unauthorized
 from deployments.keys import ApiKey, KeysError, read_keys
-from deployments.request import CALLER
 from deployments.settings import Auth
 
 logger = logging.getLogger("ray.serve")
@@ -39,7 +38,7 @@ class KeyRing:
 
     def __init__(self, settings: Auth) -> None:
         """Raises KeysError where the file cannot be read."""
-        self._own = settings.keys
+        self._own = settings.keys or ()
         self._path = settings.keys_file
         self._keys: tuple[ApiKey, ...] = self._own
         self._version: object = None
@@ -83,12 +82,17 @@ def _version(path: Path) -> object:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _path(scope: Scope) -> str:
     """Below the application's own prefix, as its routes are matched."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+def caller(request: Request) -> str | None:
+    """The name of the key that the request came with; None where none is wanted."""
+    return getattr(request.state, "caller", None)
 
 
 class KeyGuard:
@@ -116,7 +120,7 @@ class KeyGuard:
                 response.headers["www-authenticate"] = "Bearer"
             await response(scope, receive, send)
             return
-        CALLER.set(key.name)
+        request.state.caller = key.name
         self._running[key.name] += 1
         try:
             await self._app(scope, receive, send)

@@ -37,6 +37,24 @@ def request_id(request: Request) -> str:
     return given
 
 
+class _WithoutBody:
+    """Receives for a request that has no body to be read. Serve would collect, without end, the one
+    that a caller sends all the same."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._began = False
+
+    async def __call__(self) -> Message:
+        if not self._began:
+            self._began = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+
+
 class Fence:
     """ASGI middleware; see the module."""
 
@@ -66,7 +84,8 @@ class Fence:
             await send(message)
 
         inner = {**scope, "headers": [*kept, (REQUEST_ID, request_id)]}
-        await self._app(inner, receive, send_with_one_id)
+        reading = _WithoutBody(receive) if scope["method"] in ("GET", "HEAD") else receive
+        await self._app(inner, reading, send_with_one_id)
 
 
 def middlewares() -> list[Middleware]:

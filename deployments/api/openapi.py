@@ -10,6 +10,7 @@ from deployments import errors
 from deployments.api.render import error_type
 from deployments.api.schema import (
     ITEM_PLACEHOLDER,
+    NULL,
     ClassifyBody,
     EmbeddingOptions,
     EmbeddingsBody,
@@ -80,9 +81,16 @@ def openapi() -> Schema:
             "/v1/models": {
                 "get": _operation("models", "The served models", _ref("ModelList"), OTHER_STATUSES)
             },
-            "/livez": {"get": _operation("livez", "Is the process up?", _status(), (500, 504))},
+            "/livez": {
+                "get": _operation("livez", "Is the process up?", _object(status=STRING), (500, 504))
+            },
             "/readyz": {
-                "get": _operation("readyz", "Has the model answered?", _ready(), (500, 503, 504))
+                "get": _operation(
+                    "readyz",
+                    "Has the model answered?",
+                    _object(status=STRING, model=STRING),
+                    (500, 503, 504),
+                )
             },
             "/openapi.json": {
                 "get": _operation("openapi", "This document", {"type": "object"}, OTHER_STATUSES)
@@ -94,7 +102,7 @@ def openapi() -> Schema:
 
 
 def _with_items(schema: Any) -> Any:
-    if schema == ITEM_PLACEHOLDER:
+    if isinstance(schema, dict) and ITEM_PLACEHOLDER.items() <= schema.items():
         return _ref("Item")
     if isinstance(schema, dict):
         return {key: _with_items(value) for key, value in schema.items()}
@@ -120,6 +128,8 @@ def _embeddings() -> Schema:
         "schema": STRING,
     }
     options = EmbeddingOptions.model_json_schema()["properties"]
+    for option in options.values():  # a query string and a form have no null
+        option |= next(kind for kind in option.pop("anyOf") if kind != NULL)
     image: Schema = {"schema": {"type": "string", "contentMediaType": "image/*"}}
     form = {
         **options,
@@ -140,7 +150,7 @@ def _embeddings() -> Schema:
         {
             "name": name,
             "in": "query",
-            "description": "Used when the body is the image itself.",
+            "description": "For any body; what the body says comes first.",
             "schema": schema,
         }
         for name, schema in options.items()
@@ -271,14 +281,6 @@ def _item() -> Schema:
             _object(type={"const": "text"}, text=STRING),
         ],
     }
-
-
-def _status() -> Schema:
-    return _object(status=STRING)
-
-
-def _ready() -> Schema:
-    return _object(status=STRING, model=STRING)
 
 
 def _object(**properties: Schema) -> Schema:

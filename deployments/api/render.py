@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from deployments.api.schema import Dtype, EncodingFormat
 from deployments.errors import RaylensError
@@ -19,11 +20,32 @@ from deployments.vectors import Vector
 # Some clients (aiohttp) refuse header lines of more than 8,190 bytes.
 MAX_ERROR_HEADER_BYTES = 8000
 
+PIECE_BYTES = 256 * 1024
+
+
+class Answer(Response):
+    """Sends a large body in pieces, each when the client has taken most of those before it: the
+    server would keep all of it for a client that reads slowly or never."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = memoryview(self.body)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        for start in range(0, max(len(body), 1), PIECE_BYTES):
+            end = start + PIECE_BYTES
+            piece = bytes(body[start:end])
+            await send({"type": "http.response.body", "body": piece, "more_body": end < len(body)})
+
 
 def json_response(
     content: Any, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    return Response(
+    return Answer(
         orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
         status_code=status,
         headers=headers,
@@ -84,7 +106,7 @@ def embeddings_npy(
     np.save(buffer, array, allow_pickle=False)
     if any(failed):
         headers = {**headers, "X-Item-Errors": item_errors_header(rows)}
-    return Response(buffer.getvalue(), media_type="application/x-npy", headers=headers)
+    return Answer(buffer.getvalue(), media_type="application/x-npy", headers=headers)
 
 
 def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
@@ -102,6 +124,19 @@ def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
         if len(text) <= MAX_ERROR_HEADER_BYTES:
             return text
     return json.dumps([{"code": code, "indices": which} for code, which in by_code.items()])
+
+
+def labels_json(
+    rows: NDArray[np.float32], labels: Sequence[str], model: str, headers: dict[str, str]
+) -> Response:
+    """(items, labels) probabilities, the best label of each item first."""
+    data = []
+    for index, row in enumerate(rows):
+        best = np.argsort(-row, kind="stable")
+        ranked = [{"label": labels[i], "probability": row[i]} for i in best]
+        data.append({"index": index, "labels": ranked})
+    answer = {"object": "list", "model": model, "data": data}
+    return json_response(answer, headers=headers)
 
 
 def error_response(error: RaylensError, request_id: str) -> Response:

@@ -1,5 +1,6 @@
 """The HTTP endpoints, as a Starlette application around the service."""
 
+import asyncio
 import functools
 import logging
 import time
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from deployments.api import render
-from deployments.api.auth import KeyGuard, KeyRing
+from deployments.api.auth import KeyGuard, KeyRing, caller
 from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
 from deployments.api.budget import BodyBudget
 from deployments.api.fence import request_id
@@ -40,7 +41,7 @@ from deployments.errors import (
 )
 from deployments.items import BytesItem, Modality, Parsed, parse_items
 from deployments.request import Model, Timing
-from deployments.service import EmbeddingService
+from deployments.service import EmbeddingService, too_many_items
 from deployments.stacks import all_or_none
 from deployments.vectors import Vectors, cosines, stack_rows
 
@@ -106,7 +107,7 @@ class Api:
         )
         app.add_middleware(BodyBudget, limits=self._limits)
         auth = self.service.settings.auth
-        if auth.keys or auth.keys_file is not None:
+        if auth.keys is not None or auth.keys_file is not None:
             app.add_middleware(KeyGuard, ring=KeyRing(auth), max_concurrency=auth.max_concurrency)
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
@@ -126,6 +127,7 @@ class Api:
             dimensions=options.dimensions,
             normalize=options.normalize,
             truncate=options.truncate,
+            caller=caller(request),
         )
         headers = server_timing(embedded.timing)
         if answer == "npy":
@@ -139,38 +141,43 @@ class Api:
         self, request: Request
     ) -> tuple[EmbeddingOptions, Sequence[Parsed], Sequence[str]]:
         kind = media_type(request)
+        # The query's options hold for any body; what the body says itself comes first.
+        asked = parse(EmbeddingOptions, dict(request.query_params), strict=False)
+        query = asked.model_dump(exclude_unset=True)
         if kind == "multipart/form-data":
             fields, files = await read_form(request, self._limits)
-            options = parse(EmbeddingOptions, fields, strict=False)
+            options = parse(EmbeddingOptions, {**query, **fields}, strict=False)
             return options, [BytesItem(f) for f in files], indexed("file", len(files))
         if kind.startswith("image/") or kind == "application/octet-stream":
-            options = parse(EmbeddingOptions, dict(request.query_params), strict=False)
             data = await read_body(request, self._limits.max_body_bytes)
-            return options, [BytesItem(data)], ["input"]
+            return asked, [BytesItem(data)], ["input"]
         if not is_json(kind):
             raise UnsupportedMediaType(
                 "Send application/json, multipart/form-data or the image itself as image/*."
             )
-        body = parse(EmbeddingsBody, await read_json(request, self._limits.max_body_bytes))
-        items, params = one_or_more("input", body.input, body.modality)
+        content = await read_json(request, self._limits.max_body_bytes)
+        body = parse(EmbeddingsBody, {**query, **content})
+        items, params = one_or_more("input", body.input, self._limits.max_items, body.modality)
         return body, items, params
 
     @endpoint
     async def similarity(self, request: Request, deadline: float) -> Response:
         body = parse(SimilarityBody, await read_json(request, self._limits.max_body_bytes))
-        groups = [one_or_more("a", body.a), one_or_more("b", body.b)]
+        most = self._limits.max_items
+        groups = [one_or_more("a", body.a, most), one_or_more("b", body.b, most)]
         model = self.service.model(body.model)
-        (a, b), timing = await self._vectors(groups, model, deadline)
+        (a, b), timing = await self._vectors(request, groups, model, deadline)
         scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
         return render.json_response({"scores": scores}, headers=server_timing(timing))
 
     @endpoint
     async def rank(self, request: Request, deadline: float) -> Response:
         body = parse(RankBody, await read_json(request, self._limits.max_body_bytes))
-        groups = [(parse_items([body.query]), ["query"]), one_or_more("documents", body.documents)]
+        documents = one_or_more("documents", body.documents, self._limits.max_items)
+        groups = [(parse_items([body.query]), ["query"]), documents]
         model = self.service.model(body.model)
-        (query, documents), timing = await self._vectors(groups, model, deadline)
-        scores = (documents @ query[0]).clip(-1, 1)
+        (query, others), timing = await self._vectors(request, groups, model, deadline)
+        scores = (others @ query[0]).clip(-1, 1)
         best = np.argsort(-scores, kind="stable")[: body.top_n]
         results = [{"index": int(i), "score": scores[i]} for i in best]
         answer = {"object": "list", "model": model.card.id, "results": results}
@@ -179,7 +186,7 @@ class Api:
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
         body = parse(ClassifyBody, await read_json(request, self._limits.max_body_bytes))
-        items, params = one_or_more("input", body.input)
+        items, params = one_or_more("input", body.input, self._limits.max_items)
         model = self.service.model(body.model)
         rows, timing = await self._classifier.classify(
             items,
@@ -188,14 +195,12 @@ class Api:
             model=model,
             params=params,
             deadline=deadline,
+            caller=caller(request),
         )
-        data = []
-        for index, row in enumerate(rows):
-            best = np.argsort(-row, kind="stable")
-            ranked = [{"label": body.labels[i], "probability": row[i]} for i in best]
-            data.append({"index": index, "labels": ranked})
-        answer = {"object": "list", "model": model.card.id, "data": data}
-        return render.json_response(answer, headers=server_timing(timing))
+        # Half a million labels and more: others are answered meanwhile.
+        return await asyncio.to_thread(
+            render.labels_json, rows, body.labels, model.card.id, server_timing(timing)
+        )
 
     @endpoint
     async def models(self, request: Request, deadline: float) -> Response:
@@ -215,7 +220,11 @@ class Api:
         return render.json_response(openapi())
 
     async def _vectors(
-        self, groups: list[tuple[list[Parsed], list[str]]], model: Model, deadline: float
+        self,
+        request: Request,
+        groups: list[tuple[list[Parsed], list[str]]],
+        model: Model,
+        deadline: float,
     ) -> tuple[list[Vectors], Timing]:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         items: list[Parsed] = []
@@ -225,17 +234,21 @@ class Api:
             items += parsed
             params += names
             ends.append(len(items))
-        embedded = await self.service.embed(items, params=params, model=model, deadline=deadline)
+        embedded = await self.service.embed(
+            items, params=params, model=model, deadline=deadline, caller=caller(request)
+        )
         return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
 
 
 def one_or_more(
-    name: str, value: Any, modality: Modality | None = None
+    name: str, value: Any, most: int, modality: Modality | None = None
 ) -> tuple[list[Parsed], list[str]]:
     """One item or a list of them, each parsed or its error, and what errors call each."""
     if value == []:
         raise BadRequest(f"{name} is empty; send at least one item.", param=name)
     if isinstance(value, list):
+        if len(value) > most:  # now, because parsing millions would take minutes and gigabytes
+            raise too_many_items(len(value), most)
         return parse_items(value, modality), indexed(name, len(value))
     return parse_items([value], modality), [name]
 

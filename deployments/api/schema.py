@@ -14,6 +14,8 @@ Dtype = Literal["float32", "float16", "int8", "ubinary"]
 # follows references itself and knows no such definition.
 ITEM_PLACEHOLDER: dict[str, Any] = {"x-item": True}
 
+NULL = {"type": "null"}
+
 _ITEM = ITEM_PLACEHOLDER
 _ITEMS: dict[str, Any] = {"type": "array", "items": _ITEM, "minItems": 1}
 
@@ -23,10 +25,18 @@ Items = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_ITEMS)]
 OneOrMore = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, _ITEMS]})]
 
 
+def _nullable(schema: dict[str, Any]) -> None:
+    for name, option in schema["properties"].items():
+        if name not in schema.get("required", ()) and NULL not in option.get("anyOf", ()):
+            told = ("default", "description", "title")
+            kind = {key: option.pop(key) for key in [*option] if key not in told}
+            option["anyOf"] = [kind, NULL]
+
+
 class Body(BaseModel):
     """Unknown keys are ignored, as OpenAI does; null means the default."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_nullable)
 
     model: str | None = Field(None, description="The served model's id or one of its aliases.")
 

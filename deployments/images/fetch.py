@@ -5,6 +5,7 @@ Which addresses may be dialled is `netguard`'s table, enforced in `connector`.
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import AddressValueError, IPv4Address
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from deployments.errors import (
     ImageTooLarge,
     RaylensError,
 )
+from deployments.images.breaker import Breaker
 from deployments.images.connector import ThreadResolver, guarded_connector, open_connector
 from deployments.images.netguard import DialPolicy
 from deployments.settings import Fetch
@@ -85,6 +87,7 @@ class Fetcher:
         self._open_hosts = frozenset(
             URL.build(scheme="http", host=host).raw_host for host in settings.allow_hosts
         )
+        self._breaker = Breaker()
         self._resolver: AbstractResolver | None = None
         self._guarded: aiohttp.ClientSession | None = None
         self._open: aiohttp.ClientSession | None = None
@@ -109,29 +112,37 @@ class Fetcher:
                 await closable.close()
         self._guarded = self._open = self._resolver = None
 
-    async def download(self, url: str) -> bytes:
+    async def download(
+        self, url: str, *, reserve: Callable[[int], Awaitable[None]] | None = None
+    ) -> bytes:
         """The body behind `url`, at most `max_bytes` bytes; empty if the origin sends nothing.
+        `reserve` is awaited with the most that it will take, before it is read.
 
         Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin says 4xx, or nothing
         that can be followed), FetchBadGateway (it fails) and FetchTimeout.
         The time limit runs from the first look-up and stands still while all connections are
-        in use, so that a long list of images of one host is not failed for being long.
+        in use and while `reserve` waits, so that a long list of images of one host is not failed
+        for being long.
         """
         target = parse_url(url, allow_ports=self._settings.allow_ports)
         try:
             async with asyncio.timeout(self._settings.timeout_s) as deadline:
-                return await self._follow(target, deadline)
+                return await self._follow(target, deadline, reserve or _nothing)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise in_our_words(error) from error
 
-    async def _follow(self, url: URL, deadline: asyncio.Timeout) -> bytes:
+    async def _follow(
+        self, url: URL, deadline: asyncio.Timeout, reserve: Callable[[int], Awaitable[None]]
+    ) -> bytes:
         for _ in range(self._settings.max_redirects + 1):
-            response = await self._session_for(url).get(
-                url, allow_redirects=False, trace_request_ctx=deadline
-            )
+            response = await self._ask(url, deadline)
             try:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
+                    size = self._size(response)
+                    left_s = _stop(deadline)
+                    await reserve(size)
+                    _go_on(deadline, left_s)
                     return await self._body(response)
                 url = self._next_hop(url, location)
             finally:
@@ -140,6 +151,20 @@ class Fetcher:
             f"The URL redirects more than {self._settings.max_redirects} times. "
             "Use the URL it leads to."
         )
+
+    async def _ask(self, url: URL, deadline: asyncio.Timeout) -> aiohttp.ClientResponse:
+        origin = str(url.origin())
+        if self._breaker.is_dead(origin):
+            raise FetchBadGateway("The image's server has not answered lately. Try again later.")
+        try:
+            response = await self._session_for(url).get(
+                url, allow_redirects=False, trace_request_ctx=deadline
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            self._breaker.failed(origin)
+            raise
+        self._breaker.answered(origin)
+        return response
 
     def _session_for(self, url: URL) -> aiohttp.ClientSession:
         session = self._open if url.raw_host in self._open_hosts else self._guarded
@@ -159,23 +184,31 @@ class Fetcher:
                 "The URL redirects to one that may not be fetched. Use the image's own URL."
             ) from None
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    def _size(self, response: aiohttp.ClientResponse) -> int:
+        """The most bytes that the body may have. Raises the error that the answer is."""
         status = response.status
         if status >= 500:
             raise FetchBadGateway(f"The image's server answered {status}. Try again later.")
         if status != 200:
             raise FetchFailed(f"The image's server answered {status}. Check the URL.")
-        too_large = ImageTooLarge(
-            f"The image behind the URL is larger than {self._max_bytes} bytes. Use a smaller one."
-        )
-        if (response.content_length or 0) > self._max_bytes:
-            raise too_large
+        length = response.content_length
+        if (length or 0) > self._max_bytes:
+            raise self._too_large()
+        packed = "Content-Encoding" in response.headers
+        return self._max_bytes if length is None or packed else length
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         async for chunk in response.content.iter_any():  # decompressed
             if len(body) + len(chunk) > self._max_bytes:
-                raise too_large
+                raise self._too_large()
             body += chunk
         return bytes(body)
+
+    def _too_large(self) -> ImageTooLarge:
+        return ImageTooLarge(
+            f"The image behind the URL is larger than {self._max_bytes} bytes. Use a smaller one."
+        )
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         queue = aiohttp.TraceConfig()
@@ -236,15 +269,27 @@ def in_our_words(error: Exception) -> RaylensError:
 
 
 async def _stop_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
-    deadline: asyncio.Timeout = context.trace_request_ctx
-    when = deadline.when()
-    assert when is not None  # noqa: S101  (only ever stopped here)
-    context.left_s = when - asyncio.get_running_loop().time()
-    deadline.reschedule(None)
+    context.left_s = _stop(context.trace_request_ctx)
 
 
 async def _start_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
-    context.trace_request_ctx.reschedule(asyncio.get_running_loop().time() + context.left_s)
+    _go_on(context.trace_request_ctx, context.left_s)
+
+
+def _stop(deadline: asyncio.Timeout) -> float:
+    """Stops the clock, and tells how many seconds were left."""
+    when = deadline.when()
+    assert when is not None  # noqa: S101  (it runs, unless this has stopped it)
+    deadline.reschedule(None)
+    return when - asyncio.get_running_loop().time()
+
+
+def _go_on(deadline: asyncio.Timeout, left_s: float) -> None:
+    deadline.reschedule(asyncio.get_running_loop().time() + left_s)
+
+
+async def _nothing(number: int) -> None:
+    pass
 
 
 def _version() -> str:

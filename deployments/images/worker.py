@@ -1,8 +1,8 @@
 """The process in which images are decoded, so that what a hostile one does ends with it.
 
-`python -m deployments.images.worker FD`, started by `workers`, is a template: it has imported all
-that decoding needs, and forks a worker for each connection that comes over its socket. A worker
-decodes one image after another; the kernel ends it when one of them takes too long.
+`python -m deployments.images.worker FD MEMORY_BYTES`, started by `workers`, is a template: it has
+imported all that decoding needs, and forks a worker for each connection that comes over its socket.
+A worker decodes one image after another; the kernel ends it when one of them takes too long.
 """
 
 import json
@@ -29,8 +29,10 @@ from deployments.images.decode import decode
 HEADER = struct.Struct("!IQ")
 # What the template is told: to fork a worker, or to decode a picture under a specification.
 FORK, WARM_UP = b"F", b"W"
+# What a worker says first.
+READY = b"R"
 
-# A worker that got so many times its processor time on the clock waits for something.
+# By the clock an image may take this many times its processor time; beyond that the worker hangs.
 MOST_WAITING = 6
 
 
@@ -52,11 +54,11 @@ def main() -> None:
     while True:
         command, descriptors, _, _ = socket.recv_fds(template, 1, 1)
         if command == FORK:
-            if os.fork() == 0:
-                template.close()
-                _serve(socket.socket(fileno=descriptors[0]), memory_bytes)
-                os._exit(0)
-            os.close(descriptors[0])
+            with suppress(OSError), socket.socket(fileno=descriptors[0]) as connection:
+                if os.fork() == 0:
+                    template.close()
+                    _serve(connection, memory_bytes)
+                    os._exit(0)
         elif command == WARM_UP:
             _warm_up(receive(template))
         else:
@@ -70,9 +72,11 @@ def send(connection: socket.socket, said: bytes, data: Any) -> None:
     connection.sendall(view)
 
 
-def receive(connection: socket.socket) -> tuple[bytes, bytearray]:
-    """What `send` was given. Raises EOFError when the other side is gone."""
+def receive(connection: socket.socket, *, most: int = sys.maxsize) -> tuple[bytes, bytearray]:
+    """What `send` was given. Raises EOFError when the other side is gone, or sends over `most`."""
     said, data = HEADER.unpack(_exactly(connection, HEADER.size))
+    if said + data > most:
+        raise EOFError
     return bytes(_exactly(connection, said)), _exactly(connection, data)
 
 
@@ -90,6 +94,7 @@ def _exactly(connection: socket.socket, number: int) -> bytearray:
 def _serve(connection: socket.socket, memory_bytes: int) -> None:
     _limit(memory_bytes)
     with suppress(EOFError, OSError):
+        connection.sendall(READY)
         while True:
             said, data = receive(connection)
             job: Job = pickle.loads(said)  # noqa: S301  (from the service)
@@ -131,7 +136,6 @@ def _start_clocks(cpu_s: float) -> None:
 def _limit(memory_bytes: int) -> None:
     """What this process may have, from here on."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with suppress(OSError, ValueError):  # Linux alone
         status = Path("/proc/self/status").read_text()
         had = 1024 * int(status.partition("VmData:")[2].split()[0])

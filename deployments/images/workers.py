@@ -23,14 +23,18 @@ from deployments.errors import (
     ImageTooLarge,
     Internal,
     RaylensError,
+    Unavailable,
     UnsupportedImage,
 )
-from deployments.images.worker import FORK, WARM_UP, Job, receive, send
+from deployments.images.worker import FORK, MOST_WAITING, READY, WARM_UP, Job, receive, send
 from deployments.settings import Decode
 
 logger = logging.getLogger("ray.serve")
 
 _ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal, UnsupportedImage)}
+
+# Far more than any model's pixels, and too little to hurt.
+MOST_ANSWER_BYTES = 256 * 1024 * 1024
 
 # Libraries' own threads would only compete with the other workers, and must not run in a template.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -50,11 +54,13 @@ class DecodeWorkers:
         self._starting = threading.Lock()
         self._template: socket.socket | None = None
         self._open: set[socket.socket] = set()
+        self._specs: list[PixelSpec | ProcessorSpec] = []
 
     def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
         """An image's bytes as (H, W, 3), just as the model wants it.
 
-        Raises UnsupportedImage, CorruptImage or ImageTooLarge.
+        Raises UnsupportedImage, CorruptImage or ImageTooLarge, and Unavailable where no process
+        can be started.
         """
         said = pickle.dumps(self._job(spec))
         began = time.monotonic()
@@ -74,9 +80,8 @@ class DecodeWorkers:
     def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
         """Decodes a picture in the template, so that no worker has to import anything later."""
         with self._starting:
-            template = self._running_template()
-            template.sendall(WARM_UP)
-            send(template, pickle.dumps(self._job(spec)), b"")
+            self._specs.append(spec)
+            self._tell(self._running_template(), spec)
 
     def close(self) -> None:
         """Ends all processes. For when nothing is decoded any more."""
@@ -100,32 +105,57 @@ class DecodeWorkers:
         """The answer of this thread's worker. Raises EOFError or OSError when it ended."""
         worker: socket.socket | None = getattr(self._own, "worker", None)
         if worker is None:
-            worker = self._own.worker = self._new_worker()
+            worker = self._own.worker = self._worker()
         try:
             send(worker, said, data)
-            return receive(worker)
-        except (EOFError, OSError):
+            return receive(worker, most=MOST_ANSWER_BYTES)
+        except BaseException:  # whatever is left in it would be the next image's answer
             self._own.worker = None
             self._drop(worker)
             raise
 
-    def _new_worker(self) -> socket.socket:
+    def _worker(self) -> socket.socket:
+        """A worker that has started, from a new template if need be. Raises Unavailable."""
+        for _ in range(2):
+            try:
+                with self._starting:
+                    worker = self._fork(self._running_template())
+            except OSError:
+                logger.exception("No decode worker can be started.")
+            else:
+                with suppress(OSError):
+                    if worker.recv(1) == READY:
+                        return worker
+                self._drop(worker)
+            with self._starting:
+                self._leave_template()
+        logger.error("No decode worker gets ready.")
+        raise Unavailable("The service cannot decode images now; retry.", retry_after_s=5)
+
+    def _leave_template(self) -> None:
+        """Its workers stay."""
+        if self._template is not None:
+            self._open.discard(self._template)
+            self._template.close()
+            self._template = None
+
+    def _fork(self, template: socket.socket) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with theirs, self._starting:
-            template = self._running_template()
+        # It ends itself before this; if it cannot, this thread goes on without it.
+        ours.settimeout((MOST_WAITING + 1) * self._settings.max_cpu_s)
+        with theirs:
             try:
                 socket.send_fds(template, [FORK], [theirs.fileno()])
-            except OSError:  # the template has ended; a new one takes over
-                self._open.discard(template)
-                template.close()
-                self._template = None
-                socket.send_fds(self._running_template(), [FORK], [theirs.fileno()])
-            self._open.add(ours)
+            except OSError:
+                ours.close()
+                raise
+        self._open.add(ours)
         return ours
 
     def _running_template(self) -> socket.socket:
         if self._template is None:
             ours, theirs = socket.socketpair()
+            self._open.add(ours)  # from now on `close` closes it
             module = "deployments.images.worker"
             arguments = [str(theirs.fileno()), str(self._settings.max_memory_bytes)]
             with theirs:
@@ -137,8 +167,13 @@ class DecodeWorkers:
                 )
             threading.Thread(target=process.wait, daemon=True).start()  # no zombie of it
             self._template = ours
-            self._open.add(ours)
+            for spec in self._specs:
+                self._tell(ours, spec)
         return self._template
+
+    def _tell(self, template: socket.socket, spec: PixelSpec | ProcessorSpec) -> None:
+        template.sendall(WARM_UP)
+        send(template, pickle.dumps(self._job(spec)), b"")
 
     def _drop(self, connection: socket.socket) -> None:
         connection.close()

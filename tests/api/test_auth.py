@@ -117,7 +117,6 @@ async def test_the_file_is_read_again_when_it_changes(
             return (await client.get("/v1/models", headers=bearer(secret))).status_code
 
         assert [await status("old"), await status("new")] == [200, 401]
-        path.write_text(json.dumps(line("newer")))
         path.write_text(json.dumps(line("new", "another")))
         assert [await status("old"), await status("new")] == [401, 200]
 
@@ -222,3 +221,8 @@ async def test_no_key_gets_into_a_log(connect: Connect, caplog: pytest.LogCaptur
     assert (failed.status_code, refused.status_code) == (500, 401)
     assert secret not in caplog.text
     assert secret not in failed.text + refused.text
+
+
+async def test_a_list_of_no_keys_keeps_everybody_out(connect: Connect) -> None:
+    async with connect(auth={"keys": []}) as client:
+        assert (await client.get("/v1/models")).status_code == 401

@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
+from deployments.api import render
 from tests.api.conftest import Connect
-from tests.fakes import CARD, FakeModel
+from tests.fakes import CARD, TEXT, FakeModel
 
 Jpeg = Callable[..., bytes]
 
@@ -589,3 +590,69 @@ async def test_server_timing_names_every_stage(connect: Connect, photo: Path) ->
         response = await post(client, input={"path": "tom.jpg"})
     stages = [part.split(";")[0].strip() for part in response.headers["server-timing"].split(",")]
     assert stages == ["fetch", "decode", "queue", "model", "total"]
+
+
+# Bodies that cost much more than they look.
+
+
+@pytest.mark.parametrize("path", ["embeddings", "similarity", "rank", "classify"])
+async def test_too_many_items_are_counted_before_they_are_parsed(
+    connect: Connect, path: str
+) -> None:
+    items = [0] * 400_000
+    body = {
+        "embeddings": {"input": items},
+        "similarity": {"a": items, "b": items},
+        "rank": {"query": "x", "documents": items},
+        "classify": {"input": items, "labels": ["a"]},
+    }[path]
+    async with connect(FakeModel(text=TEXT)) as client:
+        began = time.monotonic()
+        response = await client.post(f"/v1/{path}", json=body)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "too_many_items"
+    assert time.monotonic() - began < 2
+
+
+async def test_a_body_of_a_million_values_is_not_even_read_as_json(connect: Connect) -> None:
+    content = b'{"input": [' + b"{}," * 1_100_000 + b"{}]}"
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings", content=content, headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "body_too_large"
+
+
+async def test_a_form_of_near_boundaries_lets_others_in_between(connect: Connect) -> None:
+    part = b'--a\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    content = part + b"\r\n--ax" * 400_000 + b"\r\n--a--\r\n"
+    longest = 0.0
+    async with connect() as client:
+        headers = {"Content-Type": "multipart/form-data; boundary=a"}
+        task = asyncio.create_task(client.post("/v1/embeddings", content=content, headers=headers))
+        while not task.done():
+            began = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - began)
+        assert (await task).status_code == 415
+    assert longest < 0.3
+
+
+async def test_a_large_answer_is_sent_in_pieces() -> None:
+    answer = render.json_response({"x": "y" * 700_000}, headers={"A": "b"})
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    await answer({"type": "http"}, receive, send)
+    start, *pieces = sent
+    assert start["type"] == "http.response.start"
+    assert (b"content-length", str(len(answer.body)).encode()) in start["headers"]
+    assert b"".join(piece["body"] for piece in pieces) == answer.body
+    assert [piece["more_body"] for piece in pieces] == [True, True, False]
+    assert max(len(piece["body"]) for piece in pieces) <= render.PIECE_BYTES

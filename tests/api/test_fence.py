@@ -82,3 +82,29 @@ def test_serve_gets_the_fence_by_its_import_path() -> None:
     (layer,) = call_function_from_import_path("deployments.api.fence.middlewares")
     assert layer.cls is Fence
     assert middlewares()[0].cls is Fence
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_has_no_body_reads_none_and_still_sees_who_leaves(method: str) -> None:
+    sent = iter([b"x" * 1000] * 3)
+
+    async def receive() -> Any:
+        try:
+            return {"type": "http.request", "body": next(sent), "more_body": True}
+        except StopIteration:
+            return {"type": "http.disconnect"}
+
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend([await receive(), await receive()])
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": method, "path": "/", "headers": []}
+    await Fence(app)(scope, receive, send)
+    assert seen == [
+        {"type": "http.request", "body": b"", "more_body": False},
+        {"type": "http.disconnect"},
+    ]

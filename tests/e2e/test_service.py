@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import numpy as np
 import openai
+import psutil
 import pytest
 import yaml
 
@@ -240,6 +241,17 @@ def test_a_callers_headers_do_not_steer_serve(server: Server) -> None:
     body = {"input": [{"path": f"{i}.jpg"} for i in range(20)]}
     response = httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers, timeout=30)
     assert response.status_code == 200
+
+
+def test_nothing_listens_on_an_address_that_others_reach(server: Server) -> None:
+    listening = {}
+    for process in [psutil.Process(server.process.pid), *server.family()]:
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                listening[f"{connection.laddr.ip}:{connection.laddr.port}"] = process.name()
+    assert listening
+    beyond = {a: n for a, n in listening.items() if not a.startswith(("127.", "::1:"))}
+    assert not beyond
 
 
 async def test_64_callers_each_get_their_own_vector_in_full_batches(

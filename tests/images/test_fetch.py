@@ -20,6 +20,7 @@ from deployments.errors import (
     RaylensError,
     UrlForbidden,
 )
+from deployments.images import breaker
 from deployments.images.fetch import Fetcher, in_our_words
 from deployments.settings import Fetch
 
@@ -851,3 +852,90 @@ async def test_no_answer_raises_anything_but_our_errors(origin):
             with suppress(RaylensError):
                 assert isinstance(await fetcher.download(origin.url()), bytes)
     assert origin.connections >= 300
+
+
+# Hosts that do not answer.
+
+
+async def test_a_dead_host_fails_at_once_for_a_while(origin):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    names = Names(example_org=[["127.0.0.1"]])
+    async with fetching(origin, resolver=names, allow_ports=(origin.port, port)) as fetcher:
+        for _ in range(breaker.FAILURES):
+            with pytest.raises(FetchBadGateway, match="no connection"):
+                await fetcher.download(f"http://example.org:{port}/")
+        asked = len(names.asked)
+        with pytest.raises(FetchBadGateway, match="has not answered lately"):
+            await fetcher.download(f"http://example.org:{port}/")
+        assert len(names.asked) == asked
+        assert await fetcher.download(origin.url()) == b"pixels"
+
+
+async def test_a_host_that_answers_with_errors_is_not_dead(origin):
+    origin.answers["/bad"] = answer(status="500 Oops")
+    async with fetching(origin) as fetcher:
+        for _ in range(2 * breaker.FAILURES):
+            with pytest.raises(FetchBadGateway, match="answered 500"):
+                await fetcher.download(origin.url("/bad"))
+        assert await fetcher.download(origin.url()) == b"pixels"
+
+
+async def test_a_forbidden_address_stays_forbidden_and_makes_no_host_dead(origin):
+    async with fetching(origin, allow_cidrs=()) as fetcher:
+        for _ in range(2 * breaker.FAILURES):
+            with pytest.raises(UrlForbidden):
+                await fetcher.download(origin.url())
+
+
+async def test_a_host_that_breaks_off_is_not_dead(origin):
+    async def break_off(reader, writer):
+        writer.close()
+
+    origin.answers["/bad"] = break_off
+    async with fetching(origin) as fetcher:
+        for _ in range(2 * breaker.FAILURES):
+            with pytest.raises(FetchBadGateway):
+                await fetcher.download(origin.url("/bad"))
+        assert await fetcher.download(origin.url()) == b"pixels"
+
+
+# Room for bodies.
+
+
+async def test_room_is_reserved_for_the_announced_length_or_for_the_most(origin):
+    async def answer_of_any_length(reader, writer):
+        writer.write(OK + b"Connection: close\r\n\r\nsome")
+        await writer.drain()
+        writer.close()
+
+    origin.answers["/any"] = answer_of_any_length
+    origin.answers["/packed"] = answer(gzip.compress(b"some"), Content_Encoding="gzip")
+    reserved = []
+
+    async def reserve(number):
+        reserved.append(number)
+
+    async with fetching(origin) as fetcher:
+        for path in ("/", "/packed", "/any"):
+            await fetcher.download(origin.url(path), reserve=reserve)
+    assert reserved == [len(b"pixels"), CAP, CAP]
+
+
+async def test_waiting_for_room_does_not_count_as_the_origins_time(origin):
+    async def reserve(number):
+        await asyncio.sleep(0.4)
+
+    async with fetching(origin, timeout_s=0.2) as fetcher:
+        assert await fetcher.download(origin.url(), reserve=reserve) == b"pixels"
+
+
+async def test_an_answer_that_is_no_image_reserves_nothing(origin):
+    origin.answers["/none"] = answer(status="404 Not Found")
+
+    async def reserve(number):
+        raise AssertionError
+
+    async with fetching(origin) as fetcher:
+        with pytest.raises(FetchFailed):
+            await fetcher.download(origin.url("/none"), reserve=reserve)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from deployments.card import PixelSpec
-from deployments.errors import CorruptImage, ImageTooLarge, Internal, UnsupportedImage
+from deployments.errors import CorruptImage, ImageTooLarge, Internal, Unavailable, UnsupportedImage
 from deployments.images import workers as module
 from deployments.images.decode import decode
 from deployments.images.workers import DecodeWorkers
@@ -80,6 +80,37 @@ def test_errors_come_back_as_they_are(workers: DecodeWorkers, jpeg: Jpeg) -> Non
         workers.decode(b"", SPEC)
     with pytest.raises(UnsupportedImage):
         workers.decode(b"no image at all", SPEC)
+    assert workers.decode(jpeg(1), SPEC).shape == (32, 32, 3)
+
+
+def test_settings_reach_the_workers(jpeg: Jpeg) -> None:
+    tiff = BytesIO()
+    Image.new("RGB", (40, 40)).save(tiff, "TIFF")
+    photo = jpeg(1, (640, 480))
+    spec = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32))
+    exact, fast = (decode(photo, spec, max_pixels=640 * 480, fast=mode) for mode in (False, True))
+    assert (exact != fast).any()
+    for settings, expected in ((Decode(), exact), (Decode(allow_tiff=True, mode="fast"), fast)):
+        workers = DecodeWorkers(settings, max_pixels=640 * 480)
+        try:
+            assert (workers.decode(photo, spec) == expected).all()
+            with pytest.raises(ImageTooLarge):
+                workers.decode(jpeg(1, (641, 480)), spec)
+            if settings.allow_tiff:
+                assert workers.decode(tiff.getvalue(), spec).shape == (32, 32, 3)
+            else:
+                with pytest.raises(UnsupportedImage):
+                    workers.decode(tiff.getvalue(), spec)
+        finally:
+            workers.close()
+
+
+def test_a_failure_of_ours_is_told_as_one_and_logged(
+    workers: DecodeWorkers, jpeg: Jpeg, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Internal):
+        workers.decode(jpeg(1), "no specification")  # type: ignore[arg-type]
+    assert "Traceback" in capfd.readouterr().err
     assert workers.decode(jpeg(1), SPEC).shape == (32, 32, 3)
 
 
@@ -206,3 +237,28 @@ def test_a_png_of_a_million_chunks_does_not_stop_the_interpreter(
         with pytest.raises((CorruptImage, ImageTooLarge)):
             running.result()
     assert longest < 0.2
+
+
+def test_a_new_template_is_warmed_up_like_the_first(workers: DecodeWorkers, jpeg: Jpeg) -> None:
+    spec = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32), exact=False)
+    workers.warm_up(spec)
+    workers.decode(jpeg(1), SPEC)
+    for process in processes():
+        process.send_signal(signal.SIGKILL)
+    workers.decode(jpeg(1), SPEC)
+    (worker,) = (p for p in processes() if is_worker(p.parent()))
+    assert any("torch" in mapped.path for mapped in worker.memory_maps())
+
+
+def test_where_no_worker_can_be_started_the_service_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, jpeg: Jpeg
+) -> None:
+    for executable in ("/nowhere/python", "/bin/false"):
+        monkeypatch.setattr(module.sys, "executable", executable)
+        workers = DecodeWorkers(Decode(), max_pixels=50_000_000)
+        try:
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    workers.decode(jpeg(1), SPEC)
+        finally:
+            workers.close()
