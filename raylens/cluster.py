@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 STOP_WITHIN_S = 20.0
 
-# What Ray's processes call each other by. On this address alone they listen nowhere else either.
-NODE_ADDRESS = "127.0.0.1"
+# With this at 0, Ray takes 127.0.0.1 as it is, and all of its processes listen on loopback alone.
+# Without, it replaces that address by the machine's outward one, but takes the rest of the loopback
+# network as it is; its own gRPC ports are then open to all who have its token. Not our default,
+# because every job that joins has to have the variable as well.
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 # From a range in which neither Ray nor the system takes any: what the system itself picks
 # (ip_local_port_range) could be another connection's a moment later.
@@ -55,7 +59,7 @@ def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
                 address="local",
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
-                _node_ip_address=NODE_ADDRESS,
+                _node_ip_address=node_address(),
                 object_store_memory=256 * 1024 * 1024,  # arrays go by gRPC, not through it
             )
         logs = LogFollower(Path(context.address_info["session_dir"]) / "logs" / "serve", show)
@@ -110,7 +114,7 @@ def _shielded_start() -> Iterator[None]:
 def _no_proxy() -> None:
     """Keeps the environment's HTTP proxy out of the way to Ray's own dashboard."""
     for name in ("NO_PROXY", "no_proxy"):
-        hosts = (os.environ.get(name), NODE_ADDRESS)
+        hosts = (os.environ.get(name), "127.0.0.1", node_address())
         os.environ[name] = ",".join(host for host in hosts if host)
 
 
@@ -130,6 +134,13 @@ def kill(processes: "list[psutil.Process]") -> None:
     psutil.wait_procs(processes, timeout=5)
 
 
+def node_address() -> str:
+    """What the processes of a Ray for this machine call each other by."""
+    # macOS has no other loopback address, and Ray takes it as it is there.
+    closed = sys.platform != "linux" or os.environ.get(LOOPBACK_ONLY) == "0"
+    return "127.0.0.1" if closed else "127.0.0.2"
+
+
 def serve_environment(scratch: Path) -> dict[str, str]:
     """Ray's switches for a fast, quiet, private service; a caller's own values win.
 
@@ -139,8 +150,6 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Only who holds this user's token (~/.ray/auth_token) may join the cluster.
         "RAY_AUTH_MODE": "token",
-        # As on macOS: or else Ray replaces 127.0.0.1 by the machine's outward address.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Ray's default, 15, puts the replicas behind its own dashboard and agents.
         "RAY_worker_niceness": "0",
         # HAProxy in front of the replicas and gRPC between them: 4,600 instead of 164 no-op

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -28,6 +28,17 @@ class Server:
 
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def listening(self) -> dict[str, str]:
+        """Each address and port that a process of it listens on, and the process's name."""
+        found = {}
+        for process in [psutil.Process(self.process.pid), *self.family()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for connection in process.net_connections("inet"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        ip = connection.laddr.ip.removeprefix("::ffff:")
+                        found[f"{ip}:{connection.laddr.port}"] = process.name()
+        return found
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The replica processes of `Ingress` or `Embedder`, by the title Ray gives them."""
@@ -60,7 +71,11 @@ def terminate(pid: int) -> None:
 
 @contextlib.contextmanager
 def serve(
-    folder: Path, config: Path, *, stop: Callable[[int], None] = terminate
+    folder: Path,
+    config: Path,
+    *,
+    stop: Callable[[int], None] = terminate,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """`raylens serve CONFIG` on a free port; at the end `stop` must end all of it cleanly."""
     port = free_port()
@@ -69,6 +84,7 @@ def serve(
         process = subprocess.Popen(
             [str(RAYLENS), "serve", str(config), "--port", str(port)],
             cwd=ROOT,
+            env={**os.environ, **(env or {})},
             stdout=output,
             stderr=output,
             start_new_session=True,

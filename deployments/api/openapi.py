@@ -40,6 +40,7 @@ def openapi() -> Schema:
         [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
     )
     schemas = {**_with_items(definitions["$defs"]), **_shared_schemas()}
+    alive, ready = _object(status=STRING), _object(status=STRING, model=STRING)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,17 +82,8 @@ def openapi() -> Schema:
             "/v1/models": {
                 "get": _operation("models", "The served models", _ref("ModelList"), OTHER_STATUSES)
             },
-            "/livez": {
-                "get": _operation("livez", "Is the process up?", _object(status=STRING), (500, 504))
-            },
-            "/readyz": {
-                "get": _operation(
-                    "readyz",
-                    "Has the model answered?",
-                    _object(status=STRING, model=STRING),
-                    (500, 503, 504),
-                )
-            },
+            "/livez": {"get": _operation("livez", "Is the process up?", alive, (500, 504))},
+            "/readyz": {"get": _operation("readyz", "Has it answered?", ready, (500, 503, 504))},
             "/openapi.json": {
                 "get": _operation("openapi", "This document", {"type": "object"}, OTHER_STATUSES)
             },
