@@ -64,7 +64,7 @@ class Ingress:
             settings,
             roots=ImageRoots(settings.image_roots, max_bytes=limits.max_image_bytes),
             fetcher=self._fetcher,
-            decode=self._workers.decode,
+            workers=self._workers,
             threads=thread_count(settings.decode.threads),
         )
         self._service = EmbeddingService(

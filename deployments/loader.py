@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
@@ -14,6 +15,7 @@ from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
 from deployments.images.room import Room
+from deployments.images.workers import DecodeWorkers, TakesLongError
 from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
 
@@ -37,17 +39,18 @@ class ImageLoader:
         *,
         roots: ImageRoots,
         fetcher: Fetcher,
-        decode: Callable[[bytes, PixelSpec | ProcessorSpec], Pixels],
+        workers: DecodeWorkers,
         threads: int,
     ) -> None:
-        """`decode` is called in so many threads."""
+        """Decodes in so many threads, and in one more what takes long."""
         self.threads = threads
         self._limits = settings.limits
-        self._decode = decode
+        self._workers = workers
         self._roots = roots
         self._fetcher = fetcher
         self._room = Room(settings.limits.max_inflight_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._slow_pool = ThreadPoolExecutor(1, thread_name_prefix="decode-slow")
 
     @asynccontextmanager
     async def loaded(self, item: ImageItem, turns: asyncio.Semaphore) -> AsyncIterator[Loaded]:
@@ -78,9 +81,12 @@ class ImageLoader:
 
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._decode, data, spec
-        )
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
+        except TakesLongError:
+            slowly = partial(self._workers.decode, data, spec, slow_lane=True)
+            return await loop.run_in_executor(self._slow_pool, slowly)
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
         max_bytes = self._limits.max_image_bytes

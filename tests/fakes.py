@@ -3,13 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deployments.card import ModelCard, Pixels, PixelSpec, TextSpec, Tokens
+from deployments.card import ModelCard, Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
 from deployments.engine import Answer
 from deployments.errors import RaylensError, Unavailable
 from deployments.images.decode import decode
@@ -102,6 +101,18 @@ class FakeModel:
         return np.random.default_rng(seed).normal(size=12).astype(np.float32)
 
 
+class InProcess:
+    """Decodes here, without worker processes."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+
+    def decode(
+        self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
+    ) -> Pixels:
+        return decode(data, spec, max_pixels=self._max_pixels)
+
+
 def service(
     model: FakeModel | None = None,
     *more: FakeModel,
@@ -119,7 +130,7 @@ def service(
             settings,
             roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),
             fetcher=fetcher or Fetcher(settings.fetch, max_bytes=limits.max_image_bytes),
-            decode=partial(decode, max_pixels=limits.max_image_pixels),
+            workers=InProcess(limits.max_image_pixels),  # type: ignore[arg-type]
             threads=2,
         ),
     )

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,14 +30,14 @@ from deployments.errors import (
     TooManyItems,
     Unavailable,
 )
-from deployments.images.decode import decode
 from deployments.images.files import ImageRoots
+from deployments.images.workers import TakesLongError
 from deployments.items import Base64Item, BytesItem, Parsed, PathItem, TextItem, UrlItem
 from deployments.loader import ImageLoader
 from deployments.service import Embedded, EmbeddingService
 from deployments.settings import Settings
 from deployments.stacks import STACK_ITEMS, STACKS_IN_FLIGHT
-from tests.fakes import CARD, TEXT, FakeModel, service
+from tests.fakes import CARD, TEXT, FakeModel, InProcess, service
 
 Jpeg = Callable[..., bytes]
 
@@ -483,7 +482,7 @@ def counting(counted: Counter[str]) -> EmbeddingService:
         Settings(),
         roots=ImageRoots([], max_bytes=1),
         fetcher=FakeFetcher(),  # type: ignore[arg-type]
-        decode=partial(decode, max_pixels=10_000),
+        workers=InProcess(10_000_000),  # type: ignore[arg-type]
         threads=1,
     )
     return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)
@@ -749,3 +748,20 @@ async def test_all_requests_of_one_caller_share_the_decode_threads(images: Image
     assert opened._share("a") is opened._share("a")
     assert opened._share("a") is not opened._share("b")
     assert opened._share(None) is not opened._share(None)
+
+
+async def test_an_image_that_takes_long_is_decoded_in_the_slow_lane(images: Images) -> None:
+    lanes = []
+
+    class Workers(InProcess):
+        def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Pixels:
+            lanes.append(slow_lane)
+            if not slow_lane:
+                raise TakesLongError
+            return super().decode(data, spec)
+
+    opened = service()
+    opened._stacks._loader._workers = Workers(10_000_000)  # type: ignore[assignment]
+    embedded = await embed(opened, images(1))
+    assert not errors(embedded)[0]
+    assert lanes == [False, True]

@@ -80,7 +80,7 @@ def _names_below(prefixes: set[Path], path: str) -> list[str]:
         path = path.removeprefix(below[0])
     names = [name for name in path.split("/") if name not in ("", ".")]
     # A file's name ends without a slash (POSIX: ENOTDIR).
-    return [] if ".." in names or "\0" in path or path.endswith("/") else names
+    return [] if ".." in names or "\0" in path or path.endswith(("/", "/.")) else names
 
 
 def _open_below(root: Path, names: list[str]) -> int:

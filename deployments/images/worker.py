@@ -34,6 +34,7 @@ READY = b"R"
 
 # By the clock an image may take this many times its processor time; beyond that the worker hangs.
 MOST_WAITING = 6
+SLOW_NICENESS = 15
 
 
 class Job(NamedTuple):
@@ -44,6 +45,7 @@ class Job(NamedTuple):
     allow_tiff: bool
     fast: bool
     cpu_s: float
+    slow_lane: bool
 
 
 def main() -> None:
@@ -98,6 +100,8 @@ def _serve(connection: socket.socket, memory_bytes: int) -> None:
         while True:
             said, data = receive(connection)
             job: Job = pickle.loads(said)  # noqa: S301  (from the service)
+            if job.slow_lane:  # beside which the quick ones are to go on
+                os.nice(SLOW_NICENESS)
             _start_clocks(job.cpu_s)
             answer = _decode(job, data)
             _start_clocks(0)

@@ -116,7 +116,11 @@ async def attack(
     attacker = Attack(server.url)
     refused = {400, 403, 404}
     by_url = ((name, {"url": url}) for name, url in urls)
-    by_redirect = ((name, {"url": f"{redirector}/{i}"}) for i, (name, _) in enumerate(urls))
+    by_redirect = (
+        (name, {"url": f"{redirector}/{i}"})
+        for i, (name, url) in enumerate(urls)
+        if "\0" not in url  # which is no HTTP, and so the origin's failure
+    )
     by_path = ((name, {"path": path}) for name, path in paths.all_paths(root, secret))
     upload = photo + bytes(UPLOAD_BYTES - len(photo))
     turns: list[Awaitable[Part]] = [

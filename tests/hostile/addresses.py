@@ -1,4 +1,6 @@
-"""Spellings of addresses that may not be fetched from. None needs a name server."""
+"""Spellings of addresses that may not be fetched from. None needs a name server: where a name is
+not found, the answer is a 502 by contract.
+"""
 
 from collections.abc import Iterator
 
@@ -30,7 +32,6 @@ def all_urls(port: int) -> Iterator[Named]:
             f"http://{host}:22/secret",
             f"http://{host}:99999/secret",
             f"http://{host}:-1/secret",
-            f"http://{host}.:{port}/secret",
         ):
             yield ascii(url), url
     for scheme in ("file", "ftp", "gopher", "dict", "ldap", "jar", "netdoc", "unix", "ws", "blob"):
@@ -48,7 +49,6 @@ LOOPBACK = (
     "0.0.0.1",
     "localhost",
     "LOCALHOST",
-    "localhost.",
     "127.0.0.1.",
     "[::1]",
     "[::]",
@@ -131,7 +131,6 @@ ODD = (
     "0000127.0.0.1",
     "127.0.0.01",
     "127.00.0.1",
-    "127.0.0.1e0",
     "3232235521",
     "4294967295",
     "%31%32%37.0.0.1",
@@ -142,18 +141,12 @@ ODD = (
     "⑯⑨。②⑤④。⑯⑨｡②⑤④",
     "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ",
     "loc\u00adalhost",
-    "[::①]",
     "[::ffff:①②⑦.0.0.1]",
     "",
-    ".",
-    "..",
     "[]",
     "[::1",
     "::1",
     "[::1]]",
     "[v1.127]",
-    "a" * 300,
-    "a..b",
-    "-",
     "*",
 )

@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ LEAKS = re.compile(
 OF_THE_SERVER = {501, 505}
 PARALLEL = 6
 TIMEOUT_S = 60.0
+QUIET_S = 1.0
+# The head of a frame of settings, which HAProxy sends to who begins with HTTP/2's preface.
+HTTP_2 = b"\0\0\x12\x04"
 
 
 @dataclass
@@ -144,9 +148,13 @@ class Attack:
     async def _trick(self, part: Part, trick: Trick) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._exchange(trick)
+                answer = await self._exchange(trick.data)
         except TimeoutError:
             part.fail(trick.name, "no end")
+            return
+        if answer.startswith(HTTP_2):
+            part.tried += 1
+            part.answers["HTTP/2"] += 1
             return
         head, _, body = answer.partition(b"\r\n\r\n")
         found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
@@ -156,21 +164,19 @@ class Attack:
         allowed = {*range(200, 500), *OF_THE_SERVER}
         part.judge(trick.name, int(found[1]), body, allowed=allowed)
 
-    async def _exchange(self, trick: Trick) -> bytes:
+    async def _exchange(self, data: bytes) -> bytes:
+        """What comes back, until nothing more does. The client keeps its side open."""
         reader, writer = await asyncio.open_connection(self._host, self._port)
+        parts: list[bytes] = []
         try:
-            try:
-                writer.write(trick.data)
+            with suppress(OSError):  # it may have answered already, and closed
+                writer.write(data)
                 await writer.drain()
-                if not trick.slowly:
-                    writer.write_eof()
-            except OSError:
-                pass  # it has answered already, and closed
-            parts = []
-            while chunk := await reader.read(65536):
-                parts.append(chunk)
-            return b"".join(parts)
-        except ConnectionError:
+            with suppress(ConnectionError, TimeoutError):
+                while chunk := await asyncio.wait_for(
+                    reader.read(65536), QUIET_S if parts else TIMEOUT_S
+                ):
+                    parts.append(chunk)
             return b"".join(parts)
         finally:
             writer.close()

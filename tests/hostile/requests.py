@@ -13,8 +13,6 @@ JSON = b"Content-Type: application/json\r\n"
 class Trick:
     name: str
     data: bytes
-    slowly: bool = False
-    """Whether the client sends no more and waits, instead of closing its side."""
 
 
 def post(
@@ -170,8 +168,8 @@ def framings() -> Iterator[Trick]:
     yield Trick("Expect: 100-continue", post(body, JSON.strip(), b"Expect: 100-continue"))
     yield Trick("Expect of something else", post(body, JSON.strip(), b"Expect: 200-maybe"))
     yield Trick("two requests in one", get(b"/livez") + get(b"/livez"))
-    yield Trick("half a head", b"GET /livez HTTP/1.1\r\nHost: ray", slowly=True)
-    yield Trick("half a body", post(body, JSON.strip(), length=1000), slowly=True)
+    yield Trick("half a head", b"GET /livez HTTP/1.1\r\nHost: ray")
+    yield Trick("half a body", post(body, JSON.strip(), length=1000))
 
 
 def bodies() -> Iterator[Trick]:

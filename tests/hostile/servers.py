@@ -57,7 +57,11 @@ def redirecting(targets: Sequence[str]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            target = targets[int(self.path.removeprefix("/"))]
+            number = self.path.removeprefix("/")
+            if not number.isdigit():  # a target that is relative to this host
+                self.send_error(404)
+                return
+            target = targets[int(number)]
             self.send_response(302)
             self._headers_buffer.append(b"Location: " + target.encode("utf-8", "replace") + b"\r\n")
             self.send_header("Content-Length", "0")

@@ -18,7 +18,7 @@ from deployments.card import PixelSpec
 from deployments.errors import CorruptImage, ImageTooLarge, Internal, Unavailable, UnsupportedImage
 from deployments.images import workers as module
 from deployments.images.decode import decode
-from deployments.images.workers import DecodeWorkers
+from deployments.images.workers import DecodeWorkers, TakesLongError
 from deployments.settings import MIB, Decode
 
 SPEC = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32))
@@ -134,7 +134,7 @@ def test_an_image_that_takes_too_long_is_refused_and_the_next_one_is_not(jpeg: J
         workers.decode(jpeg(1), SPEC)
         began = time.monotonic()
         with pytest.raises(ImageTooLarge, match="more time or memory"):
-            workers.decode(slow_jpeg(16_000_000, 2000), SPEC)
+            workers.decode(slow_jpeg(16_000_000, 2000), SPEC, slow_lane=True)
         assert time.monotonic() - began < 5
         assert workers.decode(jpeg(1), SPEC).shape == (32, 32, 3)
         until(lambda: len(processes()) == 2)  # nothing goes on decoding
@@ -148,10 +148,22 @@ def test_an_image_that_needs_too_much_memory_is_refused(jpeg: Jpeg) -> None:
         buffer = BytesIO()
         Image.new("RGB", (7000, 7000)).save(buffer, "PNG")
         with pytest.raises(ImageTooLarge):
-            workers.decode(buffer.getvalue(), SPEC)
+            workers.decode(buffer.getvalue(), SPEC, slow_lane=True)
         assert workers.decode(jpeg(1), SPEC).shape == (32, 32, 3)
     finally:
         workers.close()
+
+
+def test_what_takes_long_is_for_the_slow_lane(workers: DecodeWorkers, jpeg: Jpeg) -> None:
+    slow = slow_jpeg(4_000_000, 2000)
+    began = time.monotonic()
+    with pytest.raises(TakesLongError):
+        workers.decode(slow, SPEC)
+    assert time.monotonic() - began < 2
+    assert workers.decode(jpeg(1), SPEC).shape == (32, 32, 3)
+    with ThreadPoolExecutor(1) as pool:
+        decoded = pool.submit(workers.decode, slow, SPEC, slow_lane=True).result()
+    assert (decoded == decode(slow, SPEC, max_pixels=4_000_000)).all()
 
 
 def test_the_largest_image_that_is_accepted_fits_into_the_default_limits(
@@ -159,7 +171,7 @@ def test_the_largest_image_that_is_accepted_fits_into_the_default_limits(
 ) -> None:
     buffer = BytesIO()
     Image.new("RGBA", (7071, 7071), (10, 20, 30, 200)).save(buffer, "PNG")
-    assert workers.decode(buffer.getvalue(), SPEC).shape == (32, 32, 3)
+    assert workers.decode(buffer.getvalue(), SPEC, slow_lane=True).shape == (32, 32, 3)
 
 
 def test_a_worker_that_was_killed_is_replaced_within_the_same_image(
@@ -234,7 +246,7 @@ def test_a_png_of_a_million_chunks_does_not_stop_the_interpreter(
             began = time.monotonic()
             time.sleep(0.001)
             longest = max(longest, time.monotonic() - began)
-        with pytest.raises((CorruptImage, ImageTooLarge)):
+        with pytest.raises((CorruptImage, ImageTooLarge, TakesLongError)):
             running.result()
     assert longest < 0.2
 
