@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from deployments.allocator import give_large_blocks_back, trim
 from deployments.api.listing import model_list
 from deployments.api.routes import Api
 from deployments.embedder_client import EmbedderClient
@@ -48,6 +49,7 @@ class Ingress:
 
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
         keep_to_node()
+        give_large_blocks_back()
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)
@@ -97,6 +99,7 @@ class Ingress:
 
     async def check_health(self) -> None:
         self._gauges.record()
+        await asyncio.to_thread(trim)
 
     async def embed(
         self,

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from deployments.allocator import keep_large_blocks
 from deployments.card import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
-from deployments.models.allocator import keep_large_blocks
 from deployments.models.checkpoint import Checkpoint, CheckpointError
 from deployments.models.compiled import compile_tower
 from deployments.models.families import Family, choose_family

@@ -50,7 +50,7 @@ def main() -> int:
         traffic = GoodTraffic(server.url, photo)
         for _ in range(30):
             traffic.embed()
-        before_mb = memory_mb(server)
+        before = memory_mb(server)
         traffic.start()
         began = time.monotonic()
         parts = asyncio.run(attack(server, root, secret_file, urls, redirector, photo, console))
@@ -58,7 +58,10 @@ def main() -> int:
         traffic.stop()
         after = traffic.embed()
         time.sleep(5)
-        after_mb = memory_mb(server)
+        later = memory_mb(server)
+    before_mb, after_mb = sum(before.values()), sum(later.values())
+    growth = {name: later[name] - before.get(name, 0.0) for name in later}
+    most = max(growth, key=growth.__getitem__)
     console.print(table(parts))
     for kind in ("images", "addresses"):
         number = sum(part.tried for part in parts if part.name.startswith(kind))
@@ -75,7 +78,8 @@ def main() -> int:
             bool(np.allclose(after, traffic.first, atol=1e-5)),
         ),
         "memory of all processes": (
-            f"{before_mb:,.0f} MB before, {after_mb:,.0f} MB after (at most {MOST_GROWTH_MB} more)",
+            f"{before_mb:,.0f} MB before, {after_mb:,.0f} after (at most {MOST_GROWTH_MB} more), "
+            f"{growth[most]:+,.0f} of it {most}",
             after_mb - before_mb <= MOST_GROWTH_MB,
         ),
     }
@@ -149,15 +153,16 @@ def table(parts: list[Part]) -> Table:
     return shown
 
 
-def memory_mb(server: Server) -> float:
+def memory_mb(server: Server) -> dict[str, float]:
     """The proportional set size of the service's processes, so that what they share counts once."""
-    total = 0.0
+    found: dict[str, float] = {}
     for process in [psutil.Process(server.process.pid), *server.family()]:
         try:
-            total += process.memory_full_info().pss
+            name = " ".join(process.cmdline()).strip()[-45:] or process.name()
+            found[name] = found.get(name, 0.0) + process.memory_full_info().pss / 1e6
         except psutil.NoSuchProcess:
             continue
-    return total / 1e6
+    return found
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ OF_THE_SERVER = {501, 505}
 PARALLEL = 6
 TIMEOUT_S = 60.0
 QUIET_S = 1.0
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # The head of a frame of settings, which HAProxy sends to who begins with HTTP/2's preface.
 HTTP_2 = b"\0\0\x12\x04"
 
@@ -156,6 +157,7 @@ class Attack:
             part.tried += 1
             part.answers["HTTP/2"] += 1
             return
+        answer = answer.removeprefix(CONTINUE)
         head, _, body = answer.partition(b"\r\n\r\n")
         found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
         if found is None:

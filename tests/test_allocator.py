@@ -5,11 +5,14 @@ import platform
 
 import pytest
 
-from deployments.models.allocator import keep_large_blocks
+from deployments.allocator import give_large_blocks_back, keep_large_blocks, trim
 
 
 def test_glibc_takes_every_setting() -> None:
-    assert keep_large_blocks() == (platform.libc_ver()[0] == "glibc")
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert keep_large_blocks() == glibc
+    assert give_large_blocks_back() == glibc
+    trim()
 
 
 def test_huge_pages_can_be_switched_off_in_the_environment(
