@@ -42,7 +42,7 @@ class ImageLoader:
         workers: DecodeWorkers,
         threads: int,
     ) -> None:
-        """Decodes in so many threads, and in one more what takes long."""
+        """Decodes in so many threads, and what takes long in half as many more."""
         self.threads = threads
         self._limits = settings.limits
         self._workers = workers
@@ -50,7 +50,7 @@ class ImageLoader:
         self._fetcher = fetcher
         self._room = Room(settings.limits.max_inflight_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._slow_pool = ThreadPoolExecutor(1, thread_name_prefix="decode-slow")
+        self._slow_pool = ThreadPoolExecutor(max(1, threads // 2), thread_name_prefix="decode-slow")
 
     @asynccontextmanager
     async def loaded(self, item: ImageItem, turns: asyncio.Semaphore) -> AsyncIterator[Loaded]:

@@ -33,9 +33,11 @@ logger = logging.getLogger("ray.serve")
 
 _ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal, UnsupportedImage)}
 
-# A photo of 12 megapixels takes 0.04 to 0.2 s. Those of a hostile caller would otherwise keep all
-# workers busy for `decode.max_cpu_s` each.
+# What an image may take in the first lane: a photo of 12 megapixels, 2.4 MB, takes 0.04 to 0.2 s.
+# Those of a hostile caller, a few bytes that take long, would otherwise keep all workers busy for
+# `decode.max_cpu_s` each.
 QUICK_CPU_S = 0.3
+QUICK_CPU_S_PER_BYTE = 0.1 / 1_000_000
 
 # Far more than any model's pixels, and too little to hurt.
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
@@ -57,7 +59,7 @@ class DecodeWorkers:
     Thread-safe and blocking. Processes buy what threads cannot have: an end to a decoder that
     does not return, crashes or eats all memory, at the price of that one image.
 
-    There are two lanes. An image that takes longer than QUICK_CPU_S in the first one raises
+    There are two lanes. An image that takes longer than most of its bytes in the first one raises
     TakesLongError and is to be tried again in the second, so that it holds up none but its like.
     """
 
@@ -78,20 +80,22 @@ class DecodeWorkers:
         A thread keeps to one lane. Raises TakesLongError in the first one, UnsupportedImage,
         CorruptImage or ImageTooLarge, and Unavailable where no process can be started.
         """
-        job = self._job(spec, slow_lane=slow_lane)
+        quick_s = QUICK_CPU_S + QUICK_CPU_S_PER_BYTE * len(data)
+        job = self._job(spec)
+        if not slow_lane:
+            job = job._replace(cpu_s=min(quick_s, job.cpu_s), slow_lane=False)
         said = pickle.dumps(job)
-        began = time.monotonic()
-        try:
-            answer = self._ask(said, data)
-        except (EOFError, OSError):
-            if time.monotonic() - began > job.cpu_s:
-                raise (_beyond_limits() if slow_lane else TakesLongError()) from None
-            # Something else may have ended it, such as a machine without memory.
+        for _ in range(2):  # something else may end a worker, such as a machine without memory
+            began = time.monotonic()
             try:
                 answer = self._ask(said, data)
+                break
             except (EOFError, OSError):
-                logger.warning("A decode worker ended twice on one image, which was refused.")
-                raise _beyond_limits() from None
+                if time.monotonic() - began > job.cpu_s:
+                    raise (_beyond_limits() if slow_lane else TakesLongError()) from None
+        else:
+            logger.warning("A decode worker ended twice on one image, which was refused.")
+            raise _beyond_limits()
         if slow_lane:  # a large one leaves its worker with a lot of memory
             self._drop(self._own.worker)
             self._own.worker = None
@@ -112,15 +116,14 @@ class DecodeWorkers:
             self._template = None
             self._own = threading.local()
 
-    def _job(self, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False) -> Job:
-        most_s = self._settings.max_cpu_s
+    def _job(self, spec: PixelSpec | ProcessorSpec) -> Job:
         return Job(
             spec=spec,
             max_pixels=self._max_pixels,
             allow_tiff=self._settings.allow_tiff,
             fast=self._settings.mode == "fast",
-            cpu_s=most_s if slow_lane else min(most_s, QUICK_CPU_S),
-            slow_lane=slow_lane,
+            cpu_s=self._settings.max_cpu_s,
+            slow_lane=True,
         )
 
     def _ask(self, said: bytes, data: bytes) -> tuple[bytes, bytearray]:
