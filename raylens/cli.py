@@ -134,6 +134,8 @@ def list_keys(file: KeysFile) -> None:
     """Show what is kept of each key."""
     with _keys_errors():
         kept = store.read(file)
+        if not file.exists():
+            raise store.KeysError(f"there is no file {file}")
     table = Table("name", "rate", "concurrency", "created")
     for key in kept:
         told = (key.get(column) for column in ("name", "rate", "concurrency", "created"))
@@ -164,6 +166,8 @@ def _get(url: str, path: str) -> Any:
         _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
+    if response.status_code == 401:
+        _fail("the service wants a valid key in RAYLENS_API_KEY", FAILED)
     if response.status_code != 200:
         _fail(_message(response), FAILED)
     with _expecting_raylens(url):

@@ -152,3 +152,9 @@ def test_a_key_in_the_place_of_its_hash_is_not_shown(monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsError, match=r"auth\.keys\.0\.sha256") as caught:
         load_settings({})
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_has_no_list(path: Path) -> None:
+    listed = keys("list", path=path)
+    assert listed.exit_code == 1
+    assert "there is no file" in listed.stderr

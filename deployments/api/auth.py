@@ -46,6 +46,7 @@ class KeyRing:
         if self._path is not None:
             self._version = _version(self._path)
             self._keys = self._own + read_keys(self._path)
+        logger.info(f"Every endpoint but the probes wants one of {len(self._keys)} API keys.")
 
     async def find(self, presented: str) -> ApiKey | None:
         """The key whose secret this is."""
