@@ -67,7 +67,7 @@ class EmbeddingService:
         self._decode_threads = loader.threads
         self._count = count
         self._pending = 0
-        self._pending_of: Counter[str | None] = Counter()
+        self._pending_of: Counter[str] = Counter()
         self._shares: dict[str, Share] = {}  # as many as there are keys
 
     @asynccontextmanager
@@ -184,13 +184,14 @@ class EmbeddingService:
                     "Too many items of this key are waiting already; retry after a pause.",
                     retry_after_s=1,
                 )
+            self._pending_of[caller] += number
         self._pending += number
-        self._pending_of[caller] += number
         try:
             yield
         finally:
             self._pending -= number
-            self._pending_of[caller] -= number
+            if caller is not None:
+                self._pending_of[caller] -= number
 
 
 def too_many_items(number: int, most: int) -> TooManyItems:

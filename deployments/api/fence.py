@@ -70,7 +70,7 @@ class Fence:
             return
         given = [value for name, value in scope["headers"] if name == REQUEST_ID]
         valid = len(given) == 1 and VALID_REQUEST_ID.fullmatch(given[0])
-        request_id = given[0] if valid else uuid.uuid4().hex.encode()
+        own_id = given[0] if valid else uuid.uuid4().hex.encode()
         kept = [
             (name, value)
             for name, value in scope["headers"]
@@ -80,10 +80,10 @@ class Fence:
         async def send_with_one_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(n, v) for n, v in message["headers"] if n.lower() != REQUEST_ID]
-                message = {**message, "headers": [*headers, (REQUEST_ID, request_id)]}
+                message = {**message, "headers": [*headers, (REQUEST_ID, own_id)]}
             await send(message)
 
-        inner = {**scope, "headers": [*kept, (REQUEST_ID, request_id)]}
+        inner = {**scope, "headers": [*kept, (REQUEST_ID, own_id)]}
         reading = _WithoutBody(receive) if scope["method"] in ("GET", "HEAD") else receive
         await self._app(inner, reading, send_with_one_id)
 

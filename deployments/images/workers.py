@@ -59,7 +59,7 @@ class DecodeWorkers:
     Thread-safe and blocking. Processes buy what threads cannot have: an end to a decoder that
     does not return, crashes or eats all memory, at the price of that one image.
 
-    There are two lanes. An image that takes longer than most of its bytes in the first one raises
+    There are two lanes. An image that takes longer in the first one than others of its bytes raises
     TakesLongError and is to be tried again in the second, so that it holds up none but its like.
     """
 
@@ -80,9 +80,9 @@ class DecodeWorkers:
         A thread keeps to one lane. Raises TakesLongError in the first one, UnsupportedImage,
         CorruptImage or ImageTooLarge, and Unavailable where no process can be started.
         """
-        quick_s = QUICK_CPU_S + QUICK_CPU_S_PER_BYTE * len(data)
         job = self._job(spec)
         if not slow_lane:
+            quick_s = QUICK_CPU_S + QUICK_CPU_S_PER_BYTE * len(data)
             job = job._replace(cpu_s=min(quick_s, job.cpu_s), slow_lane=False)
         said = pickle.dumps(job)
         for _ in range(2):  # something else may end a worker, such as a machine without memory
