@@ -25,8 +25,14 @@ format: $(DEV_INSTALLED)
 	$(BIN)/ruff check --fix .
 
 # Malformed images, addresses, paths and requests against a service of its own.
-hostile: $(DEV_INSTALLED)
+hostile: $(DEV_INSTALLED) .pngsuite
 	$(BIN)/python -m tests.hostile
+
+# PngSuite, from one of Debian's packages. Elsewhere: unpack it into .pngsuite/pngsuite.
+.pngsuite:
+	rm -rf $@.new && mkdir $@.new
+	cd $@.new && apt-get --quiet=2 download libsixel-examples && dpkg-deb --extract *.deb .
+	mv $@.new $@
 
 # Coverage-guided fuzzing of decoding and of URLs, FUZZ_S seconds each.
 FUZZ_S ?= 600
@@ -56,7 +62,7 @@ bench-text: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.text_latency $(URL)
 
 clean:
-	rm -rf $(VENV) .venv-infinity .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-infinity .fuzz .pngsuite .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"raylens needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try make PYTHON=python3.12")'

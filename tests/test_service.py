@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -765,3 +766,27 @@ async def test_an_image_that_takes_long_is_decoded_in_the_slow_lane(images: Imag
     embedded = await embed(opened, images(1))
     assert not errors(embedded)[0]
     assert lanes == [False, True]
+
+
+async def test_an_image_whose_turn_in_the_slow_lane_comes_too_late_says_to_retry(
+    images: Images,
+) -> None:
+    released = threading.Event()
+
+    class Workers(InProcess):
+        def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Pixels:
+            if not slow_lane:
+                raise TakesLongError
+            released.wait(10)
+            return super().decode(data, spec)
+
+    opened = service(limits={"request_timeout_s": 0.4})
+    opened._stacks._loader._workers = Workers(10_000_000)  # type: ignore[assignment]
+    try:
+        async with opened.time_limit():
+            embedded = await embed(opened, images(2), on_error="report")
+    finally:
+        released.set()
+    for error in errors(embedded):
+        assert error is not None
+        assert (error.code, error.retry_after_s) == ("overloaded", 10)

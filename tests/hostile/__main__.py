@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tests.hostile import addresses, images, paths, requests
+from tests.hostile import addresses, images, paths, pngsuite, requests
 from tests.hostile.attack import Attack, Part
 from tests.hostile.servers import OPEN_HOST, Secret, redirecting
 from tests.hostile.traffic import GoodTraffic
@@ -128,7 +128,8 @@ async def attack(
     by_path = ((name, {"path": path}) for name, path in paths.all_paths(root, secret))
     upload = photo + bytes(UPLOAD_BYTES - len(photo))
     turns: list[Awaitable[Part]] = [
-        attacker.send_images(Part(f"images: {name}"), some) for name, some in images.all_images()
+        attacker.send_images(Part(f"images: {name}"), some, allowed=allowed)
+        for name, allowed, some in [*pngsuite.parts(), *images.all_images()]
     ]
     turns += [
         attacker.send_items(Part("addresses"), by_url, allowed=refused),

@@ -77,9 +77,10 @@ class Attack:
         self._port = int(port)
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S)
 
-    async def send_images(self, part: Part, images: Iterable[tuple[str, bytes]]) -> Part:
+    async def send_images(
+        self, part: Part, images: Iterable[tuple[str, bytes]], *, allowed: set[int]
+    ) -> Part:
         """Each image as a body of its own."""
-        allowed = {200, 413, 415, 422}
 
         def task(name: str, data: bytes) -> Callable[[], Awaitable[None]]:
             async def send() -> None:

@@ -49,16 +49,20 @@ def good() -> dict[str, bytes]:
     }
 
 
-def all_images() -> Iterator[tuple[str, Iterator[Named]]]:
-    """Each kind of malformation and its images."""
-    yield "cut off at every tenth", truncated()
-    yield "flipped bits", flipped()
-    yield "overwritten, moved and missing parts", mangled()
-    yield "one format's head, another's body", mixed()
-    yield "PNGs of every colour type and depth, right and wrong", pngs()
-    yield "bombs", bombs()
-    yield "polyglots and what is no image", others()
-    yield "every other format that Pillow writes", foreign()
+def all_images() -> Iterator[tuple[str, set[int], Iterator[Named]]]:
+    """Each kind of malformation, the statuses that are right for it, and its images."""
+    for name, some in {
+        "cut off at every tenth": truncated(),
+        "flipped bits": flipped(),
+        "overwritten, moved and missing parts": mangled(),
+        "one format's head, another's body": mixed(),
+        "PNGs of every colour type and depth, right and wrong": pngs(),
+        "bombs": bombs(),
+        "polyglots and what is no image": others(),
+        "every other format that Pillow writes": foreign(),
+    }.items():
+        # All of the bombs at once are more than there is time for.
+        yield name, {200, 413, 415, 422, *([429] if name == "bombs" else [])}, some
 
 
 def truncated() -> Iterator[Named]:
@@ -125,7 +129,7 @@ def png(*chunks: bytes) -> bytes:
 
 
 def pngs() -> Iterator[Named]:
-    """As PngSuite has them: every colour type, depth and interlacing, and what corrupts them."""
+    """Every colour type, depth and interlacing, allowed or not, and what else corrupts them."""
     depths = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
     palette = chunk(b"PLTE", bytes(range(256)) * 3)
