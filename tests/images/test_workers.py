@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -274,3 +275,18 @@ def test_where_no_worker_can_be_started_the_service_is_unavailable(
                     workers.decode(jpeg(1), SPEC)
         finally:
             workers.close()
+
+
+def test_a_worker_keeps_its_memory_for_the_next_photo(workers: DecodeWorkers, jpeg: Jpeg) -> None:
+    photo = jpeg(size=(640, 480))
+
+    def faults() -> int:
+        """Pages that the kernel had to find for it so far; see proc(5)."""
+        return sum(int(Path(f"/proc/{p.pid}/stat").read_text().split()[9]) for p in processes())
+
+    for _ in range(3):
+        workers.decode(photo, SPEC)
+    before = faults()
+    for _ in range(20):
+        workers.decode(photo, SPEC)
+    assert (faults() - before) / 20 < 30  # its pixels alone are 225
