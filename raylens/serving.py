@@ -110,7 +110,7 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             console.print(
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
                 f"({time.monotonic() - began:.0f} s){front}. Ctrl-C {end}. Try:\n\n"
-                f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' "
+                f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' {_key_header(url)}"
                 "--data-binary @photo.jpg\n\n"
                 f'or from Python: raylens.connect("{ray_address}")\n',
                 soft_wrap=True,
@@ -236,6 +236,14 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
                     return
         if time.monotonic() > deadline:
             raise ServingError(f"not ready after {wait_s:g} s; the log above may say why")
+
+
+def _key_header(url: str) -> str:
+    """What curl needs besides, where callers need a key."""
+    with contextlib.suppress(httpx.HTTPError):
+        if httpx.get(f"{url}/v1/models", timeout=10, trust_env=False).status_code == 401:
+            return '-H "Authorization: Bearer $RAYLENS_API_KEY" '
+    return ""
 
 
 def _messages(application: Mapping[str, Any]) -> list[str]:

@@ -73,6 +73,9 @@ def test_keys_are_wanted_taken_and_revoked_while_it_runs(
         headers = {"Authorization": f"Bearer {secret}"}
         return httpx.get(f"{server.url}/v1/models", headers=headers).status_code
 
+    assert "-H 'Content-Type: image/jpeg' -H \"Authorization: Bearer $RAYLENS_API_KEY\"" in (
+        server.log.read_text()
+    )
     assert httpx.get(f"{server.url}/readyz").status_code == 200
     assert (status(key), status(key + "x")) == (200, 401)
     assert "1280" in raylens("models", "--url", server.url, RAYLENS_API_KEY=key).stdout
