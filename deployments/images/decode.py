@@ -9,8 +9,9 @@ from io import BytesIO
 from typing import Any
 
 from PIL import (
-    AvifImagePlugin,  # noqa: F401  (these register themselves; without them Image.open would
-    BmpImagePlugin,  # noqa: F401  import all of Pillow's 40-odd plugins at the first request)
+    AvifImagePlugin,
+    BmpImagePlugin,  # noqa: F401  (these register themselves; without them Image.open would import
+    # all of Pillow's 40-odd plugins at the first request)
     GifImagePlugin,  # noqa: F401
     Image,
     JpegImagePlugin,  # noqa: F401
@@ -31,6 +32,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, as phones write 
 # Pillow's own limit warns, or raises at twice its value. Ours is a setting, and `_open` applies
 # it to every image before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+
+# By default as many as there are processors, each of which has an image of its own to decode.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 # Pillow computes boxes in single precision, which counts whole pixels up to here.
 _MAX_SIDE_PIXELS = 1 << 24
