@@ -79,7 +79,7 @@ class ModelCard:
     id: str
     revision: str | None
     identity: bytes
-    """Stands for all that a vector depends on besides the item: weights, precision, pixels, …"""
+    """Stands for the model: what has another one gives vectors that cannot be compared."""
     aliases: tuple[str, ...]
     matryoshka: bool
     dimensions: int

@@ -177,7 +177,14 @@ class Embedder:
         )
 
     async def embed(self, stack: Pixels) -> Answer:
-        """(N, H, W, 3), already in the geometry of the card, to N raw vectors."""
+        """(N, H, W, 3), already in the geometry of the card, to N raw vectors.
+
+        No vectors for another geometry: its caller has the card of the model that this one
+        replaces, and sees as much from the answer's identity.
+        """
+        if stack.shape[1:3] != self._card.pixels.size:
+            nothing = np.empty((0, self._card.dimensions), np.float32)
+            return Answer(nothing, 0.0, 0.0, self._card.identity)
         answer = await self._images.gate.embed(stack)
         return answer._replace(identity=self._card.identity)
 
@@ -188,12 +195,13 @@ class Embedder:
         answer = await self._texts.gate.embed(stack)
         return answer._replace(identity=self._card.identity)
 
-    async def tokenizer(self) -> str:
-        """The tokenizer of the model's text tower, as JSON of the `tokenizers` library."""
+    async def tokenizer(self) -> tuple[bytes, str]:
+        """The card's identity, and the tokenizer of the model's text tower, as JSON of the
+        `tokenizers` library."""
         json: str | None = self._encoder.tokenizer_json
         if json is None:
             raise RuntimeError("the model has no text tower")
-        return json
+        return self._card.identity, json
 
     async def ready(self) -> ModelCard:
         """The card, once the model has just answered: a caller, or else this very question."""

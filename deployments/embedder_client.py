@@ -85,7 +85,9 @@ class EmbedderClient:
         try:
             card = await self._ready.remote()
             if card.text is not None:
-                json = await self._read_tokenizer.remote()
+                identity, json = await self._read_tokenizer.remote()
+                if identity != card.identity:  # another replica, while models are replaced
+                    return False
                 self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
             self._card = card
         except Exception as error:

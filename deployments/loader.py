@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from deployments.card import Pixels, PixelSpec, ProcessorSpec
-from deployments.errors import ImageTooLarge, Overloaded
+from deployments.errors import ImageTooLarge
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
 from deployments.images.inline import decode_base64, decode_data_uri
@@ -21,9 +21,6 @@ from deployments.settings import Settings
 
 # Up to here, base64 is read and hashed in less time than a thread needs to take it over.
 INLINE_BYTES = 256 * 1024
-# Of a request's time: then an image leaves the slow lane, so that others of its request that are
-# done are not lost with it.
-SLOW_LANE_PART = 0.75
 
 
 class Loaded(NamedTuple):
@@ -79,27 +76,22 @@ class ImageLoader:
                 loop = asyncio.get_running_loop()
                 yield await loop.run_in_executor(self._pool, self._read, item)
 
-    async def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
-        """An image's bytes as (H, W, 3), just as the model wants it.
+    async def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels | None:
+        """An image's bytes as (H, W, 3), just as the model wants it; None for one that takes long,
+        which is for `decode_slowly`.
 
-        Raises UnsupportedImage, CorruptImage or ImageTooLarge, and Overloaded for one that takes
-        long, when others that do leave no time for it.
+        Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + SLOW_LANE_PART * self._limits.request_timeout_s
         try:
             return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
         except TakesLongError:
-            slowly = partial(self._workers.decode, data, spec, slow_lane=True)
-        try:
-            async with asyncio.timeout_at(give_up_at):
-                return await loop.run_in_executor(self._slow_pool, slowly)
-        except TimeoutError:
-            raise Overloaded(
-                "The image takes long to decode, as do others that came before it; retry after a "
-                "pause, or send it smaller.",
-                retry_after_s=10,
-            ) from None
+            return None
+
+    async def decode_slowly(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
+        """The same for any image, in the lane of those that take long."""
+        decode = partial(self._workers.decode, data, spec, slow_lane=True)
+        return await asyncio.get_running_loop().run_in_executor(self._slow_pool, decode)
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
         max_bytes = self._limits.max_image_bytes

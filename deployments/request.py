@@ -70,6 +70,8 @@ class Share(NamedTuple):
     """Of those that are fetched or read, half of the connections that there may be."""
     decodes: asyncio.Semaphore
     """As many as there are threads for it."""
+    slow_decodes: asyncio.Semaphore
+    """One, of those that take long."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,11 @@ class Request:
     card: ModelCard
     on_error: OnError
     truncate: bool
+    load_by: float
+    """When, on the loop's clock, an image that is not ready for the model fails, so that the model
+    can still answer for the others."""
     deadline: float
+    """When, on the loop's clock, the model has to have answered."""
     rows: list[Vector | RaylensError | None]
     share: Share
     tokens: dict[int, int] = field(default_factory=dict)
@@ -96,6 +102,8 @@ class Request:
     """Items that this request embeds, with the keys under which others may wait for them."""
     following: dict[int, asyncio.Future[Entry]] = field(default_factory=dict)
     """Items that another request embeds."""
+    slow: set[int] = field(default_factory=set)
+    """Images that take long to decode."""
     impatient: bool = False
     """Whether others have been waited for in vain, so that nobody is any more."""
     timing: Timing = field(default_factory=Timing)

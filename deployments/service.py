@@ -28,6 +28,9 @@ from deployments.settings import Settings
 from deployments.stacks import Stacks
 from deployments.vectors import Vector, finished
 
+# Of a request's time, what the model gets at the end for what has been decoded by then.
+MODEL_PART = 0.1
+
 
 @dataclass(slots=True)
 class Embedded:
@@ -129,7 +132,8 @@ class EmbeddingService:
         _check_dimensions(dimensions, card)
         rows: list[Vector | RaylensError | None] = [None] * len(items)
         share = self._share(caller)
-        request = Request(items, model, card, on_error, truncate, deadline, rows, share)
+        load_by = deadline - MODEL_PART * self.settings.limits.request_timeout_s
+        request = Request(items, model, card, on_error, truncate, load_by, deadline, rows, share)
         try:
             with self._admitted(len(items), caller):
                 await self._stacks.embed(request)
@@ -168,6 +172,7 @@ class EmbeddingService:
         share = Share(
             asyncio.Semaphore(max(1, self.settings.fetch.max_connections // 2)),
             asyncio.Semaphore(self._decode_threads),
+            asyncio.Semaphore(1),
         )
         return share if caller is None else self._shares.setdefault(caller, share)
 

@@ -16,7 +16,15 @@ import numpy as np
 from deployments.cache import Entry, VectorCache
 from deployments.card import Pixels
 from deployments.engine import Answer
-from deployments.errors import Internal, RaylensError, TextTooLong, TextUnsupported
+from deployments.errors import (
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    RaylensError,
+    TextTooLong,
+    TextUnsupported,
+    Unavailable,
+)
 from deployments.items import ImageItem, TextItem
 from deployments.loader import ImageLoader
 from deployments.request import Request, too_many_tokens
@@ -115,10 +123,11 @@ class Stacks:
     def _take(self, request: Request, indices: Sequence[int], answer: Answer) -> None:
         request.timing.note("queue", answer.queue_ms)
         request.timing.note("model", answer.model_ms)
-        same = answer.identity == request.card.identity  # not while a new version takes over
+        if answer.identity != request.card.identity:
+            raise Unavailable("The model is being replaced by another; retry.", retry_after_s=1)
         for index, vector in zip(indices, answer.vectors, strict=True):
             request.rows[index] = vector
-            if same and np.isfinite(vector).all():
+            if np.isfinite(vector).all():
                 entry = Entry(vector, request.tokens.get(index, 0), index in request.truncated)
                 self._cache.put(request.making.pop(index), entry)
 
@@ -140,9 +149,12 @@ class Stacks:
         """The item's pixels, or None where its row needs no model: an error or a duplicate."""
         item: Any = request.items[index]
         try:
-            return await self._pixels(request, index, item)
+            async with asyncio.timeout_at(request.load_by):
+                return await self._pixels(request, index, item)
         except RaylensError as error:
             self._fail(request, index, error)
+        except TimeoutError:
+            self._fail(request, index, _too_late(is_slow=index in request.slow))
         except Exception:
             logger.exception("An item failed in a way that no error describes.")
             self._fail(request, index, Internal("The service failed on this item."))
@@ -157,6 +169,10 @@ class Stacks:
                 return None
             async with request.share.decodes:
                 pixels = await self._loader.decode(data, request.card.pixels)
+            if pixels is None:
+                request.slow.add(index)
+                async with request.share.slow_decodes:
+                    pixels = await self._loader.decode_slowly(data, request.card.pixels)
         request.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels
 
@@ -212,6 +228,16 @@ class Stacks:
             if self._is_to_be_made(request, index, b"text" + digest):
                 return str(item.text)
         return None
+
+
+def _too_late(*, is_slow: bool) -> RaylensError:
+    if is_slow:
+        return Overloaded(
+            "The image takes long to decode, as do others that came before it; retry after a "
+            "pause, or send it smaller.",
+            retry_after_s=10,
+        )
+    return DeadlineExceeded("There was no time left for this item; send fewer items or retry.")
 
 
 def _in_parts(texts: dict[int, str]) -> Iterator[dict[int, str]]:

@@ -343,20 +343,22 @@ async def test_answers_from_before_a_death_do_not_make_a_dead_model_slow() -> No
     assert type(await call) is Unavailable
 
 
-TOKENIZER = Tokenizer(models.WordLevel({"cat": 0, "?": 1}, unk_token="?")).to_str()
+JSON = Tokenizer(models.WordLevel({"cat": 0, "?": 1}, unk_token="?")).to_str()
+TOKENIZER = (CARD.identity, JSON)
 WITH_TEXT = dataclasses.replace(CARD, text=TEXT)
 
 
 @without_waiting
 async def test_a_model_with_text_is_loaded_once_its_tokenizer_is_there_as_well() -> None:
-    handle = Handle(ready=(WITH_TEXT, WITH_TEXT), tokenizer=(ActorDiedError(), TOKENIZER))
+    others = (b"of an older version", Tokenizer(models.WordLevel({"?": 9}, unk_token="?")).to_str())
+    handle = Handle(ready=(WITH_TEXT,) * 3, tokenizer=(ActorDiedError(), others, TOKENIZER))
     opened = client(handle)
     with pytest.raises(Unavailable):
         opened.tokenizer  # noqa: B018
     await opened.wait_until_loaded()
     assert opened.card == WITH_TEXT
     assert [encoded.ids for encoded in opened.tokenizer.encode(["cat"])] == [[0]]
-    assert len(handle.methods["tokenizer"].calls) == 2
+    assert len(handle.methods["tokenizer"].calls) == 3
 
 
 @pytest.mark.parametrize("told_by", ["an answer", "being ready"])
@@ -366,7 +368,7 @@ async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_b
     asked = (newer,) if told_by == "being ready" else ()
     handle = Handle(
         ready=(WITH_TEXT, *asked, ActorDiedError(), newer),
-        tokenizer=(TOKENIZER, TOKENIZER),
+        tokenizer=(TOKENIZER, (b"newer", JSON)),
         embed=(ANSWER._replace(identity=b"newer"),) * 2,
     )
     opened = client(handle)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deployments import stacks
 from deployments.card import Pixels
@@ -366,8 +368,8 @@ async def test_the_model_is_told_the_deadline(images: Images) -> None:
             return await super().embed(stack, deadline)
 
     model = PunctualModel()
-    await service(model).embed(images(STACK_ITEMS + 1), model=model, deadline=123.0)
-    assert model.deadlines == (123.0, 123.0)
+    await service(model).embed(images(STACK_ITEMS + 1), model=model, deadline=1e9)
+    assert model.deadlines == (1e9, 1e9)
 
 
 # Duplicates
@@ -680,14 +682,20 @@ async def test_a_vector_that_is_not_finite_is_not_kept(images: Images) -> None:
     assert (await embed(opened, images(1))).cached == 0
 
 
-async def test_what_another_version_of_the_model_made_is_not_kept(images: Images) -> None:
-    class Newer(FakeModel):
-        async def embed(self, stack: Pixels, deadline: float) -> Answer:
-            return (await super().embed(stack, deadline))._replace(identity=b"newer")
+async def test_vectors_of_two_models_are_never_in_one_answer(images: Images) -> None:
+    class Replaced(FakeModel):
+        stack_bytes = IMAGE_BYTES
+        identities = iter([b"fake", b"newer", b"fake"])
 
-    opened = service(Newer())
-    for _ in range(2):
-        assert (await embed(opened, images(1))).cached == 0
+        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+            answer = await super().embed(stack, deadline)
+            return answer._replace(identity=next(self.identities))
+
+    opened = service(Replaced())
+    with pytest.raises(Unavailable) as caught:
+        await embed(opened, images(2))
+    assert caught.value.retry_after_s == 1
+    assert (await embed(opened, images(2))).cached == 1  # what the older one made is good
 
 
 async def test_stages_are_timed(images: Images) -> None:
@@ -768,25 +776,77 @@ async def test_an_image_that_takes_long_is_decoded_in_the_slow_lane(images: Imag
     assert lanes == [False, True]
 
 
-async def test_an_image_whose_turn_in_the_slow_lane_comes_too_late_says_to_retry(
+class SlowImages(InProcess):
+    """Those of SLOW_SIZE take long, until they are released."""
+
+    SLOW_SIZE = (88, 66)
+
+    def __init__(self) -> None:
+        super().__init__(10_000_000)
+        self.begun = threading.Event()
+        self.released = threading.Event()
+
+    def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Pixels:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.size == self.SLOW_SIZE:
+                if not slow_lane:
+                    raise TakesLongError
+                self.begun.set()
+                self.released.wait(10)
+        return super().decode(data, spec)
+
+
+async def test_images_that_get_no_turn_in_the_slow_lane_say_so_and_the_others_are_answered(
+    jpeg: Jpeg,
+) -> None:
+    slow = [BytesItem(jpeg(i, SlowImages.SLOW_SIZE)) for i in range(3)]
+    quick = [BytesItem(jpeg(i)) for i in range(4)]
+    opened = service(limits={"request_timeout_s": 2.0})
+    workers = SlowImages()
+    opened._stacks._loader._workers = workers  # type: ignore[assignment]
+    model = opened.models[0]
+    try:
+        async with opened.time_limit() as deadline:
+            embedded = await opened.embed(
+                [*slow, *quick], model=model, deadline=deadline, on_error="report"
+            )
+    finally:
+        workers.released.set()
+    found = [(e.code, e.retry_after_s) if e else None for e in errors(embedded)]
+    assert found == [("overloaded", 10)] * 3 + [None] * 4
+
+
+async def test_images_that_take_long_do_not_hold_up_others_of_the_same_caller(jpeg: Jpeg) -> None:
+    opened = service()
+    workers = SlowImages()
+    opened._stacks._loader._workers = workers  # type: ignore[assignment]
+    slow = [BytesItem(jpeg(i, SlowImages.SLOW_SIZE)) for i in range(3)]
+    waiting = asyncio.create_task(embed(opened, slow, caller="a"))
+    try:
+        await asyncio.to_thread(workers.begun.wait, 5)
+        quick = await embed(opened, [BytesItem(jpeg(7))], caller="a")
+        assert errors(quick) == [None]
+        assert not waiting.done()
+    finally:
+        workers.released.set()
+    assert errors(await waiting) == [None] * 3
+
+
+async def test_what_is_not_loaded_in_time_is_reported_and_the_rest_is_answered(
     images: Images,
 ) -> None:
-    released = threading.Event()
+    class SilentFetcher(FakeFetcher):
+        async def download(self, url: str, **_: Any) -> bytes:
+            await asyncio.sleep(60)
+            return b""
 
-    class Workers(InProcess):
-        def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Pixels:
-            if not slow_lane:
-                raise TakesLongError
-            released.wait(10)
-            return super().decode(data, spec)
-
-    opened = service(limits={"request_timeout_s": 0.4})
-    opened._stacks._loader._workers = Workers(10_000_000)  # type: ignore[assignment]
-    try:
-        async with opened.time_limit():
-            embedded = await embed(opened, images(2), on_error="report")
-    finally:
-        released.set()
-    for error in errors(embedded):
-        assert error is not None
-        assert (error.code, error.retry_after_s) == ("overloaded", 10)
+    opened = service(fetcher=SilentFetcher(), limits={"request_timeout_s": 1.0})  # type: ignore[arg-type]
+    items = [*images(1), UrlItem("https://example.org/a.jpg"), *images(2)[1:]]
+    async with opened.time_limit() as deadline:
+        embedded = await opened.embed(
+            items, model=opened.models[0], deadline=deadline, on_error="report"
+        )
+    first, late, last = errors(embedded)
+    assert first is None
+    assert last is None
+    assert isinstance(late, DeadlineExceeded)

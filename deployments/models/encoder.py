@@ -161,16 +161,16 @@ class Encoder:
         )
 
     def identity(self) -> bytes:
-        """A hash of all that a vector depends on besides the item."""
-        parts = (
-            _weights(self.checkpoint),
-            self.family,
-            self.preprocessing,
-            self.text,
-            self.precision,
-            self.compiled,
-            self.device.partition(":")[0],
-        )
+        """A hash of what model this is: its weights, and how items become vectors with them.
+
+        Not of how exactly that is computed: replicas of one model may differ in precision, as their
+        processors do, and in whether they are compiled.
+        """
+        pixels = self.preprocessing.pixels
+        if isinstance(pixels, PixelSpec):
+            pixels = replace(pixels, exact=True)
+        preprocessing = replace(self.preprocessing, pixels=pixels)
+        parts = (_weights(self.checkpoint), self.family, preprocessing, self.text)
         return hashlib.sha256(repr(parts).encode()).digest()
 
     def embed(self, pixels: Pixels) -> Vectors:

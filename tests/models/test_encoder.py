@@ -320,6 +320,9 @@ def test_the_identity_is_that_of_weights_and_ways_and_not_of_the_place(
     copy = shutil.copytree(folder, tmp_path / folder.name)
     identity = load(folder).identity()
     assert load(copy).identity() == identity
+    other = Encoder.load(Model(id=str(copy), precision="bfloat16", compile="off"))
+    assert other.precision == "bfloat16"
+    assert other.identity() == identity
     assert load(copy, pooling="mean").identity() != identity
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
