@@ -30,6 +30,20 @@ class Loaded(NamedTuple):
     key: bytes
 
 
+class Share(NamedTuple):
+    """What one request, or one caller, may have in hand at the same time: so that others need not
+    wait until all of a large one is done."""
+
+    loads: asyncio.Semaphore
+    """Images that are fetched or read: half of the connections that there may be."""
+    room: Room
+    """Bytes of those: half of what there is in all."""
+    decodes: asyncio.Semaphore
+    """As many as there are threads for it."""
+    slow_decodes: asyncio.Semaphore
+    """One, of those that take long."""
+
+
 class ImageLoader:
     """Gets images from wherever their items say they are."""
 
@@ -43,8 +57,9 @@ class ImageLoader:
         threads: int,
     ) -> None:
         """Decodes in so many threads, and what takes long in half as many more."""
-        self.threads = threads
+        self._threads = threads
         self._limits = settings.limits
+        self._max_connections = settings.fetch.max_connections
         self._workers = workers
         self._roots = roots
         self._fetcher = fetcher
@@ -52,20 +67,30 @@ class ImageLoader:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._slow_pool = ThreadPoolExecutor(max(1, threads // 2), thread_name_prefix="decode-slow")
 
+    def share(self) -> Share:
+        """A share of its own for a request or a caller."""
+        return Share(
+            asyncio.Semaphore(max(1, self._max_connections // 2)),
+            Room(self._limits.max_inflight_bytes // 2),
+            asyncio.Semaphore(self._threads),
+            asyncio.Semaphore(1),
+        )
+
     @asynccontextmanager
-    async def loaded(self, item: ImageItem, turns: asyncio.Semaphore) -> AsyncIterator[Loaded]:
+    async def loaded(self, item: ImageItem, share: Share) -> AsyncIterator[Loaded]:
         """The bytes behind an item, while they are needed. Those that are fetched or read wait for
-        one of `turns`, and until there is room for them; a request's own came with its body.
+        their turn, and until there is room for them; a request's own came with its body.
 
         Raises the error that the item is, a RaylensError.
         """
         async with AsyncExitStack() as stack:
 
             async def reserve(number: int) -> None:
+                await stack.enter_async_context(share.room.of(number))
                 await stack.enter_async_context(self._room.of(number))
 
             if isinstance(item, UrlItem | PathItem):
-                await stack.enter_async_context(turns)
+                await stack.enter_async_context(share.loads)
             if isinstance(item, UrlItem):
                 item = BytesItem(await self._fetcher.download(item.url, reserve=reserve))
             elif isinstance(item, PathItem):

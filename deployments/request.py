@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from deployments.cache import Entry
 from deployments.card import ModelCard, Pixels, Tokens
 from deployments.engine import Answer
 from deployments.errors import RaylensError, TextTooLong
 from deployments.items import Item, TextItem
+from deployments.loader import Share
 from deployments.tokenizer import TextTokenizer
 from deployments.vectors import Vector
 
@@ -60,18 +61,6 @@ class Timing:
 
     def note(self, stage: Stage, ms: float) -> None:
         setattr(self, stage, max(getattr(self, stage), ms))
-
-
-class Share(NamedTuple):
-    """How many images of one request, or of one caller, are in hand at the same time: so that those
-    of others need not wait until all of a large one are done."""
-
-    loads: asyncio.Semaphore
-    """Of those that are fetched or read, half of the connections that there may be."""
-    decodes: asyncio.Semaphore
-    """As many as there are threads for it."""
-    slow_decodes: asyncio.Semaphore
-    """One, of those that take long."""
 
 
 @dataclass(slots=True)

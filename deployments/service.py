@@ -22,8 +22,8 @@ from deployments.errors import (
     TooManyItems,
 )
 from deployments.items import Item, TextItem
-from deployments.loader import ImageLoader
-from deployments.request import Model, OnError, Request, Share, Timing
+from deployments.loader import ImageLoader, Share
+from deployments.request import Model, OnError, Request, Timing
 from deployments.settings import Settings
 from deployments.stacks import Stacks
 from deployments.vectors import Vector, finished
@@ -67,7 +67,7 @@ class EmbeddingService:
         self.models = models
         cache = VectorCache(settings.cache.max_bytes)
         self._stacks = Stacks(loader, cache, max_text_chars=settings.limits.max_text_chars)
-        self._decode_threads = loader.threads
+        self._loader = loader
         self._count = count
         self._pending = 0
         self._pending_of: Counter[str] = Counter()
@@ -169,12 +169,11 @@ class EmbeddingService:
 
     def _share(self, caller: str | None) -> Share:
         """That of the request, or of all requests of a caller who is known."""
-        share = Share(
-            asyncio.Semaphore(max(1, self.settings.fetch.max_connections // 2)),
-            asyncio.Semaphore(self._decode_threads),
-            asyncio.Semaphore(1),
-        )
-        return share if caller is None else self._shares.setdefault(caller, share)
+        if caller is None:
+            return self._loader.share()
+        if caller not in self._shares:
+            self._shares[caller] = self._loader.share()
+        return self._shares[caller]
 
     @contextmanager
     def _admitted(self, number: int, caller: str | None) -> Iterator[None]:

@@ -162,7 +162,7 @@ class Stacks:
 
     async def _pixels(self, request: Request, index: int, item: ImageItem) -> Pixels | None:
         began = time.perf_counter()
-        async with self._loader.loaded(item, request.share.loads) as (data, digest):
+        async with self._loader.loaded(item, request.share) as (data, digest):
             loaded = time.perf_counter()
             request.timing.note("fetch", (loaded - began) * 1e3)
             if not self._is_to_be_made(request, index, b"image" + digest):

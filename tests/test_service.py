@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from deployments.images.workers import TakesLongError
 from deployments.items import Base64Item, BytesItem, Parsed, PathItem, TextItem, UrlItem
 from deployments.loader import ImageLoader
 from deployments.service import Embedded, EmbeddingService
-from deployments.settings import Settings
+from deployments.settings import MIB, Settings
 from deployments.stacks import STACK_ITEMS, STACKS_IN_FLIGHT
 from tests.fakes import CARD, TEXT, FakeModel, InProcess, service
 
@@ -850,3 +851,27 @@ async def test_what_is_not_loaded_in_time_is_reported_and_the_rest_is_answered(
     assert first is None
     assert last is None
     assert isinstance(late, DeadlineExceeded)
+
+
+async def test_no_caller_gets_all_the_room_there_is_for_images(
+    images: Images, jpeg: Jpeg, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    reserved = []
+
+    class TricklingFetcher(FakeFetcher):
+        async def download(self, url: str, *, reserve: Any) -> bytes:
+            await reserve(20 * MIB)
+            reserved.append(url)
+            await asyncio.sleep(60)
+            return b""
+
+    fetcher: Any = TricklingFetcher()
+    opened = service(fetcher=fetcher, roots=[tmp_path], limits={"max_inflight_bytes": 100 * MIB})
+    urls = [UrlItem(f"https://example.org/{i}.jpg") for i in range(10)]
+    greedy = asyncio.create_task(embed(opened, urls, caller="a"))
+    await asyncio.sleep(0.1)
+    other = await asyncio.wait_for(embed(opened, [PathItem("a.jpg")], caller="b"), 5)
+    assert errors(other) == [None]
+    assert len(reserved) == 2
+    greedy.cancel()
