@@ -14,7 +14,7 @@ from deployments.settings import Limits
 
 
 class BodyBudget:
-    """ASGI middleware: a body counts as it comes, until its request is answered. Beyond
+    """ASGI middleware: a body counts as it comes, until its answer begins. Beyond
     `limits.max_inflight_bytes`, reading raises Overloaded; for a caller with a key beyond half.
     """
 
@@ -41,10 +41,21 @@ class BodyBudget:
                 self._add(more, who)
             return message
 
-        try:
-            await self._app(scope, counted, send)
-        finally:
+        def release() -> None:
+            nonlocal held
             self._add(-held, who)
+            held = 0
+
+        async def released(message: Message) -> None:
+            # The body is gone by now, and who reads the answer slowly keeps nobody out.
+            if message["type"] == "http.response.start":
+                release()
+            await send(message)
+
+        try:
+            await self._app(scope, counted, released)
+        finally:
+            release()
 
     def _check(self, more: int, held: int, who: str | None) -> None:
         own = self._held if who is None else self._held_by[who]

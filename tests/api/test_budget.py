@@ -5,6 +5,10 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from starlette.types import Message, Receive, Scope, Send
+
+from deployments.api.budget import BodyBudget
+from deployments.settings import Limits
 from tests.api.conftest import Connect
 
 KIB = 1024
@@ -118,3 +122,30 @@ async def test_one_key_gets_no_more_than_half(connect: Connect, jpeg: Callable[.
         other.may_end.set()
         assert {await first, await second} == {200, 429}
         assert await post("a", data) == 200
+
+
+async def test_a_body_no_longer_counts_while_its_answer_is_sent() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"slowly"})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(200 * KIB), "more_body": False}
+
+    read = asyncio.Event()
+
+    async def send_slowly(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await read.wait()
+
+    async def send(message: Message) -> None:
+        pass
+
+    budget = BodyBudget(app, Limits(max_inflight_bytes=300 * KIB))
+    scope = {"type": "http", "headers": []}
+    slow = [asyncio.create_task(budget(dict(scope), receive, send_slowly)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await budget(dict(scope), receive, send)
+    read.set()
+    await asyncio.gather(*slow)
