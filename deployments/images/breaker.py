@@ -1,4 +1,4 @@
-"""Origins (scheme, host, port) that could not be reached lately fail at once for a while."""
+"""Origins (scheme, host, port) that did not answer lately fail at once for a while."""
 
 import time
 from collections import OrderedDict
@@ -20,7 +20,7 @@ class _Origin:
 
 
 class Breaker:
-    """Remembers who could not be reached (a circuit breaker)."""
+    """Remembers who did not answer (a circuit breaker)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -160,7 +160,7 @@ class Fetcher:
             response = await self._session_for(url).get(
                 url, allow_redirects=False, trace_request_ctx=deadline
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):  # or accepts, silently
             self._breaker.failed(origin)
             raise
         self._breaker.answered(origin)

@@ -9,8 +9,10 @@ from deployments.errors import (
     BadUrl,
     FetchBadGateway,
     FetchFailed,
+    FetchTimeout,
     UrlForbidden,
 )
+from deployments.images.breaker import FAILURES
 from deployments.images.fetch import Fetcher
 from deployments.settings import Fetch
 
@@ -611,3 +613,18 @@ async def test_a_name_that_is_not_found_is_a_bad_gateway(origin):
             await fetcher.download(origin.url(host="gone"))
         assert "not found" in caught.value.message
         assert "10.0.0.7" not in caught.value.message
+
+
+async def test_an_origin_that_accepts_and_is_silent_fails_at_once_after_some_tries(origin):
+    async def silent(reader, writer):
+        await reader.read()
+
+    origin.answers["/"] = silent
+    async with fetching(origin, idle_timeout_s=0.1) as fetcher:
+        for _ in range(FAILURES):
+            with pytest.raises(FetchTimeout):
+                await fetcher.download(origin.url())
+        connections = origin.connections
+        with pytest.raises(FetchBadGateway, match="lately"):
+            await fetcher.download(origin.url())
+        assert origin.connections == connections
