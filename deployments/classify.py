@@ -45,7 +45,9 @@ class Classifier:
         """
         card = model.card
         if card.text is None:
-            raise TextUnsupported(f"{card.id} has no text tower to compare labels with.")
+            raise TextUnsupported(
+                f"{card.id} has no text tower to compare labels with.", param="labels"
+            )
         _check_sizes(len(items), labels, template, self._service.settings.limits)
         prompts = [template.replace("{}", label) for label in labels]
         # Labels first, and not beside the items: their request is admitted like any other.

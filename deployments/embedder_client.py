@@ -45,6 +45,7 @@ class EmbedderClient:
         """
         self.names = names
         self._request_timeout_s = request_timeout_s
+        self._ready_within_s = min(READY_WITHIN_S, 0.8 * request_timeout_s)
         # Made once: a handle per call costs more than the call. By value, that is by gRPC:
         # by reference every array would go through the object store.
         self._embed = handle.options(method_name="embed", _by_reference=False)
@@ -106,7 +107,7 @@ class EmbedderClient:
     async def ready(self) -> ModelCard:
         self.card  # noqa: B018  # while there is none yet, say so without waiting
         try:
-            async with asyncio.timeout(READY_WITHIN_S):
+            async with asyncio.timeout(self._ready_within_s):
                 card: ModelCard = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: what it answered a moment ago proves more than this call.

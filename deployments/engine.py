@@ -207,10 +207,6 @@ class Gate:
             if lane.done():
                 raise RuntimeError(f"a lane of the batch gate has ended: {lane!r}")
 
-    def close(self) -> None:
-        for lane in self._lanes:
-            lane.cancel()
-
     async def _lane(self) -> None:
         while True:
             await self._arrival.wait()

@@ -4,7 +4,7 @@ Knows nothing of HTTP bodies or of Ray; rendering is `api/render.py`'s job.
 An error is raised where the fact is known and pickles across Ray unchanged.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class RaylensError(Exception):
@@ -39,6 +39,13 @@ class RaylensError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[0])
+
+    def bare(self) -> Self:
+        """Itself without what it remembers of where it was raised. An error that is kept as an
+        answer would otherwise keep the whole request, through its frames, and in a cycle.
+        """
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 # 400: the caller's words

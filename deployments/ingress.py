@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
@@ -43,8 +45,8 @@ class Ingress:
     """The application's front: `serve.get_app_handle("raylens")` gives a handle to this.
 
     All methods are answered within `limits.request_timeout_s` and raise a RaylensError, with
-    `code` and `status`, for a bad item. Vectors are float32 and of unit norm. The bare strings of
-    the image methods are paths unless they are http(s) URLs or data URIs.
+    `code` and `status`, for a bad item. Vectors are float32 and of unit norm. Where a method takes
+    a path, it may be a string or one of `pathlib`'s.
     """
 
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
@@ -123,7 +125,7 @@ class Ingress:
 
     async def embed_image(self, path: str | Path) -> Vector:
         """(D,) for a file under one of the image roots."""
-        return await self._vector({"path": str(path) if isinstance(path, Path) else path})
+        return await self._vector({"path": path})
 
     async def embed_image_url(self, url: str) -> Vector:
         """(D,) for an image fetched over http(s)."""
@@ -139,7 +141,7 @@ class Ingress:
         return await self._vector({"text": text})
 
     async def batch_embed_images(self, items: Sequence[Any]) -> Vectors:
-        """(N, D) for images in any spelling."""
+        """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
         parsed = [
             PathItem(item.text) if isinstance(item, TextItem) and isinstance(given, str) else item
             for given, item in zip(a_list(items), parse_items(items), strict=True)
@@ -150,11 +152,11 @@ class Ingress:
         """(N, D) for texts."""
         return await self._vectors(parse_items({"text": text} for text in a_list(texts)))
 
-    async def text_image_similarity(self, text: str, path: str) -> float:
+    async def text_image_similarity(self, text: str, path: str | Path) -> float:
         """Cosine of a text and a file."""
         return await self._similarity({"text": text}, {"path": path})
 
-    async def image_text_similarity(self, path: str, text: str) -> float:
+    async def image_text_similarity(self, path: str | Path, text: str) -> float:
         """Cosine of a file and a text."""
         return await self._similarity({"path": path}, {"text": text})
 
@@ -163,12 +165,12 @@ class Ingress:
         return await self._similarity({"text": text}, {"url": url})
 
     async def batch_text_image_similarity(
-        self, texts: Sequence[str], paths: Sequence[str]
-    ) -> Vectors:
+        self, texts: Sequence[str], paths: Sequence[str | Path]
+    ) -> NDArray[np.float32]:
         """(N,) cosines of each text with the file at the same place."""
         if len(a_list(texts)) != len(a_list(paths)):
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
-        items = [*({"text": text} for text in texts), *({"path": path} for path in paths)]
+        items: list[Any] = [*({"text": text} for text in texts), *({"path": p} for p in paths)]
         vectors = await self._vectors(parse_items(items))
         return cosines(vectors[: len(texts)], vectors[len(texts) :])
 
@@ -185,11 +187,11 @@ class Ingress:
         """What `/v1/models` tells."""
         return model_list(self._service)
 
-    async def _vector(self, item: dict[str, str]) -> Vector:
+    async def _vector(self, item: dict[str, Any]) -> Vector:
         vectors = stack_rows(await self._rows(parse_items([item]), params=["input"]))
         return vectors.reshape(-1)
 
-    async def _similarity(self, a: dict[str, str], b: dict[str, str]) -> float:
+    async def _similarity(self, a: dict[str, Any], b: dict[str, Any]) -> float:
         vectors = await self._vectors(parse_items([a, b]))
         return float(cosines(vectors[:1], vectors[1:])[0])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from deployments.errors import BadUrl, InvalidItem, RaylensError
@@ -61,11 +62,15 @@ Parsed = Item | RaylensError
 def parse_item(value: Any, modality: Modality | None = None) -> Item:
     """The meaning of one item; `modality` forces how a bare string is read.
 
+    A `pathlib` path, which only a handle's callers can send, is one of a file.
+
     Raises InvalidItem for anything that is not exactly one of the spellings, BadUrl for an
     `image_url` that is neither http(s) nor a data URI.
     """
     if isinstance(value, str):
         return _bare_string(value, modality)
+    if isinstance(value, PurePath):
+        return PathItem(str(value))
     if not isinstance(value, Mapping):
         raise InvalidItem('An item is a string or an object such as {"url": "https://…"}.')
     present = [key for key in KEYS if key in value]
@@ -76,6 +81,8 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
             "An item has exactly one of the keys path, url, base64, image, text or type."
         )
     key = present[0]
+    if key == "path" and isinstance(value[key], PurePath):
+        return PathItem(str(value[key]))
     text = _string(value[key], key)
     if key == "path":
         return PathItem(text)
@@ -95,7 +102,7 @@ def parse_items(values: Iterable[Any], modality: Modality | None = None) -> list
         try:
             parsed.append(parse_item(value, modality))
         except RaylensError as error:
-            parsed.append(error)
+            parsed.append(error.bare())
     return parsed
 
 

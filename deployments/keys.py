@@ -26,6 +26,8 @@ class ApiKey(BaseModel):
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """All keys of a file. Raises KeysError."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise KeysError(f"{path} is no regular file")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -126,7 +126,8 @@ class EmbeddingService:
         `items`; under "report" errors stand in their rows.
         """
         if len(items) > self.settings.limits.max_items:
-            raise too_many_items(len(items), self.settings.limits.max_items)
+            param = params[0].partition("[")[0] if params else "input"
+            raise too_many_items(len(items), self.settings.limits.max_items, param=param)
         _check_options(on_error=on_error, normalize=normalize, truncate=truncate)
         card = model.card
         _check_dimensions(dimensions, card)
@@ -135,7 +136,9 @@ class EmbeddingService:
         load_by = deadline - MODEL_PART * self.settings.limits.request_timeout_s
         request = Request(items, model, card, on_error, truncate, load_by, deadline, rows, share)
         try:
-            with self._admitted(len(items), caller):
+            # Those that are errors already wait for nothing.
+            number = sum(not isinstance(item, RaylensError) for item in items)
+            with self._admitted(number, caller):
                 await self._stacks.embed(request)
         except RaylensError as error:
             self._count(error.code, len(items))
@@ -198,9 +201,10 @@ class EmbeddingService:
                 self._pending_of[caller] -= number
 
 
-def too_many_items(number: int, most: int) -> TooManyItems:
+def too_many_items(number: int, most: int, *, param: str) -> TooManyItems:
     return TooManyItems(
-        f"{number} items are more than the {most} that one request may have; split the request."
+        f"{number} items are more than the {most} that one request may have; split the request.",
+        param=param,
     )
 
 

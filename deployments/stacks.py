@@ -132,7 +132,7 @@ class Stacks:
                 self._cache.put(request.making.pop(index), entry)
 
     def _fail(self, request: Request, index: int, error: RaylensError) -> None:
-        request.rows[index] = error
+        request.rows[index] = error.bare()
         key = request.making.pop(index, None)
         if key is not None:
             self._cache.give_up(key)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float32]
+    Vectors = NDArray[np.float32]
 
 
 def connect(
@@ -90,21 +91,21 @@ class HandleClient:
         vectors: Vector = self._call("embed_text", text)
         return vectors
 
-    def batch_embed_images(self, items: Sequence[Any]) -> "Vector":
+    def batch_embed_images(self, items: Sequence[Any]) -> "Vectors":
         """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
-        vectors: Vector = self._call("batch_embed_images", items)
+        vectors: Vectors = self._call("batch_embed_images", items)
         return vectors
 
-    def batch_embed_text(self, texts: Sequence[str]) -> "Vector":
+    def batch_embed_text(self, texts: Sequence[str]) -> "Vectors":
         """(N, D) for texts."""
-        vectors: Vector = self._call("batch_embed_text", texts)
+        vectors: Vectors = self._call("batch_embed_text", texts)
         return vectors
 
-    def text_image_similarity(self, text: str, path: str) -> float:
+    def text_image_similarity(self, text: str, path: str | Path) -> float:
         """Cosine of a text and a file."""
         return float(self._call("text_image_similarity", text, path))
 
-    def image_text_similarity(self, path: str, text: str) -> float:
+    def image_text_similarity(self, path: str | Path, text: str) -> float:
         """Cosine of a file and a text."""
         return float(self._call("image_text_similarity", path, text))
 
@@ -112,10 +113,12 @@ class HandleClient:
         """Cosine of a text and an image that the service fetches."""
         return float(self._call("text_image_url_similarity", text, url))
 
-    def batch_text_image_similarity(self, texts: Sequence[str], paths: Sequence[str]) -> "Vector":
+    def batch_text_image_similarity(
+        self, texts: Sequence[str], paths: Sequence[str | Path]
+    ) -> "NDArray[np.float32]":
         """(N,) cosines of each text with the file at the same place."""
-        vectors: Vector = self._call("batch_text_image_similarity", texts, paths)
-        return vectors
+        cosines: NDArray[np.float32] = self._call("batch_text_image_similarity", texts, paths)
+        return cosines
 
     def image_embedding_dimension(self) -> int:
         return int(self._call("image_embedding_dimension"))

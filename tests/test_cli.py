@@ -117,6 +117,11 @@ def test_health_is_0_when_the_service_is_ready(service: Serve) -> None:
     assert asked == ["/readyz"]
 
 
+def test_a_companys_proxy_is_not_asked_for_this_machine(service: Serve) -> None:
+    url, _ = service(200, READY)
+    assert ended(raylens("health", "--url", url, HTTP_PROXY="http://127.0.0.1:9")) == 0
+
+
 def test_health_is_1_with_the_services_own_reason_when_it_is_not_ready(service: Serve) -> None:
     url, _ = service(503, NOT_READY)
     result = raylens("health", "--url", url)

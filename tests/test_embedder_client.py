@@ -323,6 +323,16 @@ async def test_not_being_ready_says_why_in_time(outcome: Callable[[], Script], r
 
 
 @without_waiting
+async def test_not_being_ready_is_said_before_a_short_request_is_over() -> None:
+    handle: Any = Handle(ready=(CARD, never()))
+    opened = EmbedderClient(handle, names=frozenset({"fake"}), request_timeout_s=2)
+    await opened.wait_until_loaded()
+    async with asyncio.timeout(1.9):
+        with pytest.raises(Unavailable):
+            await opened.ready()
+
+
+@without_waiting
 async def test_a_model_that_is_busy_but_answers_others_is_ready() -> None:
     opened = client(Handle(embed=(ANSWER,), ready=(CARD, never(), BackPressureError(1, 1))))
     await opened.wait_until_loaded()

@@ -47,7 +47,12 @@ async def gate(
     try:
         yield opened
     finally:
-        opened.close()
+        end_lanes(opened)
+
+
+def end_lanes(opened: Gate) -> None:
+    for lane in opened._lanes:
+        lane.cancel()
 
 
 async def turns(number: int = 10) -> None:
@@ -131,7 +136,7 @@ async def test_a_smaller_batch_size_holds_from_the_next_batch_on() -> None:
 async def test_an_ended_lane_is_noticed() -> None:
     model = FakeModel()
     async with gate(model) as opened:
-        opened.close()
+        end_lanes(opened)
         await turns()
         with pytest.raises(RuntimeError, match="lane"):
             opened.check()

@@ -8,6 +8,7 @@ import pytest
 from raylens.haproxy import HEAD_WITHIN_S, fenced, launcher
 
 CONFIGURATION = """global
+    maxconn 4096
     nbthread 1
 defaults
     mode http
@@ -34,6 +35,14 @@ def test_the_pages_are_on_loopback_and_the_service_stays_where_it_is() -> None:
 def test_heads_have_a_time_limit() -> None:
     _, defaults = fenced(CONFIGURATION).split("defaults\n")
     assert defaults.startswith(f"    timeout http-request {HEAD_WITHIN_S}s\n")
+
+
+def test_one_address_gets_half_of_the_connections_and_methods_are_known() -> None:
+    _, front = fenced(CONFIGURATION).split("frontend http_frontend\n")
+    rules = front.splitlines()[:5]
+    assert rules[0] == "    bind *:8000"
+    assert rules[3] == "    tcp-request connection reject if { sc0_conn_cur gt 2048 }"
+    assert rules[4].startswith("    http-request deny deny_status 501 if !{ method GET HEAD POST")
 
 
 def test_the_launcher_runs_haproxy_with_its_arguments_and_the_fenced_configuration(

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,14 @@ def test_modality_forces_how_bare_strings_are_read() -> None:
     assert parse_item(URL, "image") == UrlItem(URL)
     assert parse_item(URL, "text") == TextItem(URL)
     assert parse_item({"path": "a"}, "text") == PathItem("a")
+
+
+def test_a_path_may_be_one_of_pathlibs() -> None:
+    expected = PathItem("cats/tom.jpg")
+    assert parse_item(Path("cats/tom.jpg")) == expected
+    assert parse_item({"path": Path("cats/tom.jpg")}) == expected
+    with pytest.raises(InvalidItem):
+        parse_item({"url": Path("cats/tom.jpg")})
 
 
 def test_a_bad_item_takes_its_own_place_only() -> None:

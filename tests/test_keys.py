@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_a_revoked_key_is_gone_and_the_others_stay(path: Path) -> None:
     again = keys("revoke", "b", path=path)
     assert again.exit_code == 1
     assert "no key of the name b" in again.stderr
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(KeysError, match="no regular file"):
+            read_keys(path)
 
 
 def test_a_name_is_given_once(path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import io
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -875,3 +877,35 @@ async def test_no_caller_gets_all_the_room_there_is_for_images(
     assert errors(other) == [None]
     assert len(reserved) == 2
     greedy.cancel()
+
+
+async def test_a_failed_item_does_not_keep_its_request_in_memory(images: Images) -> None:
+    class Marked(str):
+        pass
+
+    name = Marked("missing.jpg")
+    marked = weakref.ref(name)
+    gc.collect()
+    gc.disable()
+    try:
+        embedded = await embed(service(), [PathItem(name), *images(1)], on_error="report")
+        del name
+        await asyncio.sleep(0)
+        assert marked() is None
+    finally:
+        gc.enable()
+    assert isinstance(errors(embedded)[0], PathNotFound)
+
+
+async def test_items_that_are_errors_already_take_no_place_in_the_queue(images: Images) -> None:
+    model = HeldModel()
+    opened = service(model, limits={"max_queued_items": 3})
+    broken = [InvalidItem("no item")] * 50
+    waiting = asyncio.create_task(embed(opened, [*broken, *images(1)], on_error="report"))
+    await model.taken(1)
+    other = asyncio.create_task(embed(opened, images(1, first=5)))
+    await model.taken(2)
+    for call in model.calls:
+        call.set_result(None)
+    assert errors(await other) == [None]
+    await waiting

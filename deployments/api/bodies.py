@@ -21,13 +21,17 @@ from deployments.settings import Limits
 
 MAX_FORM_FIELDS = 32
 
-# Each value of JSON takes up to 100 bytes of memory, however short it is.
+# Each value of JSON takes up to 100 bytes of memory, however short it is, and each key of an
+# object a microsecond, while all other requests wait.
 MAX_COMMAS = 1_000_000
+MAX_COLONS = 250_000
 # Of a form at a time: the parser may take 0.2 s for a megabyte of what looks like boundaries.
 FORM_PIECE_BYTES = 64 * 1024
 
-# Mending takes 0.2 s for 1 MiB of escapes, while all other requests wait.
+# Mending takes 0.2 s for 1 MiB of escapes, in a thread that others share the interpreter with.
 MAX_MENDED_BYTES = 1024 * 1024
+# Others may take the parser longer than quadratic time: Python has some 100 of them.
+FORM_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
 # One escape of a JSON string: a whole surrogate pair, half of one (group 1), or another.
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
@@ -81,7 +85,7 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
     if not is_json(media_type(request)):
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
     body = await read_body(request, max_bytes)
-    if body.count(b",") > MAX_COMMAS:
+    if body.count(b",") > MAX_COMMAS or body.count(b":") > MAX_COLONS:
         raise BodyTooLarge("The body has too many values; split the request.")
     body = body.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     try:
@@ -90,7 +94,7 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
         except orjson.JSONDecodeError:
             if len(body) > MAX_MENDED_BYTES:
                 raise
-            content = orjson.loads(_without_lone_surrogates(body))
+            content = orjson.loads(await asyncio.to_thread(_without_lone_surrogates, body))
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
@@ -109,6 +113,9 @@ def _without_lone_surrogates(body: bytes) -> bytes:
 
 async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:
     """A multipart body as its plain fields and the files of the fields named `file`."""
+    _, options = parse_options_header(request.headers.get("content-type"))
+    if options.get(b"charset", b"utf-8").lower() not in FORM_CHARSETS:
+        raise UnsupportedMediaType("Send the form in UTF-8, without another charset.")
     body = await read_body(request, limits.max_body_bytes)
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -126,7 +133,7 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise TooManyItems(
-                f"One request may have {limits.max_items} files; split the request."
+                f"One request may have {limits.max_items} files; split the request.", param="file"
             ) from None
         if error.message.startswith(("Too many fields", "Part exceeded")):
             raise BadRequest(

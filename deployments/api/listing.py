@@ -1,4 +1,4 @@
-"""What `/v1/models` and the handle's `info()` tell of the served models and the limits."""
+"""What `/v1/models…` and the handle's `info()` tell of the served models and the limits."""
 
 from typing import Any
 
@@ -11,11 +11,12 @@ def model_list(service: EmbeddingService) -> dict[str, Any]:
     """OpenAI's list with an entry for each loaded model. Raises Unavailable while none is."""
     limits = service.settings.limits
     loaded = [model for model in service.models if model.is_loaded] or service.models[:1]
-    models = [_entry(model.card, limits) for model in loaded]
+    models = [model_entry(model.card, limits) for model in loaded]
     return {"object": "list", "data": models, "limits": _shown(limits)}
 
 
-def _entry(card: ModelCard, limits: Limits) -> dict[str, Any]:
+def model_entry(card: ModelCard, limits: Limits) -> dict[str, Any]:
+    """What that list tells of one model."""
     height, width = card.pixels.size
     return {
         "id": card.id,

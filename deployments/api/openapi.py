@@ -82,6 +82,18 @@ def openapi() -> Schema:
             "/v1/models": {
                 "get": _operation("models", "The served models", _ref("ModelList"), OTHER_STATUSES)
             },
+            "/v1/models/{model}": {
+                "get": _operation("model", "One of them", _ref("Model"), (*OTHER_STATUSES, 404)),
+                "parameters": [
+                    {
+                        "name": "model",
+                        "in": "path",
+                        "description": "Its id or an alias.",
+                        "required": True,
+                        "schema": STRING,
+                    }
+                ],
+            },
             "/livez": {"get": _operation("livez", "Is the process up?", alive, (500, 504))},
             "/readyz": {"get": _operation("readyz", "Has it answered?", ready, (500, 503, 504))},
             "/openapi.json": {
@@ -254,7 +266,8 @@ def _shared_schemas() -> Schema:
                 )
             ),
         ),
-        "ModelList": _object(object={"const": "list"}, data=_array(model), limits=limits),
+        "Model": model,
+        "ModelList": _object(object={"const": "list"}, data=_array(_ref("Model")), limits=limits),
         "Error": _object(error=error_body),
     }
 

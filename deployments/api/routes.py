@@ -20,7 +20,7 @@ from deployments.api.auth import KeyGuard, KeyRing, caller
 from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
 from deployments.api.budget import BodyBudget
 from deployments.api.fence import request_id
-from deployments.api.listing import model_list
+from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
     ClassifyBody,
@@ -96,6 +96,7 @@ class Api:
             ("POST", "/v1/rank", self.rank),
             ("POST", "/v1/classify", self.classify),
             ("GET", "/v1/models", self.models),
+            ("GET", "/v1/models/{model:path}", self.one_model),
             ("GET", "/livez", self.livez),
             ("GET", "/readyz", self.readyz),
             ("GET", "/openapi.json", self.openapi),
@@ -207,6 +208,11 @@ class Api:
         return render.json_response(model_list(self.service))
 
     @endpoint
+    async def one_model(self, request: Request, deadline: float) -> Response:
+        model = self.service.model(request.path_params["model"])
+        return render.json_response(model_entry(model.card, self._limits))
+
+    @endpoint
     async def livez(self, request: Request, deadline: float) -> Response:
         return render.json_response({"status": "ok"})
 
@@ -229,14 +235,20 @@ class Api:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         items: list[Parsed] = []
         params: list[str] = []
+        indices: list[int] = []
         ends = []
         for parsed, names in groups:
             items += parsed
             params += names
+            indices += range(len(parsed))
             ends.append(len(items))
-        embedded = await self.service.embed(
-            items, params=params, model=model, deadline=deadline, caller=caller(request)
-        )
+        try:
+            embedded = await self.service.embed(
+                items, params=params, model=model, deadline=deadline, caller=caller(request)
+            )
+        except RaylensError as error:  # which counts through all groups
+            error.items = tuple((indices[i], item) for i, item in error.items)
+            raise
         return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
 
 
@@ -248,7 +260,7 @@ def one_or_more(
         raise BadRequest(f"{name} is empty; send at least one item.", param=name)
     if isinstance(value, list):
         if len(value) > most:  # now, because parsing millions would take minutes and gigabytes
-            raise too_many_items(len(value), most)
+            raise too_many_items(len(value), most, param=name)
         return parse_items(value, modality), indexed(name, len(value))
     return parse_items([value], modality), [name]
 

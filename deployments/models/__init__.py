@@ -1,4 +1,4 @@
-"""Checkpoints to vectors. Only this package imports torch."""
+"""Checkpoints to vectors. Beside `images.resample`, only this package imports torch."""
 
 import os
 

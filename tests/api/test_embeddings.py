@@ -502,6 +502,7 @@ async def test_the_limits_of_items_bodies_and_images(connect: Connect, jpeg: Jpe
     ):
         assert response.status_code == 413
         assert error(response)["code"] == code
+    assert [error(r)["param"] for r in (many, files)] == ["input", "file"]
     assert good.status_code == 200
 
 
@@ -656,3 +657,41 @@ async def test_a_large_answer_is_sent_in_pieces() -> None:
     assert b"".join(piece["body"] for piece in pieces) == answer.body
     assert [piece["more_body"] for piece in pieces] == [True, True, False]
     assert max(len(piece["body"]) for piece in pieces) <= render.PIECE_BYTES
+
+
+async def test_a_form_in_a_charset_that_takes_for_ever_is_refused(connect: Connect) -> None:
+    value = chr(0x10000).encode("punycode") + b"a" * 100_000
+    body = b'--b\r\nContent-Disposition: form-data; name="u"\r\n\r\n' + value + b"\r\n--b--\r\n"
+    began = time.monotonic()
+    async with connect() as client:
+        for charset in ("punycode", "idna", "utf-7", "unheard-of"):
+            kind = f"multipart/form-data; boundary=b; charset={charset}"
+            response = await client.post(
+                "/v1/embeddings", content=body, headers={"Content-Type": kind}
+            )
+            assert response.status_code == 415
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"', "iso-8859-1"])
+async def test_a_form_may_name_the_usual_charsets(
+    connect: Connect, photo: Path, charset: str
+) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        + photo.read_bytes()
+        + b"\r\n--b--\r\n"
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    async with connect() as client:
+        response = await client.post("/v1/embeddings", content=body, headers=headers)
+    assert response.status_code == 200
+
+
+async def test_json_of_too_many_keys_is_refused_before_it_is_parsed(connect: Connect) -> None:
+    body = b'{"input":"x",' + b",".join(b'"%d":{}' % i for i in range(300_000)) + b"}"
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == 413

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from deployments.api.openapi import openapi
 from deployments.errors import RaylensError
 from tests.api.conftest import Connect
-from tests.fakes import FakeModel
+from tests.fakes import CARD, FakeModel
 
 Jpeg = Callable[..., bytes]
 
@@ -71,7 +72,7 @@ async def test_rank_orders_documents_best_first(connect: Connect, items: list[An
         ("classify", {"input": "x", "labels": []}, "bad_request", "labels"),
         ("classify", {"input": "x", "labels": ["a", 3]}, "bad_request", "labels[1]"),
         ("classify", {"input": [], "labels": ["a"]}, "bad_request", "input"),
-        ("classify", {"input": "x", "labels": ["cat"]}, "text_unsupported", None),
+        ("classify", {"input": "x", "labels": ["cat"]}, "text_unsupported", "labels"),
         ("similarity", {"a": ["x"], "b": ["y"], "model": "other"}, "model_not_found", "model"),
     ],
 )
@@ -88,7 +89,7 @@ async def test_bad_items_of_groups_are_named_by_group(connect: Connect, items: l
         body = {"query": items[0], "documents": [items[1], 7]}
         error = (await client.post("/v1/rank", json=body)).json()["error"]
     assert error["param"] == "documents[1]"
-    assert [i["param"] for i in error["items"]] == ["documents[1]"]
+    assert [(i["param"], i["index"]) for i in error["items"]] == [("documents[1]", 1)]
 
 
 async def test_models_tells_what_is_served_and_its_limits(connect: Connect) -> None:
@@ -109,6 +110,16 @@ async def test_models_tells_what_is_served_and_its_limits(connect: Connect) -> N
         "max_labels": 1000,
         "max_text_chars": 8192,
     }
+
+
+async def test_a_model_can_be_asked_for_by_its_id_or_alias(connect: Connect) -> None:
+    async with connect(FakeModel(replace(CARD, id="org/vit", aliases=("vit",)))) as client:
+        (expected,) = (await client.get("/v1/models")).json()["data"]
+        for name in ("org/vit", "org%2Fvit", "vit"):
+            assert (await client.get(f"/v1/models/{name}")).json() == expected
+        missing = await client.get("/v1/models/other")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == "model_not_found"
 
 
 async def test_livez_and_readyz_answer_200(connect: Connect) -> None:
@@ -149,8 +160,8 @@ async def test_the_schema_lists_the_endpoints_that_exist(connect: Connect) -> No
     async with connect() as client:
         schema = (await client.get("/openapi.json")).json()
         for path, operations in schema["paths"].items():
-            for method in operations:
-                response = await client.request(method, path)
+            for method in operations.keys() - {"parameters"}:
+                response = await client.request(method, path.format(model="fake"))
                 assert response.status_code not in (404, 405)
                 assert str(response.status_code) in operations[method]["responses"]
 
