@@ -176,7 +176,7 @@ class Embedder:
             f"{batching.batch_linger_ms:g} ms."
         )
 
-    async def embed(self, stack: Pixels) -> Answer:
+    async def embed(self, stack: Pixels, caller: str | None = None) -> Answer:
         """(N, H, W, 3), already in the geometry of the card, to N raw vectors.
 
         No vectors for another geometry: its caller has the card of the model that this one
@@ -185,14 +185,14 @@ class Embedder:
         if stack.shape[1:3] != self._card.pixels.size:
             nothing = np.empty((0, self._card.dimensions), np.float32)
             return Answer(nothing, 0.0, 0.0, self._card.identity)
-        answer = await self._images.gate.embed(stack)
+        answer = await self._images.gate.embed(stack, caller)
         return answer._replace(identity=self._card.identity)
 
-    async def embed_text(self, stack: Tokens) -> Answer:
+    async def embed_text(self, stack: Tokens, caller: str | None = None) -> Answer:
         """(N, L) token ids to N raw vectors in the images' space."""
         if self._texts is None:
             raise RuntimeError("the model has no text tower")
-        answer = await self._texts.gate.embed(stack)
+        answer = await self._texts.gate.embed(stack, caller)
         return answer._replace(identity=self._card.identity)
 
     async def tokenizer(self) -> tuple[bytes, str]:

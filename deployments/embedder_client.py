@@ -124,16 +124,18 @@ class EmbedderClient:
             return card
         raise Unavailable(f"The model {reason}.", retry_after_s=5)
 
-    async def embed(self, stack: Pixels, deadline: float) -> Answer:
-        return await self._answer(self._embed, stack, deadline)
+    async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
+        return await self._answer(self._embed, stack, deadline, caller)
 
-    async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
-        return await self._answer(self._embed_text, stack, deadline)
+    async def embed_text(self, stack: Tokens, deadline: float, caller: str | None = None) -> Answer:
+        return await self._answer(self._embed_text, stack, deadline, caller)
 
-    async def _answer(self, method: Any, stack: Stack, deadline: float) -> Answer:
+    async def _answer(
+        self, method: Any, stack: Stack, deadline: float, caller: str | None
+    ) -> Answer:
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                answer = await self._call_twice_at_most(method, stack)
+                answer = await self._call_twice_at_most(method, stack, caller)
         except TimeoutError:
             if not timer.expired():  # the model's own, not ours
                 logger.exception("The model failed on a stack.")
@@ -157,16 +159,16 @@ class EmbedderClient:
         self._reload_unless(answer.identity)
         return answer
 
-    async def _call_twice_at_most(self, method: Any, stack: Stack) -> Answer:
+    async def _call_twice_at_most(self, method: Any, *args: Any) -> Answer:
         try:
-            return await self._call(method, stack)
+            return await self._call(method, *args)
         except REPLICA_DIED as error:
             logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
-            return await self._call(method, stack)
+            return await self._call(method, *args)
 
-    async def _call(self, method: Any, stack: Stack) -> Answer:
+    async def _call(self, method: Any, *args: Any) -> Answer:
         try:
-            return await method.remote(stack)  # type: ignore[no-any-return]
+            return await method.remote(*args)  # type: ignore[no-any-return]
         except REPLICA_DIED:
             self._last_death = asyncio.get_running_loop().time()
             raise

@@ -173,7 +173,9 @@ class Gate:
 
     A stack is due when it would be answered if the model had nothing else to do, and what is due
     first goes first. So a lone item passes the large stacks that came shortly before it, and no
-    stack waits for ever.
+    stack waits for ever. For a caller who is known, that is when the model had answered nobody
+    else: what he has waiting already makes his next stacks wait, and not those of others (virtual
+    finish times, as in Demers, Keshav and Shenker's fair queueing, 1989).
     """
 
     def __init__(
@@ -188,15 +190,21 @@ class Gate:
         self.linger_s = linger_s
         self._run = run
         self._item_s = 0.0  # how long the model takes for one, on average
+        self._due_of: dict[str, float] = {}  # each caller's last stack; as many as there are keys
         self._number = itertools.count()  # decides between stacks that are due together
         self._waiting: list[tuple[float, int, _Waiting]] = []
         self._arrival = asyncio.Event()
         self._lanes = [asyncio.create_task(self._lane()) for _ in range(slots)]
 
-    async def embed(self, stack: Stack) -> Answer:
+    async def embed(self, stack: Stack, caller: str | None = None) -> Answer:
         """A stack of N >= 1 items to its Answer. Cancelling it drops what still waits."""
         waiting = _Waiting(stack)
-        due = waiting.arrived + len(stack) * self._item_s
+        begin = waiting.arrived
+        if caller is not None:
+            begin = max(begin, self._due_of.get(caller, begin))
+        due = begin + len(stack) * self._item_s
+        if caller is not None:
+            self._due_of[caller] = due
         heapq.heappush(self._waiting, (due, next(self._number), waiting))
         self._arrival.set()
         return await waiting.answer

@@ -18,6 +18,7 @@ from deployments.images.room import Room
 from deployments.images.workers import DecodeWorkers, TakesLongError
 from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
 from deployments.settings import Settings
+from deployments.turns import Turns
 
 # Up to here, base64 is read and hashed in less time than a thread needs to take it over.
 INLINE_BYTES = 256 * 1024
@@ -32,16 +33,12 @@ class Loaded(NamedTuple):
 
 class Share(NamedTuple):
     """What one request, or one caller, may have in hand at the same time: so that others need not
-    wait until all of a large one is done."""
+    wait until all of a large one is done. Decoding it takes in turns with other shares."""
 
     loads: asyncio.Semaphore
     """Images that are fetched or read: half of the connections that there may be."""
     room: Room
     """Bytes of those: half of what there is in all."""
-    decodes: asyncio.Semaphore
-    """As many as there are threads for it."""
-    slow_decodes: asyncio.Semaphore
-    """One, of those that take long."""
 
 
 class ImageLoader:
@@ -57,7 +54,6 @@ class ImageLoader:
         threads: int,
     ) -> None:
         """Decodes in so many threads, and what takes long in half as many more."""
-        self._threads = threads
         self._limits = settings.limits
         self._max_connections = settings.fetch.max_connections
         self._workers = workers
@@ -65,15 +61,16 @@ class ImageLoader:
         self._fetcher = fetcher
         self._room = Room(settings.limits.max_inflight_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._slow_pool = ThreadPoolExecutor(max(1, threads // 2), thread_name_prefix="decode-slow")
+        self._turns = Turns(threads + 1)  # one waits in the pool, so that no thread does
+        slow_threads = max(1, threads // 2)
+        self._slow_pool = ThreadPoolExecutor(slow_threads, thread_name_prefix="decode-slow")
+        self._slow_turns = Turns(slow_threads)
 
     def share(self) -> Share:
         """A share of its own for a request or a caller."""
         return Share(
             asyncio.Semaphore(max(1, self._max_connections // 2)),
             Room(self._limits.max_inflight_bytes // 2),
-            asyncio.Semaphore(self._threads),
-            asyncio.Semaphore(1),
         )
 
     @asynccontextmanager
@@ -101,22 +98,28 @@ class ImageLoader:
                 loop = asyncio.get_running_loop()
                 yield await loop.run_in_executor(self._pool, self._read, item)
 
-    async def decode(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels | None:
+    async def decode(
+        self, data: bytes, spec: PixelSpec | ProcessorSpec, share: Share
+    ) -> Pixels | None:
         """An image's bytes as (H, W, 3), just as the model wants it; None for one that takes long,
         which is for `decode_slowly`.
 
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
-        except TakesLongError:
-            return None
+        async with self._turns.of(share):
+            try:
+                return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
+            except TakesLongError:
+                return None
 
-    async def decode_slowly(self, data: bytes, spec: PixelSpec | ProcessorSpec) -> Pixels:
+    async def decode_slowly(
+        self, data: bytes, spec: PixelSpec | ProcessorSpec, share: Share
+    ) -> Pixels:
         """The same for any image, in the lane of those that take long."""
         decode = partial(self._workers.decode, data, spec, slow_lane=True)
-        return await asyncio.get_running_loop().run_in_executor(self._slow_pool, decode)
+        async with self._slow_turns.of(share):
+            return await asyncio.get_running_loop().run_in_executor(self._slow_pool, decode)
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> Loaded:
         max_bytes = self._limits.max_image_bytes

@@ -38,12 +38,14 @@ class Model(Protocol):
     def tokenizer(self) -> TextTokenizer:
         """Of a model whose card has a text tower. Raises Unavailable like `card`."""
 
-    async def embed(self, stack: Pixels, deadline: float) -> Answer:
+    async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
         """(N, H, W, 3) in the card's geometry to N raw vectors, before `deadline` on the loop's
-        clock. Raises Unavailable, Overloaded, DeadlineExceeded or Internal.
+        clock. The stacks of one `caller` wait for each other, and not others' for them.
+
+        Raises Unavailable, Overloaded, DeadlineExceeded or Internal.
         """
 
-    async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
+    async def embed_text(self, stack: Tokens, deadline: float, caller: str | None = None) -> Answer:
         """(N, L) token ids to N raw vectors; otherwise like `embed`."""
 
     async def ready(self) -> ModelCard:
@@ -79,6 +81,8 @@ class Request:
     """When, on the loop's clock, the model has to have answered."""
     rows: list[Vector | RaylensError | None]
     share: Share
+    caller: str | None
+    """Who asks, if that is known."""
     tokens: dict[int, int] = field(default_factory=dict)
     """How many tokens of each text the model reads."""
     truncated: set[int] = field(default_factory=set)

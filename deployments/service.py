@@ -134,7 +134,9 @@ class EmbeddingService:
         rows: list[Vector | RaylensError | None] = [None] * len(items)
         share = self._share(caller)
         load_by = deadline - MODEL_PART * self.settings.limits.request_timeout_s
-        request = Request(items, model, card, on_error, truncate, load_by, deadline, rows, share)
+        request = Request(
+            items, model, card, on_error, truncate, load_by, deadline, rows, share, caller
+        )
         try:
             # Those that are errors already wait for nothing.
             number = sum(not isinstance(item, RaylensError) for item in items)

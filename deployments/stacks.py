@@ -142,7 +142,7 @@ class Stacks:
         good = [(i, p) for i, p in zip(indices, pixels, strict=True) if p is not None]
         if good and not request.doomed:
             stacked = np.stack([p for _, p in good])
-            answer = await request.model.embed(stacked, request.deadline)
+            answer = await request.model.embed(stacked, request.deadline, request.caller)
             self._take(request, [i for i, _ in good], answer)
 
     async def _pixels_or_none(self, request: Request, index: int) -> Pixels | None:
@@ -167,12 +167,11 @@ class Stacks:
             request.timing.note("fetch", (loaded - began) * 1e3)
             if not self._is_to_be_made(request, index, b"image" + digest):
                 return None
-            async with request.share.decodes:
-                pixels = await self._loader.decode(data, request.card.pixels)
+            spec, share = request.card.pixels, request.share
+            pixels = await self._loader.decode(data, spec, share)
             if pixels is None:
                 request.slow.add(index)
-                async with request.share.slow_decodes:
-                    pixels = await self._loader.decode_slowly(data, request.card.pixels)
+                pixels = await self._loader.decode_slowly(data, spec, share)
         request.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels
 
@@ -186,7 +185,8 @@ class Stacks:
             good |= await self._tokenise(request, part)
         request.timing.note("decode", (time.perf_counter() - began) * 1e3)
         if good and not request.doomed:
-            answer = await request.model.embed_text(stack([*good.values()]), request.deadline)
+            tokens = stack([*good.values()])
+            answer = await request.model.embed_text(tokens, request.deadline, request.caller)
             self._take(request, [*good], answer)
 
     async def _tokenise(self, request: Request, texts: dict[int, str]) -> dict[int, list[int]]:

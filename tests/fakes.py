@@ -76,7 +76,7 @@ class FakeModel:
     async def ready(self) -> ModelCard:
         return self.card
 
-    async def embed(self, stack: Pixels, deadline: float) -> Answer:
+    async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
         if self.error is not None:
             raise self.error
         self.stacks.append(stack)
@@ -84,7 +84,7 @@ class FakeModel:
         vectors = quarters.reshape(len(stack), 12).astype(np.float32) - 127.5
         return Answer(vectors, 1.5, 2.5, self.card.identity)
 
-    async def embed_text(self, stack: Tokens, deadline: float) -> Answer:
+    async def embed_text(self, stack: Tokens, deadline: float, caller: str | None = None) -> Answer:
         if self.error is not None:
             raise self.error
         self.token_stacks.append(stack)

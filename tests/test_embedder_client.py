@@ -136,7 +136,7 @@ async def test_the_answer_is_passed_on_as_the_replica_gave_it() -> None:
     handle = Handle(embed=(ANSWER,))
     assert await embed(client(handle)) is ANSWER
     (arguments,) = handle.methods["embed"].calls
-    assert arguments == (STACK,)
+    assert arguments == (STACK, None)
 
 
 def test_arrays_go_by_value_and_not_through_the_object_store() -> None:

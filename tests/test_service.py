@@ -69,7 +69,7 @@ class HeldModel(FakeModel):
         self.calls: list[asyncio.Future[None]] = []
         self._arrival = asyncio.Event()
 
-    async def embed(self, stack: Pixels, deadline: float) -> Answer:
+    async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
         call = asyncio.get_running_loop().create_future()
         self.calls.append(call)
         self._arrival.set()
@@ -291,7 +291,7 @@ async def test_a_bug_in_one_item_is_an_internal_error_of_that_item_alone(images:
 
 async def test_a_vector_that_is_not_finite_is_an_error_of_its_item_alone(images: Images) -> None:
     class NanModel(FakeModel):
-        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
             answer = await super().embed(stack, deadline)
             answer.vectors[1, 3] = np.nan
             return answer
@@ -366,7 +366,7 @@ async def test_the_model_is_told_the_deadline(images: Images) -> None:
     class PunctualModel(FakeModel):
         deadlines: tuple[float, ...] = ()
 
-        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
             self.deadlines += (deadline,)
             return await super().embed(stack, deadline)
 
@@ -673,7 +673,7 @@ async def test_who_leaves_while_waiting_for_another_request_does_it_no_harm(
 
 async def test_a_vector_that_is_not_finite_is_not_kept(images: Images) -> None:
     class OnceNan(FakeModel):
-        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
             answer = await super().embed(stack, deadline)
             if len(self.stacks) == 1:
                 answer.vectors[:] = np.nan
@@ -690,7 +690,7 @@ async def test_vectors_of_two_models_are_never_in_one_answer(images: Images) -> 
         stack_bytes = IMAGE_BYTES
         identities = iter([b"fake", b"newer", b"fake"])
 
-        async def embed(self, stack: Pixels, deadline: float) -> Answer:
+        async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
             answer = await super().embed(stack, deadline)
             return answer._replace(identity=next(self.identities))
 

@@ -15,8 +15,6 @@ from deployments.errors import UrlForbidden
 from deployments.images.netguard import DialPolicy
 from deployments.settings import Fetch
 
-_RESOLVER_THREADS = 16
-
 
 class ThreadResolver(AbstractResolver):
     """The system's `getaddrinfo` in threads of its own.
@@ -25,8 +23,8 @@ class ThreadResolver(AbstractResolver):
     slowly would hold them all, and everything else that needs one, such as reading files.
     """
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="dns")
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dns")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

@@ -98,7 +98,7 @@ class Fetcher:
         Two, so that which hop may dial anything depends on nothing but its own URL: they share
         no connection and no cached name.
         """
-        self._resolver = self._given_resolver or ThreadResolver()
+        self._resolver = self._given_resolver or ThreadResolver(self._settings.max_connections)
         self._guarded = self._session(
             guarded_connector(self._settings, self._resolver, self._policy)
         )
