@@ -8,6 +8,7 @@ import heapq
 import itertools
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -173,9 +174,8 @@ class Gate:
 
     A stack is due when it would be answered if the model had nothing else to do, and what is due
     first goes first. So a lone item passes the large stacks that came shortly before it, and no
-    stack waits for ever. For a caller who is known, that is when the model had answered nobody
-    else: what he has waiting already makes his next stacks wait, and not those of others (virtual
-    finish times, as in Demers, Keshav and Shenker's fair queueing, 1989).
+    stack waits for ever. That is among the stacks of one caller, or of all who are not known;
+    callers take turns, so that who has much waiting makes only himself wait.
     """
 
     def __init__(
@@ -190,22 +190,17 @@ class Gate:
         self.linger_s = linger_s
         self._run = run
         self._item_s = 0.0  # how long the model takes for one, on average
-        self._due_of: dict[str, float] = {}  # each caller's last stack; as many as there are keys
         self._number = itertools.count()  # decides between stacks that are due together
-        self._waiting: list[tuple[float, int, _Waiting]] = []
+        self._waiting: OrderedDict[str | None, list[tuple[float, int, _Waiting]]] = OrderedDict()
         self._arrival = asyncio.Event()
         self._lanes = [asyncio.create_task(self._lane()) for _ in range(slots)]
 
     async def embed(self, stack: Stack, caller: str | None = None) -> Answer:
         """A stack of N >= 1 items to its Answer. Cancelling it drops what still waits."""
         waiting = _Waiting(stack)
-        begin = waiting.arrived
-        if caller is not None:
-            begin = max(begin, self._due_of.get(caller, begin))
-        due = begin + len(stack) * self._item_s
-        if caller is not None:
-            self._due_of[caller] = due
-        heapq.heappush(self._waiting, (due, next(self._number), waiting))
+        due = waiting.arrived + len(stack) * self._item_s
+        heap = self._waiting.setdefault(caller, [])
+        heapq.heappush(heap, (due, next(self._number), waiting))
         self._arrival.set()
         return await waiting.answer
 
@@ -224,7 +219,8 @@ class Gate:
             began = time.monotonic()
             await asyncio.gather(*batch)
             self._item_s += 0.2 * ((time.monotonic() - began) / items - self._item_s)
-            if sum(len(w.stack) - w.taken for _, _, w in self._waiting) < self.max_batch_size:
+            waiting = (entry[2] for heap in self._waiting.values() for entry in heap)
+            if sum(len(w.stack) - w.taken for w in waiting) < self.max_batch_size:
                 await asyncio.sleep(self.linger_s)
 
     def _next_batch(self) -> tuple[list[Coroutine[Any, Any, None]], int]:
@@ -232,15 +228,17 @@ class Gate:
         pieces = []
         room = self.max_batch_size
         while room and self._waiting:
-            waiting = self._waiting[0][2]
-            if waiting.answer.done():  # the caller left, or an earlier piece failed
-                heapq.heappop(self._waiting)
-                continue
-            start, piece = waiting.take(room)
-            room -= len(piece)
-            pieces.append(self._run_piece(waiting, start, piece))
-            if waiting.taken == len(waiting.stack):
-                heapq.heappop(self._waiting)
+            caller, heap = self._waiting.popitem(last=False)
+            waiting = heap[0][2]
+            left = waiting.answer.done()  # the caller did, or an earlier piece failed
+            if not left:
+                start, piece = waiting.take(room)
+                room -= len(piece)
+                pieces.append(self._run_piece(waiting, start, piece))
+            if left or waiting.taken == len(waiting.stack):
+                heapq.heappop(heap)
+            if heap:
+                self._waiting[caller] = heap  # behind all others
         if not self._waiting:
             self._arrival.clear()
         return pieces, self.max_batch_size - room

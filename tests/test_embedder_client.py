@@ -160,7 +160,7 @@ def test_the_largest_stack_fits_into_one_message() -> None:
 async def test_a_call_whose_replica_died_is_repeated_with_another(death: Exception) -> None:
     handle = Handle(embed=(death, ANSWER))
     assert await embed(client(handle)) is ANSWER
-    assert handle.methods["embed"].calls == [(STACK,), (STACK,)]
+    assert handle.methods["embed"].calls == [(STACK, None), (STACK, None)]
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=named)

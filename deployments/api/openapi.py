@@ -25,6 +25,7 @@ NUMBER: Schema = {"type": "number"}
 INTEGER: Schema = {"type": "integer"}
 STRING: Schema = {"type": "string"}
 KEY: Schema = {"type": "http", "scheme": "bearer"}
+MODEL: Schema = {"name": "model", "in": "path", "required": True, "schema": STRING}
 
 BODIES = (EmbeddingsBody, SimilarityBody, RankBody, ClassifyBody)
 
@@ -84,15 +85,7 @@ def openapi() -> Schema:
             },
             "/v1/models/{model}": {
                 "get": _operation("model", "One of them", _ref("Model"), (*OTHER_STATUSES, 404)),
-                "parameters": [
-                    {
-                        "name": "model",
-                        "in": "path",
-                        "description": "Its id or an alias.",
-                        "required": True,
-                        "schema": STRING,
-                    }
-                ],
+                "parameters": [MODEL],
             },
             "/livez": {"get": _operation("livez", "Is the process up?", alive, (500, 504))},
             "/readyz": {"get": _operation("readyz", "Has it answered?", ready, (500, 503, 504))},

@@ -36,7 +36,7 @@ _ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal
 # that take long, would otherwise keep all workers busy for `decode.max_cpu_s` each.
 QUICK_CPU_S = 0.3
 QUICK_CPU_S_PER_BYTE = 0.3 / 1_000_000
-MOST_QUICK_CPU_S = 1.0
+MOST_QUICK_CPU_S = 0.6
 
 # Far more than any model's pixels, and too little to hurt.
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
