@@ -58,6 +58,11 @@ def all_tricks() -> Iterator[Trick]:
 def heads() -> Iterator[Trick]:
     yield Trick("no HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
     yield Trick("a blank line", b"\r\n\r\n")
+    for i in range(20):
+        method = b"INVENTED" + bytes([65 + i])
+        yield Trick(
+            f"the method {method.decode()}", method + b" /livez HTTP/1.1\r\n" + HOST + b"\r\n"
+        )
     yield Trick("HTTP/0.9", b"GET /\r\n\r\n")
     yield Trick("HTTP/9.9", get(b"/livez", version=b"HTTP/9.9"))
     yield Trick("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -211,6 +216,14 @@ def bodies() -> Iterator[Trick]:
     yield trick("a charset of its own", b'{"input": "x"}', "application/json; charset=utf-7")
     yield trick("YAML", b"!!python/object/apply:os.system ['true']", "application/yaml")
     yield Trick("gzip", post(gzip.compress(bytes(10**8)), JSON.strip(), b"Content-Encoding: gzip"))
+    keys = b",".join(b'"%d":{}' % i for i in range(900_000))
+    yield trick("900,000 keys", b'{"input":"x",' + keys + b"}")
+    yield trick("a megabyte of escapes", b'{"input":"\\ud800' + b"\\n" * 500_000 + b'"}')
+    field = b'--b\r\nContent-Disposition: form-data; name="u"\r\n\r\n'
+    wide = chr(0x10000).encode("punycode") + b"a" * 450_000
+    for charset in ("punycode", "idna", "utf-7", "utf-16", "zlib", "rot13"):
+        kind = f"multipart/form-data; boundary=b; charset={charset}"
+        yield trick(f"a form in {charset}", field + wide + b"\r\n--b--\r\n", kind)
     form = "multipart/form-data"
     yield trick("a form without boundary", b"x", form)
     yield trick("a form of nothing", b"--b--\r\n", f"{form}; boundary=b")
