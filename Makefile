@@ -31,7 +31,7 @@ hostile: $(DEV_INSTALLED) .pngsuite
 # PngSuite, from one of Debian's packages. Elsewhere: unpack it into .pngsuite/pngsuite.
 .pngsuite:
 	rm -rf $@.new && mkdir $@.new
-	cd $@.new && apt-get --quiet=2 download libsixel-examples && dpkg-deb --extract *.deb .
+	cd $@.new && apt-get --quiet=2 -o APT::Sandbox::User=root download libsixel-examples && dpkg-deb --extract *.deb .
 	mv $@.new $@
 
 # Coverage-guided fuzzing of decoding and of URLs, FUZZ_S seconds each.

@@ -60,8 +60,10 @@ def serve(
     ] = 600.0,
 ) -> None:
     """Run the service until Ctrl-C."""
-    from raylens import serving
-
+    try:
+        from raylens import serving
+    except ModuleNotFoundError:  # a client's installation
+        _fail("serving needs the server's packages: pip install 'raylens[server]'", FAILED)
     try:
         chosen = serving.read_config(config or serving.default_config(), host=host, port=port)
     except serving.ServingError as error:
@@ -148,6 +150,7 @@ def revoke(name: KeyName, file: KeysFile) -> None:
     """Remove a key; a running service refuses it a second later."""
     with _keys_errors():
         store.revoke(file, name)
+    err.print(f"{name} has no key any more", markup=False)
 
 
 @contextlib.contextmanager
@@ -172,7 +175,7 @@ def _get(url: str, path: str) -> Any:
         _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
-    if response.status_code == 401:
+    if response.status_code == 401 and _code(response) == "unauthorized":
         _fail("the service wants a valid key in RAYLENS_API_KEY", FAILED)
     if response.status_code != 200:
         _fail(_message(response), FAILED)
@@ -196,6 +199,13 @@ def _expecting_raylens(url: str) -> Iterator[None]:
 def _fail(sentence: str, code: int) -> NoReturn:
     err.print(f"raylens: {sentence}", markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def _code(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _message(response: httpx.Response) -> str:

@@ -39,11 +39,15 @@ class NoRayError(Exception):
     """Ray cannot be reached; the message says where."""
 
 
+class StoppedError(Exception):
+    """SIGTERM came while Ray started."""
+
+
 @contextlib.contextmanager
 def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """A Ray head for this machine; yields its dashboard's URL and its own address.
 
-    It leaves no process behind.
+    It leaves no process behind. Raises StoppedError.
 
     `show` gets the log lines of the replicas.
     """
@@ -54,7 +58,7 @@ def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
         import psutil
         import ray
 
-        with _shielded_start():
+        with _nothing_left_if_stopped(), _shielded_start():
             context = ray.init(
                 address="local",
                 include_dashboard=True,
@@ -79,7 +83,7 @@ def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def existing_ray(address: str) -> Iterator[tuple[str, str]]:
-    """Joins the Ray at `address`; yields as `local_ray` does. Raises NoRayError."""
+    """Joins the Ray at `address`; yields as `local_ray` does. Raises NoRayError or StoppedError."""
     import ray
 
     with _shielded_start():
@@ -105,10 +109,21 @@ def _shielded_start() -> Iterator[None]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, also where the mask is reset
     try:
         yield
+    except SystemExit:  # which Ray's handler of SIGTERM raises
+        raise StoppedError from None
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def _nothing_left_if_stopped() -> Iterator[None]:
+    try:
+        yield
+    except StoppedError:
+        kill(family())
+        raise
 
 
 def _no_proxy() -> None:

@@ -21,15 +21,18 @@ def connect(
     The service itself answers within its `request_timeout_s`; a call that is not answered within
     `timeout_s`, because nothing of it runs any more, raises TimeoutError.
 
-    Joins the cluster unless this process already has; needs `ray[serve]`. Raises
+    Joins the cluster unless this process already has. Raises ImportError without `ray[serve]`,
     ConnectionError when no cluster runs there, RayServeException when it has no such `app`.
     """
     # `raylens serve` starts Ray with this user's token, which Ray by itself uses only where it
     # searches for the cluster. Read when Ray is imported.
     if (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-    from ray import serve
+    try:
+        import ray
+        from ray import serve
+    except ImportError as error:  # a client's installation
+        raise ImportError("connect() needs Ray: pip install 'raylens[server]'") from error
 
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)

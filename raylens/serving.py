@@ -4,6 +4,7 @@ Knows Serve configs, but nothing of the service inside them; Ray itself is `clus
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from rich.console import Console
 from raylens.cluster import (
     STOP_WITHIN_S,
     NoRayError,
+    StoppedError,
     existing_ray,
     family,
     http_front,
@@ -84,17 +86,22 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
         stop = stack.enter_context(_stop_signals())
         if address is None:
             _refuse_taken_port(http["host"], http["port"])
+            console.print("Checking settings and models …")
             _check_models(config, stop)
             if stop.is_set():
                 console.print("\nStopped.")
                 return
-            dashboard, ray_address = stack.enter_context(local_ray(_show_log))
+            console.print("Starting Ray …")
         else:
-            try:
-                dashboard, ray_address = stack.enter_context(existing_ray(address))
-            except NoRayError as error:
-                raise ServingError(str(error)) from None
             _pass_on_settings(config, os.environ)
+        try:
+            ray = local_ray(_show_log) if address is None else existing_ray(address)
+            dashboard, ray_address = stack.enter_context(ray)
+        except NoRayError as error:
+            raise ServingError(str(error)) from None
+        except StoppedError:
+            console.print("\nStopped.")
+            return
         console.print("Deploying …")
         try:
             client = _serve_client(dashboard)
@@ -174,8 +181,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            other = "--host" if error.errno in (errno.EADDRNOTAVAIL, None) else "--port"
             raise ServingError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another with {other}"
             ) from None
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -115,6 +116,23 @@ def test_health_is_0_when_the_service_is_ready(service: Serve) -> None:
     assert ended(result) == 0
     assert result.stdout == f"ready: [our]/model at {url}\n"
     assert asked == ["/readyz"]
+
+
+def test_serving_from_a_clients_installation_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "raylens.serving", None)
+    monkeypatch.delattr("raylens.serving", raising=False)
+    result = raylens("serve")
+    assert ended(result) == 1
+    assert "pip install 'raylens[server]'" in sentence(result)
+
+
+def test_who_else_wants_a_key_is_not_taken_for_raylens(service: Serve) -> None:
+    url, _ = service(401, b"Unauthorized")
+    result = raylens("health", "--url", url)
+    assert ended(result) == 1
+    assert "RAYLENS_API_KEY" not in sentence(result)
 
 
 def test_a_companys_proxy_is_not_asked_for_this_machine(service: Serve) -> None:

@@ -1,7 +1,9 @@
 """How `raylens serve` reads its config, waits, explains a failure and shows logs; without Ray."""
 
 import queue
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,7 +158,7 @@ def test_a_taken_port_is_refused_with_a_way_out() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(ServingError, match=r"cannot listen on 192\.0\.2\.1:80"):
+    with pytest.raises(ServingError, match=r"cannot listen on 192\.0\.2\.1:80.*--host"):
         serving._refuse_taken_port("192.0.2.1", 80)
 
 
@@ -582,3 +584,8 @@ def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path: Path, shown: S
     append(folder / "replica_x.log", "one\n")
     opened.close()
     assert shown.rest() == ["one"]
+
+
+def test_sigterm_while_ray_starts_is_a_stop_and_not_an_end() -> None:
+    with pytest.raises(cluster.StoppedError), cluster._shielded_start():
+        sys.exit(signal.SIGTERM)  # as Ray's own handler does

@@ -65,12 +65,13 @@ def main() -> int:
     console.print(table(parts))
     for kind in ("images", "addresses"):
         number = sum(part.tried for part in parts if part.name.startswith(kind))
-        console.print(f"{kind}: {number:,}")
+        console.print(f"{kind} in all: {number:,}")
     verdicts = {
         "connections to the secret": (str(secret.accepted), secret.accepted == 0),
         "good requests beside it": (
             f"{len(traffic.latencies_s):,} in {took_s:.0f} s, p99 {traffic.p99_s():.2f} s "
-            f"(less than {MOST_P99_S:g}), {len(traffic.problems)} failed",
+            f"(less than {MOST_P99_S:g}, on a machine with nothing else to do), "
+            f"{len(traffic.problems)} failed",
             traffic.p99_s() < MOST_P99_S and not traffic.problems,
         ),
         "the same image's vector": (
@@ -142,6 +143,9 @@ async def attack(
     for turn in turns:
         with console.status(f"Part {len(parts) + 1} of {len(turns)}"):
             parts.append(await turn)
+        console.print(
+            f"{parts[-1].name}: {parts[-1].tried:,} tried, {len(parts[-1].problems)} wrong"
+        )
     await attacker.close()
     return parts
 
