@@ -101,7 +101,7 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             raise ServingError(str(error)) from None
         except StoppedError:
             console.print("\nStopped.")
-            return
+            os._exit(0)  # what Ray does at an ordinary exit fails without its processes
         console.print("Deploying …")
         try:
             client = _serve_client(dashboard)
