@@ -12,6 +12,10 @@ from deployments.api.auth import caller
 from deployments.errors import Overloaded
 from deployments.settings import Limits
 
+# A photo or two; and what all bodies of more may have of the budget.
+SMALL_BYTES = 1024 * 1024
+LARGE_PART = 0.875
+
 
 class BodyBudget:
     """ASGI middleware: a body counts as it comes, until its answer begins. Beyond
@@ -58,11 +62,13 @@ class BodyBudget:
             release()
 
     def _check(self, more: int, held: int, who: str | None) -> None:
+        # Large bodies that stall, or come slowly, leave room for small ones.
+        part = 1.0 if held + more <= SMALL_BYTES else LARGE_PART
         own = self._held if who is None else self._held_by[who]
         most = self._most if who is None else self._most // 2
         # Whoever is alone is let in: the limit of one body holds anyway.
-        if (self._held > held and self._held + more > self._most) or (
-            own > held and own + more > most
+        if (self._held > held and self._held + more > part * self._most) or (
+            own > held and own + more > part * most
         ):
             raise Overloaded(
                 "Too many bytes of requests are under way already; retry after a pause.",

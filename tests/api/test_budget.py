@@ -149,3 +149,23 @@ async def test_a_body_no_longer_counts_while_its_answer_is_sent() -> None:
     await budget(dict(scope), receive, send)
     read.set()
     await asyncio.gather(*slow)
+
+
+async def test_large_bodies_that_stall_leave_room_for_small_ones(
+    connect: Connect, jpeg: Callable[..., bytes]
+) -> None:
+    mib = 1024 * KIB
+    limits = {"max_inflight_bytes": 16 * mib, "max_body_bytes": 16 * mib}
+    async with connect(limits=limits) as client:
+        stalled = []
+        for _ in range(2):
+            body = Halves(bytes(14 * mib))
+            posted = client.post("/v1/embeddings", content=body, headers=IMAGE)
+            stalled.append(asyncio.create_task(posted))
+            await body.half_sent.wait()
+        large = await client.post("/v1/embeddings", content=bytes(2 * mib), headers=IMAGE)
+        small = await client.post("/v1/embeddings", content=jpeg(1), headers=IMAGE)
+        for task in stalled:
+            task.cancel()
+        await asyncio.wait(stalled)
+    assert (large.status_code, small.status_code) == (429, 200)
