@@ -157,7 +157,8 @@ class Api:
                 "Send application/json, multipart/form-data or the image itself as image/*."
             )
         content = await read_json(request, self._limits.max_body_bytes)
-        body = parse(EmbeddingsBody, {**query, **content})
+        known = {name: content[name] for name in EmbeddingsBody.model_fields if name in content}
+        body = parse(EmbeddingsBody, {**query, **known})
         items, params = one_or_more("input", body.input, self._limits.max_items, body.modality)
         return body, items, params
 
