@@ -175,7 +175,7 @@ class Gate:
     A stack is due when it would be answered if the model had nothing else to do, and what is due
     first goes first. So a lone item passes the large stacks that came shortly before it, and no
     stack waits for ever. That is among the stacks of one caller, or of all who are not known;
-    callers take turns, so that who has much waiting makes only himself wait.
+    callers share each batch, so that who has much waiting makes only himself wait.
     """
 
     def __init__(
@@ -227,16 +227,22 @@ class Gate:
         """What to await together, and how many items it has."""
         pieces = []
         room = self.max_batch_size
+        callers = 0
         while room and self._waiting:
+            callers = callers or len(self._waiting)  # whose turn is still to come in this round
+            share = max(1, room // callers)
+            callers -= 1
             caller, heap = self._waiting.popitem(last=False)
-            waiting = heap[0][2]
-            left = waiting.answer.done()  # the caller did, or an earlier piece failed
-            if not left:
-                start, piece = waiting.take(room)
-                room -= len(piece)
-                pieces.append(self._run_piece(waiting, start, piece))
-            if left or waiting.taken == len(waiting.stack):
-                heapq.heappop(heap)
+            while share and heap:
+                waiting = heap[0][2]
+                left = waiting.answer.done()  # the caller did, or an earlier piece failed
+                if not left:
+                    start, piece = waiting.take(share)
+                    share -= len(piece)
+                    room -= len(piece)
+                    pieces.append(self._run_piece(waiting, start, piece))
+                if left or waiting.taken == len(waiting.stack):
+                    heapq.heappop(heap)
             if heap:
                 self._waiting[caller] = heap  # behind all others
         if not self._waiting:

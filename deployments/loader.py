@@ -61,7 +61,7 @@ class ImageLoader:
         self._fetcher = fetcher
         self._room = Room(settings.limits.max_inflight_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._turns = Turns(threads + 1)  # one waits in the pool, so that no thread does
+        self._turns = Turns(threads)
         slow_threads = max(1, threads // 2)
         self._slow_pool = ThreadPoolExecutor(slow_threads, thread_name_prefix="decode-slow")
         self._slow_turns = Turns(slow_threads)

@@ -210,23 +210,20 @@ async def test_a_large_stack_that_has_waited_its_time_is_passed_no_more() -> Non
     assert model.batches[2:] == [[10, 11, 12, 13], [1]]
 
 
-async def test_who_has_much_waiting_makes_only_himself_wait() -> None:
+async def test_callers_share_each_batch_and_leave_no_room_empty() -> None:
     model = FakeModel()
     async with gate(model) as opened:
-        first = asyncio.create_task(opened.embed(images(0)))
-        await asyncio.sleep(0.05)
-        model.release.set()
-        await first
-        model.release.clear()
-        greedy = [asyncio.create_task(opened.embed(images(*[i] * 4), "a")) for i in range(1, 6)]
+        running = asyncio.create_task(opened.embed(images(0)))
         await turns()
-        await asyncio.sleep(0.3)  # longer than any of these stacks would take
-        other = asyncio.create_task(opened.embed(images(9), "b"))
+        greedy = [asyncio.create_task(opened.embed(images(*[i] * 4), "a")) for i in (1, 2, 3)]
+        await turns()
+        other = [asyncio.create_task(opened.embed(images(i), "b")) for i in (7, 8, 9)]
         await turns()
         model.release.set()
-        await asyncio.gather(*greedy, other)
-    served = [batch[0] for batch in model.batches[1:]]
-    assert served.index(9) < served.index(4)
+        await asyncio.gather(running, *greedy, *other)
+    assert [sorted(batch) for batch in model.batches] == [
+        [0], [1, 1, 7, 8], [1, 1, 2, 9], [2, 2, 2, 3], [3, 3, 3]
+    ]  # fmt: skip
 
 
 def streams(*, quiet_s: float = 1.0) -> tuple[Streams, ModelThread, list[ModelThread]]:
