@@ -1,33 +1,54 @@
-"""So many things at a time, and everybody's in turn."""
+"""So many things at a time, and as much time for everybody."""
 
 import asyncio
-from collections import OrderedDict, deque
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class _Party:
+    used_s: float
+    inside: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
 class Turns:
-    """A semaphore that goes round: who has much waiting gets no more turns than others."""
+    """A semaphore whose next turn goes to whoever has had the least time inside, among those who
+    wait: so who has much waiting, or takes long, makes nobody wait but for what has begun.
+    """
 
     def __init__(self, number: int) -> None:
         self._free = number
-        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._parties: dict[Hashable, _Party] = {}  # as long as they are inside or wait
+        self._least_s = 0.0  # what the last one to get a turn had had; newcomers begin there
 
     @asynccontextmanager
     async def of(self, who: Hashable) -> AsyncIterator[None]:
         """One of the turns, while one is inside."""
-        await self._take(who)
+        party = self._parties.setdefault(who, _Party(self._least_s))
+        party.inside += 1
         try:
-            yield
+            await self._take(party)
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                party.used_s += time.monotonic() - began
+                self._give()
         finally:
-            self._give()
+            party.inside -= 1
+            if not party.inside:
+                del self._parties[who]
 
-    async def _take(self, who: Hashable) -> None:
+    async def _take(self, party: _Party) -> None:
         if self._free:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(who, deque()).append(turn)
+        party.waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -36,12 +57,11 @@ class Turns:
             raise
 
     def _give(self) -> None:
-        while self._waiting:
-            who, turns = self._waiting.popitem(last=False)
-            turn = turns.popleft()
-            if turns:
-                self._waiting[who] = turns  # behind all others
-            if not turn.done():
+        while waiting := [party for party in self._parties.values() if party.waiting]:
+            party = min(waiting, key=lambda party: party.used_s)
+            turn = party.waiting.popleft()
+            if not turn.done():  # whoever waited for it has not left
+                self._least_s = max(self._least_s, party.used_s)
                 turn.set_result(None)
                 return
         self._free += 1

@@ -43,6 +43,7 @@ from deployments.items import BytesItem, Modality, Parsed, parse_items
 from deployments.request import Model, Timing
 from deployments.service import EmbeddingService, too_many_items
 from deployments.stacks import all_or_none
+from deployments.turns import Turns
 from deployments.vectors import Vectors, cosines, stack_rows
 
 logger = logging.getLogger("ray.serve")
@@ -87,6 +88,7 @@ class Api:
         self.service = service
         self._classifier = Classifier(service)
         self._limits = service.settings.limits
+        self._parsing = Turns(1)
 
     def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """The application; `lifespan` is entered while it is served."""
@@ -138,6 +140,10 @@ class Api:
             embedded, card.id, options.dtype, options.encoding_format, headers
         )
 
+    async def _json(self, request: Request) -> dict[str, Any]:
+        turn = self._parsing.of(caller(request))
+        return await read_json(request, self._limits.max_body_bytes, turn)
+
     async def _embedding_input(
         self, request: Request
     ) -> tuple[EmbeddingOptions, Sequence[Parsed], Sequence[str]]:
@@ -156,7 +162,7 @@ class Api:
             raise UnsupportedMediaType(
                 "Send application/json, multipart/form-data or the image itself as image/*."
             )
-        content = await read_json(request, self._limits.max_body_bytes)
+        content = await self._json(request)
         known = {name: content[name] for name in EmbeddingsBody.model_fields if name in content}
         body = parse(EmbeddingsBody, {**query, **known})
         items, params = one_or_more("input", body.input, self._limits.max_items, body.modality)
@@ -164,7 +170,7 @@ class Api:
 
     @endpoint
     async def similarity(self, request: Request, deadline: float) -> Response:
-        body = parse(SimilarityBody, await read_json(request, self._limits.max_body_bytes))
+        body = parse(SimilarityBody, await self._json(request))
         most = self._limits.max_items
         groups = [one_or_more("a", body.a, most), one_or_more("b", body.b, most)]
         model = self.service.model(body.model)
@@ -174,7 +180,7 @@ class Api:
 
     @endpoint
     async def rank(self, request: Request, deadline: float) -> Response:
-        body = parse(RankBody, await read_json(request, self._limits.max_body_bytes))
+        body = parse(RankBody, await self._json(request))
         documents = one_or_more("documents", body.documents, self._limits.max_items)
         groups = [(parse_items([body.query]), ["query"]), documents]
         model = self.service.model(body.model)
@@ -187,7 +193,7 @@ class Api:
 
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
-        body = parse(ClassifyBody, await read_json(request, self._limits.max_body_bytes))
+        body = parse(ClassifyBody, await self._json(request))
         items, params = one_or_more("input", body.input, self._limits.max_items)
         model = self.service.model(body.model)
         rows, timing = await self._classifier.classify(
