@@ -28,18 +28,20 @@ QUICK_JSON_BYTES = 64 * 1024
 # Each value of JSON takes up to 100 bytes of memory, however short it is, and each key of an
 # object a microsecond, while all other requests wait.
 MAX_COMMAS = 1_000_000
-MAX_COLONS = 250_000
+MAX_COLONS = 100_000
 # Of a form at a time: the parser may take 0.2 s for a megabyte of what looks like boundaries.
 FORM_PIECE_BYTES = 64 * 1024
 
-# Mending takes up to 30 ms for it, while all other requests wait.
+# Mending takes a few milliseconds for so much, while all other requests wait.
 MAX_MENDED_BYTES = 1024 * 1024
+MAX_MENDED_SURROGATES = 10_000
 # Others may take the parser longer than quadratic time: Python has some 100 of them.
 FORM_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
-# A surrogate in a JSON string without its other half.
-_HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
-_LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_LONE_SURROGATE = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
+# In a JSON string a whole surrogate pair, or half of one (group 1). It begins with a literal, which
+# is searched for ten times as fast as anything else.
+_SURROGATES = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2}))"
+)
 
 
 class _InMemoryParser(MultiPartParser):
@@ -124,11 +126,13 @@ def _without_lone_surrogates(body: bytes) -> bytes:
     """JSON with U+FFFD for each half of a character, as browsers read it. JavaScript and Python
     write such an escape for a text that was cut in the middle of an emoji; orjson refuses it.
     """
-    if b"\0" in body:  # which JSON may not have, and is needed below
+    many = body.count(b"\\ud") + body.count(b"\\uD") > MAX_MENDED_SURROGATES
+    if many or b"\0" in body:  # which JSON may not have, and is needed below
         return body
     # An escaped backslash begins no other escape.
     hidden = body.replace(b"\\\\", b"\0")
-    return _LONE_SURROGATE.sub(rb"\\ufffd", hidden).replace(b"\0", b"\\\\")
+    mended = _SURROGATES.sub(lambda found: b"\\ufffd" if found[1] else found[0], hidden)
+    return mended.replace(b"\0", b"\\\\")
 
 
 async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:

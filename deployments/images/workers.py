@@ -34,7 +34,7 @@ _ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal
 # What an image may take in the first lane. Photos of 12 megapixels take 0.04 to 0.2 s as JPEG, of
 # 2.5 MB, and up to 0.5 s as AVIF or WebP, of 1.3 to 2 MB. Those of a hostile caller, a few bytes
 # that take long, would otherwise keep all workers busy for `decode.max_cpu_s` each.
-QUICK_CPU_S = 0.3
+QUICK_CPU_S = 0.15
 QUICK_CPU_S_PER_BYTE = 0.3 / 1_000_000
 MOST_QUICK_CPU_S = 0.6
 
