@@ -20,7 +20,7 @@ MOST_CONNECTIONS = re.compile(r"^ +maxconn (\d+)$", re.MULTILINE)
 # Serve sets no limit for a request's head.
 HEAD_WITHIN_S = 15
 # Serve counts requests by method, and keeps each one that it has ever seen.
-METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT"
+METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 
 
 def fenced(configuration: str) -> str:
@@ -37,7 +37,7 @@ def fenced(configuration: str) -> str:
         "stick-table type ipv6 size 100k expire 10m store conn_cur",
         "tcp-request connection track-sc0 src",
         f"tcp-request connection reject if {{ sc0_conn_cur gt {half} }}",
-        f"http-request deny deny_status 501 if !{{ method {METHODS} }}",
+        f"http-request deny deny_status 405 if !{{ method {METHODS} }}",
     )
     return FRONT.sub(lambda front: front[0] + "".join(f"    {r}\n" for r in rules), configuration)
 

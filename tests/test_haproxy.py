@@ -42,7 +42,7 @@ def test_one_address_gets_half_of_the_connections_and_methods_are_known() -> Non
     rules = front.splitlines()[:5]
     assert rules[0] == "    bind *:8000"
     assert rules[3] == "    tcp-request connection reject if { sc0_conn_cur gt 2048 }"
-    assert rules[4].startswith("    http-request deny deny_status 501 if !{ method GET HEAD POST")
+    assert rules[4].startswith("    http-request deny deny_status 405 if !{ method GET HEAD POST")
 
 
 def test_the_launcher_runs_haproxy_with_its_arguments_and_the_fenced_configuration(
