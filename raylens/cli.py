@@ -175,10 +175,11 @@ def _get(url: str, path: str) -> Any:
         _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
-    if response.status_code == 401 and _code(response) == "unauthorized":
+    if response.status_code == 401 and _error(response, "code") == "unauthorized":
         _fail("the service wants a valid key in RAYLENS_API_KEY", FAILED)
     if response.status_code != 200:
-        _fail(_message(response), FAILED)
+        unknown = f"{response.url} answered with status {response.status_code}"
+        _fail(_error(response, "message") or unknown, FAILED)
     with _expecting_raylens(url):
         return response.json()
 
@@ -201,18 +202,12 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _code(response: httpx.Response) -> str:
+def _error(response: httpx.Response, part: str) -> str | None:
+    """The `code` or `message` of one of raylens's own errors; None of anybody else's answer."""
     try:
-        return str(response.json()["error"]["code"])
+        return str(response.json()["error"][part])
     except (ValueError, LookupError, TypeError):
-        return ""
-
-
-def _message(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"{response.url} answered with status {response.status_code}"
+        return None
 
 
 def main() -> None:

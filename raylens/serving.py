@@ -181,7 +181,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            other = "--host" if error.errno in (errno.EADDRNOTAVAIL, None) else "--port"
+            other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
             raise ServingError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another with {other}"
             ) from None

@@ -163,8 +163,7 @@ class Api:
                 "Send application/json, multipart/form-data or the image itself as image/*."
             )
         content = await self._json(request)
-        known = {name: content[name] for name in EmbeddingsBody.model_fields if name in content}
-        body = parse(EmbeddingsBody, {**query, **known})
+        body = parse(EmbeddingsBody, {**query, **content})
         items, params = one_or_more("input", body.input, self._limits.max_items, body.modality)
         return body, items, params
 

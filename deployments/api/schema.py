@@ -43,7 +43,10 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_means_default(cls, data: Any) -> Any:
-        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        # Only what is known, because pydantic would go through a million others as well.
+        return {name: data[name] for name in cls.model_fields if data.get(name) is not None}
 
 
 class EmbeddingOptions(Body):
