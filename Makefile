@@ -6,6 +6,7 @@ CONFIG ?= serve_config.yaml
 URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
+ENGINES_INSTALLED := $(VENV)/.installed-engines
 
 .PHONY: serve test check format hostile fuzz parity bench bench-sweeps bench-encoder bench-text clean
 
@@ -46,16 +47,16 @@ parity: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.parity
 
 # raylens, infinity and the bare model side by side.
-bench: $(DEV_INSTALLED) .venv-infinity/.installed
+bench: $(ENGINES_INSTALLED) .venv-infinity/.installed
 	$(BIN)/python -m benchmarks.serving --out benchmarks/results $(BENCH)
 
 # How raylens's cost grows with images, requests, batches and replicas.
 bench-sweeps: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.sweeps --out benchmarks/results $(BENCH)
 
-# Images/s of the bare model in each precision.
-bench-encoder: $(DEV_INSTALLED)
-	$(BIN)/python -m benchmarks.encoder
+# The bare model in every engine that could run it on this processor.
+bench-encoder: $(ENGINES_INSTALLED)
+	$(BIN)/python -m benchmarks.encoder $(BENCH)
 
 # Text latency beside 64 image callers, of the service at URL.
 bench-text: $(DEV_INSTALLED)
@@ -74,6 +75,10 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt
+	touch $@
+
+$(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements-engines.txt
 	touch $@
 
 # The peer in `make bench`, in an environment of its own: it needs older versions of much.

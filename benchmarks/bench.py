@@ -1,6 +1,5 @@
 """The process that loads the servers, and what a server gave and took in one turn of it."""
 
-import os
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from datetime import datetime
 from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.encoder import processor
 from benchmarks.load import Run, closed_loop, open_loop, run_loop
 from benchmarks.scenarios import Scenario, requests
 from benchmarks.servers import Server
@@ -82,7 +80,3 @@ class Bench:
 def file_name(date: datetime, *parts: str) -> str:
     """Without its ending, and told apart by `parts`: a quick run spares the results of a whole."""
     return "-".join([f"{date:%Y-%m-%d}", *filter(None, parts)]).replace(", ", "-").replace(" ", "-")
-
-
-def machine() -> str:
-    return f"{processor()}, {os.cpu_count()} processors"

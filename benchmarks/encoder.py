@@ -1,191 +1,196 @@
-"""Images/s of the bare encoder in each precision, compiled and not: `make bench-encoder`.
+"""The race of engines: one model, bare, in every engine that could run it: `make bench-encoder`.
 
-No Ray, no HTTP, no decoding: pixels in, vectors out, in one process that runs its memory and its
-threads as a model replica does. The ways take turns within every round, and a ratio is the median
-over the rounds, so that whatever else the machine does weighs on all of them alike.
+No Ray, no HTTP, no decoding: pixels or tokens in, vectors out, each engine in a process of its
+own, which does nothing in another's turn. The engines take turns within every round, and a ratio is
+the median over the rounds, so that whatever else the machine does weighs on all of them alike.
 """
 
-import platform
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import numpy as np
-import torch
+import psutil
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import checkpoints
-from deployments.models.encoder import Encoder, Vectors
-from deployments.models.precision import photos
-from deployments.settings import Model
+from benchmarks.engines import ENGINES, Bare, Settings, Vectors, probe
+from benchmarks.machine import machine
+from deployments.models.probes import least_cosine
 from deployments.threads import thread_count
 
-# Long enough for the clock, short enough for the ways to share the machine's moods.
+REFERENCE = "torch float32"
+# Long enough for the clock, short enough for the engines to share the machine's moods.
 _TURN_S = 0.4
+_STREAMS = "streams"
+_PROBES = "probes.npy"
+
+_engine: Bare | None = None
+_stack = np.empty(0)
 
 
-class Way(NamedTuple):
-    """One way to run the model."""
+@dataclass
+class Runner:
+    """An engine in its process, and what it gave."""
 
-    precision: Literal["float32", "bfloat16", "int8"]
-    compile: Literal["on", "off"]
-
-    def __str__(self) -> str:
-        return f"{self.precision} {'compiled' if self.compile == 'on' else 'eager'}"
-
-
-REFERENCE = Way("float32", "off")
-WAYS = (
-    REFERENCE,
-    Way("bfloat16", "off"),
-    Way("int8", "off"),
-    Way("float32", "on"),
-    Way("bfloat16", "on"),
-    Way("int8", "on"),
-)
-
-
-class Loaded(NamedTuple):
-    encoder: Encoder
-    load_s: float
-    cosine: float
-    """The lowest with float32's vectors, over raylens's photos."""
+    name: str
+    pool: ProcessPoolExecutor
+    cold_s: float
+    warm_s: float
+    memory_mb: float = 0.0
+    anonymous_mb: float = 0.0
+    cosine: float = 0.0
+    rates: dict[str, list[float]] = field(default_factory=dict)
 
 
 def main(
     model: Annotated[
-        str, typer.Option(help="A geometry of checkpoints.py, or what model.id takes.")
-    ] = "clip-vit-base-patch32",
-    batch: Annotated[list[int] | None, typer.Option(help="Images per forward pass.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 9,
-    threads: Annotated[int, typer.Option(help="Torch threads; 0: one per processor.")] = 0,
+        list[str] | None, typer.Option(help="Geometries of checkpoints.py, or what model.id takes.")
+    ] = None,
+    tower: Annotated[str, typer.Option(help="image or text.")] = "image",
+    engine: Annotated[
+        str, typer.Option(help="Only engines with one of these, by commas, in their name.")
+    ] = "",
+    batch: Annotated[list[int] | None, typer.Option(help="Items per forward pass.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine.")] = 5,
+    threads: Annotated[int, typer.Option(help="0: one per processor.")] = 0,
 ) -> None:
-    """Measures a model and prints a table."""
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    """Races the engines and prints a table for each model."""
+    console = Console(width=None if sys.stdout.isatty() else 130)
     threads = threads or thread_count("auto")
-    with tempfile.TemporaryDirectory() as folder:
-        if model in checkpoints.GEOMETRIES:
-            checkpoints.write(model, Path(folder))
-        loaded: dict[Way, Loaded] = {}
-        reference = None
-        for way in WAYS:
-            with console.status(f"Loading {way}"):
-                id_ = folder if model in checkpoints.GEOMETRIES else model
-                loaded[way] = load(id_, way, threads, reference)
-            if reference is None:
-                encoder = loaded[way].encoder
-                reference = encoder.embed(photos(encoder.preprocessing.pixels))
-    rates: dict[int, dict[Way, list[float]]] = {}
-    for size in batch or [1, 8, 32]:
-        with console.status(f"Measuring batches of {size}"):
-            rates[size] = measure({way: it.encoder for way, it in loaded.items()}, size, rounds)
-    console.print(table(loaded, rates, title=f"{model}, {threads} threads, {processor()}"))
+    wanted = engine.split(",")
+    names = [name for name in ENGINES if any(part in name for part in wanted)]
+    console.print(machine())
+    for one in model or ["efficientnet-lite0", "clip-vit-base-patch32"]:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(one)
+            if one in checkpoints.GEOMETRIES:
+                folder = checkpoints.write(one, Path(scratch) / one)
+            settings = Settings(folder, tower, threads, Path(scratch))  # type: ignore[arg-type]
+            os.environ["XDG_CACHE_HOME"] = scratch  # every engine begins with nothing
+            with _process() as pool:
+                pool.submit(_make_probes, settings).result()
+            sizes = batch or [1, 8, 32]
+            runners = race(settings, names, sizes, rounds, console)
+            console.print(table(runners, sizes, f"{one}, {tower}, {threads} threads"))
     console.print(
-        f"images/s, median of {rounds} rounds, and how many times those of float32 eager in the "
-        "same round. Cosine: the lowest with float32's vectors, over 8 photos. Load: with "
-        f"compiling. torch {torch.__version__}."
+        f"Items/s, median of {rounds} rounds, and how many times those of {REFERENCE} in the same "
+        f"round; streams: {threads} batches of 8 side by side, a thread each. Cosine: the lowest "
+        f"with {REFERENCE}'s vectors of 8 probes. Ready: a process from nothing to its first "
+        "vectors, the first time and a later one. Memory: resident, and what of it is anonymous."
     )
-    console.print(products(threads))
 
 
-def load(id_: str, way: Way, threads: int, reference: Vectors | None) -> Loaded:
-    """The model as a replica loads it, and tried on the photos."""
-    began = time.monotonic()
-    settings = Model(id=id_, precision=way.precision, compile=way.compile, threads=threads)
-    encoder = Encoder.load(settings.model_copy(update={"device": "cpu"}))
-    vectors = encoder.embed(photos(encoder.preprocessing.pixels))
-    load_s = time.monotonic() - began
-    other = vectors if reference is None else reference
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(other, axis=1)
-    return Loaded(encoder, load_s, float(((vectors * other).sum(axis=1) / lengths).min()))
+def race(
+    settings: Settings, names: list[str], sizes: list[int], rounds: int, console: Console
+) -> list[Runner]:
+    runners: list[Runner] = []
+    reference: Vectors | None = None
+    for name in names:
+        with console.status(f"Loading {name}"):
+            try:
+                runner, vectors = _start(name, settings)
+            except Exception as error:  # an engine that cannot take a model is a result as well
+                console.print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+                continue
+        reference = vectors if reference is None else reference
+        runner.cosine = least_cosine(vectors, reference)
+        runners.append(runner)
+    for number in range(rounds):
+        with console.status(f"Round {number + 1}"):
+            for size in (*map(str, sizes), _STREAMS):
+                for runner in runners if number % 2 == 0 else runners[::-1]:
+                    rate = runner.pool.submit(_measure, size).result()
+                    runner.rates.setdefault(size, []).append(rate)
+    for runner in runners:
+        runner.pool.shutdown()
+    return runners
 
 
-def measure(encoders: dict[Way, Encoder], size: int, rounds: int) -> dict[Way, list[float]]:
-    """Images/s of each way in each round. The first pass of a size is not counted."""
-    spec = next(iter(encoders.values())).preprocessing.pixels
-    pixels = np.resize(photos(spec), (size, *spec.size, 3))
-    passes = {way: passes_in_a_turn(partial(e.embed, pixels)) for way, e in encoders.items()}
-    rates: dict[Way, list[float]] = {way: [] for way in encoders}
-    for _ in range(rounds):
-        for way, encoder in encoders.items():
-            began = time.perf_counter()
-            for _ in range(passes[way]):
-                encoder.embed(pixels)
-            rates[way].append(size * passes[way] / (time.perf_counter() - began))
-    return rates
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"))
 
 
-def passes_in_a_turn(run: Callable[[], object]) -> int:
-    run()
+def _start(name: str, settings: Settings) -> tuple[Runner, Vectors]:
+    """The engine twice: the first time it makes what it keeps on disk."""
+    times: list[float] = []
+    for _ in range(2):
+        began = time.perf_counter()
+        pool = _process()
+        try:
+            vectors, memory, anonymous = pool.submit(_load, name, settings).result()
+        except BaseException:
+            pool.shutdown()
+            raise
+        times.append(time.perf_counter() - began)
+        if len(times) == 1:
+            pool.shutdown()
+    return Runner(name, pool, *times, memory_mb=memory, anonymous_mb=anonymous), vectors
+
+
+def _load(name: str, settings: Settings) -> tuple[Vectors, float, float]:
+    global _engine, _stack
+    _engine = ENGINES[name](settings)
+    _stack = np.load(settings.scratch / _PROBES)
+    vectors = _engine.run(_stack)
+    found = psutil.Process().memory_info().rss / 1e6
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    anonymous = int(rollup.partition("Anonymous:")[2].split()[0]) * 1024 / 1e6
+    return vectors, found, anonymous
+
+
+def _make_probes(settings: Settings) -> None:
+    from deployments.models.encoder import Encoder
+    from deployments.settings import Model
+
+    encoder = Encoder.load(Model(id=str(settings.folder), precision="float32", device="cpu"))
+    np.save(settings.scratch / _PROBES, probe(encoder, settings.tower))
+
+
+def _measure(size: str) -> float:
+    """Items/s. The first pass of a size is not counted."""
+    assert _engine is not None  # noqa: S101
+    if size == _STREAMS:
+        stack = np.ascontiguousarray(np.resize(_stack, (8, *_stack.shape[1:])))
+        _engine.streams(stack, 0.05)
+        return 8 * _engine.streams(stack, 2 * _TURN_S)
+    stack = np.ascontiguousarray(np.resize(_stack, (int(size), *_stack.shape[1:])))
+    _engine.run(stack)
+    passes = 0
     began = time.perf_counter()
-    run()
-    return max(1, round(_TURN_S / (time.perf_counter() - began)))
+    while passes == 0 or time.perf_counter() - began < _TURN_S:
+        _engine.run(stack)
+        passes += 1
+    return len(stack) * passes / (time.perf_counter() - began)
 
 
-def table(
-    loaded: dict[Way, Loaded], rates: dict[int, dict[Way, list[float]]], *, title: str
-) -> Table:
+def table(runners: list[Runner], sizes: list[int], title: str) -> Table:
     grid = Table(title=title, box=box.SIMPLE_HEAD)
-    grid.add_column("way", no_wrap=True)
-    for size in rates:
-        grid.add_column(f"batch {size}", justify="right")
+    grid.add_column("engine", no_wrap=True)
+    for size in (*map(str, sizes), _STREAMS):
+        grid.add_column(size if size == _STREAMS else f"batch {size}", justify="right")
         grid.add_column("×", justify="right", style="bold")  # noqa: RUF001
-    grid.add_column("cosine", justify="right")
-    grid.add_column("load", justify="right")
-    for way, it in loaded.items():
+    for heading in ("cosine", "ready s", "later s", "MB", "anonymous"):
+        grid.add_column(heading, justify="right")
+    first = runners[0]
+    for runner in runners:
         cells = []
-        for of_size in rates.values():
-            ratios = [a / b for a, b in zip(of_size[way], of_size[REFERENCE], strict=True)]
-            cells += [f"{statistics.median(of_size[way]):.1f}", f"{statistics.median(ratios):.2f}"]
-        fell = it.encoder.precision != way.precision
-        name = f"{way}, fell back to {it.encoder.precision}" if fell else str(way)
-        grid.add_row(name, *cells, f"{it.cosine:.5f}", f"{it.load_s:.0f} s")
+        for size, rates in runner.rates.items():
+            ratios = [a / b for a, b in zip(rates, first.rates[size], strict=True)]
+            cells += [f"{statistics.median(rates):.1f}", f"{statistics.median(ratios):.2f}"]
+        cells += [f"{runner.cosine:.5f}", f"{runner.cold_s:.1f}", f"{runner.warm_s:.1f}"]
+        grid.add_row(runner.name, *cells, f"{runner.memory_mb:.0f}", f"{runner.anonymous_mb:.0f}")
     return grid
-
-
-def products(threads: int) -> str:
-    """How fast this machine multiplies matrices: no model gains more by a precision than that."""
-    torch.set_num_threads(threads)
-    rows, inner, columns = 1600, 768, 3072  # an MLP layer of CLIP ViT-B/32 on 32 images
-    a, b = torch.randn(rows, inner), torch.randn(columns, inner)
-    small = (torch.ones(rows, inner, dtype=torch.int8), torch.ones(inner, columns).to(torch.int8))
-    linear = torch.nn.functional.linear
-    ways: dict[str, Callable[[], object]] = {
-        "float32": partial(linear, a, b),
-        "bfloat16": partial(linear, a.bfloat16(), b.bfloat16()),
-        "int8": partial(torch._int_mm, *small),
-    }
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.inference_mode():
-        for _ in range(30):
-            for name, run in ways.items():
-                began = time.perf_counter()
-                run()
-                found[name].append(2e-9 * rows * inner * columns / (time.perf_counter() - began))
-    medians = {name: statistics.median(rates) for name, rates in found.items()}
-    rates = ", ".join(
-        f"{name} {rate:,.0f} ({rate / medians['float32']:.1f}×)"  # noqa: RUF001
-        for name, rate in medians.items()
-    )
-    return f"Matrix products alone, which no model outruns, in GFLOP/s: {rates}."
-
-
-def processor() -> str:
-    """Its name, as the kernel has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not on Linux
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

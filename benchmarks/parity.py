@@ -1,14 +1,17 @@
 """raylens beside transformers, family by family: `make parity`.
 
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
-bundled model its own: odd images and texts go through raylens's whole way and through the
-checkpoint's own processor, tokenizer and model. Ends with 1 if a row falls short.
+bundled model its own: odd images and texts go through raylens's whole way, in the engine that
+serves the model on a CPU, and through the checkpoint's own processor, tokenizer and model. Ends
+with 1 if a row falls short.
 """
 
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -18,9 +21,11 @@ from rich.progress import track
 from rich.table import Table
 
 from deployments.models.encoder import Encoder
+from deployments.models.export import prepare
+from deployments.models.exported import NotExportableError
 from deployments.models.families import Family
 from deployments.settings import Model
-from tests.models.comparison import TEXTS, Comparison, compare
+from tests.models.comparison import TEXTS, Comparison, compare, in_openvino, in_torch
 from tests.models.families import TINY, write
 from tests.models.odd_images import odd_images
 from tests.models.reference import Reference
@@ -30,7 +35,13 @@ MOST_DIFFERENCE = 1e-3  # of a probability
 MOST_SPREAD = 0.99  # lowest cosine of two images, or texts, in the reference: it tells them apart
 
 
-Row = tuple[str, Family, Comparison]
+class Row(NamedTuple):
+    name: str
+    family: Family
+    engine: str
+    refusal: str
+    """Why the model cannot be exported."""
+    found: Comparison
 
 
 def main() -> int:
@@ -38,6 +49,7 @@ def main() -> int:
     began = time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
         models = {"EfficientNet-Lite0, bundled": Model().id}
         models |= {name: str(Path(folder) / str(i)) for i, name in enumerate(TINY)}
         rows = [
@@ -45,7 +57,10 @@ def main() -> int:
             for name, model in track(models.items(), "Comparing", console=console, transient=True)
         ]
     console.print(table(rows))
-    failed = [name for name, _, found in rows if not passes(found)]
+    for row in rows:
+        if row.refusal:
+            console.print(f"{row.name} runs in torch: {row.refusal}.")
+    failed = [row.name for row in rows if not passes(row.found)]
     console.print(
         f"[red]Not every row holds: {', '.join(failed)}."
         if failed
@@ -66,9 +81,15 @@ def main() -> int:
 def measure(name: str, model: str) -> Row:
     if name in TINY:
         write(name, Path(model))
-    encoder = Encoder.load(Model(id=model, precision="float32", compile="off", threads=1))
-    found = compare(encoder, Reference(encoder.checkpoint.folder), odd_images())
-    return name, encoder.family, found
+    settings = Model(id=model, precision="float32", device="cpu", threads=1)
+    encoder = Encoder.load(settings)
+    served, engine, refusal = in_torch(encoder), "torch", ""
+    try:
+        served, engine = in_openvino(*prepare(settings)), "openvino"
+    except NotExportableError as error:
+        refusal = str(error)
+    found = compare(served, Reference(encoder.checkpoint.folder), odd_images())
+    return Row(name, encoder.family, engine, refusal, found)
 
 
 def passes(found: Comparison) -> bool:
@@ -90,13 +111,19 @@ def table(rows: list[Row]) -> Table:
         pad_edge=False,
     )
     shown.add_column("family", no_wrap=True)
-    for head in ("pooling", "padding", "score"):
+    for head in ("engine", "pooling", "padding", "score"):
         shown.add_column(head, style="dim", no_wrap=True)
     for head in ("image", "spread", "text", "classify"):
         shown.add_column(head, justify="right", no_wrap=True)
-    for name, family, found in rows:
+    for name, family, engine, _, found in rows:
         text = family.text
-        cells = [name, family.pooling, text.padding if text else "", text.score if text else ""]
+        cells = [
+            name,
+            engine,
+            family.pooling,
+            text.padding if text else "",
+            text.score if text else "",
+        ]
         cells += [f"{found.image:.6f}", f"{found.spread:.2f}"]
         if found.text is not None:
             cells += [f"{found.text:.6f}", f"{found.probability:.0e}"]

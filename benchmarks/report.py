@@ -13,9 +13,9 @@ from benchmarks.bench import Measured
 from benchmarks.scenarios import LONE, Scenario
 
 # What raylens promises itself besides the ratios in scenarios.py.
-MOST_READY_S = 30
-LEAST_HITS_PER_S = 1200
-MOST_BEYOND_BARE_MS = 8
+MOST_READY_S = 12
+LEAST_HITS_PER_S = 2500
+MOST_BEYOND_BARE_MS = 6
 MOST_P99_OF_P50 = 2
 
 

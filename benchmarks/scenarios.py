@@ -30,9 +30,9 @@ class Scenario:
 
 LONE = Scenario("1 x 1 image", 1, 1)
 SCENARIOS = (
-    Scenario("64 x 1 image", 64, 1, of_bare=0.75, of_infinity=4.0),
-    Scenario("16 x 1 image", 16, 1, of_bare=0.70),
-    Scenario("2 x 32 images", 2, 32, of_bare=0.85, of_infinity=4.3),
+    Scenario("64 x 1 image", 64, 1, of_bare=0.92, of_infinity=1.15),
+    Scenario("16 x 1 image", 16, 1, of_bare=0.88),
+    Scenario("2 x 32 images", 2, 32, of_bare=0.95, of_infinity=1.15),
     LONE,
     Scenario("16 x 12 MP", 16, 1, (4000, 3000), of_infinity=2.5),
 )

@@ -19,14 +19,14 @@ import typer
 from rich.console import Console
 
 from benchmarks import checkpoints, offered_load, report, servers
-from benchmarks.bare import BareModel, best
-from benchmarks.bench import Bench, file_name, machine
+from benchmarks.bare import STREAMS, BareModel, best
+from benchmarks.bench import Bench, file_name
+from benchmarks.machine import machine
 from benchmarks.report import Round, Rounds
 from benchmarks.scenarios import LONE, SCENARIOS, Scenario
 
-GEOMETRY = "clip-vit-base-patch32"
 CACHE_HITS = "cache hits"
-BARE_BATCHES, BARE_S = (1, 8, 32), 4.0
+BARE_BATCHES, BARE_S = (1, 8, 32, STREAMS), 4.0
 
 
 def main(
@@ -35,15 +35,17 @@ def main(
     only: Annotated[
         str, typer.Option(help=f"Only what has this in its name, as '{CACHE_HITS}' has.")
     ] = "",
+    model: Annotated[
+        str, typer.Option(help="A geometry of checkpoints.py, or what model.id takes.")
+    ] = "clip-vit-base-patch32",
     precision: Annotated[str, typer.Option(help="Of raylens and the bare model.")] = "auto",
-    compile: Annotated[str, typer.Option(help="on, off or auto, of both.")] = "on",
     batch: Annotated[int, typer.Option(help="raylens's model.max_batch_size.")] = 8,
     infinity_venv: Annotated[Path, typer.Option(help="Where infinity_emb is.")] = Path(
         ".venv-infinity"
     ),
     infinity_dtypes: Annotated[
         str, typer.Option(help="infinity's modes, each a server; the best one counts.")
-    ] = "float32",
+    ] = "float32,int8",
     out: Annotated[Path | None, typer.Option(help="A folder for all figures and a plot.")] = None,
 ) -> None:
     """Measures all and prints tables."""
@@ -51,14 +53,15 @@ def main(
     scenarios = [s for s in SCENARIOS if only in s.name]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = checkpoints.write(GEOMETRY, scratch / GEOMETRY)
+        folder = Path(model)
+        if model in checkpoints.GEOMETRIES:
+            folder = checkpoints.write(model, scratch / model)
         status = stack.enter_context(console.status("Loading the bare model"))
         bench = stack.enter_context(Bench(seconds, status.update))
-        bare = BareModel(folder, precision, compile)
+        bare = BareModel(folder, precision, scratch)
         stack.callback(bare.close)
         settings = {
             "MODEL__PRECISION": precision,
-            "MODEL__COMPILE": compile,
             "MODEL__MAX_BATCH_SIZE": str(batch),
         }
         with contextlib.ExitStack() as running:
@@ -66,7 +69,8 @@ def main(
             uncached = {**settings, "CACHE__MAX_BYTES": "0"}
             ours = running.enter_context(servers.raylens(folder, scratch / "raylens.log", uncached))
             targets = [ours]
-            for dtype in infinity_dtypes.split(",") if infinity_venv.exists() else ():
+            peers = infinity_dtypes.split(",") if infinity_venv.exists() and folder.is_dir() else []
+            for dtype in peers:
                 log = scratch / f"infinity-{dtype}.log"
                 peer = servers.infinity(infinity_venv, folder, log, dtype, 32)
                 targets.append(running.enter_context(peer))
@@ -80,7 +84,7 @@ def main(
             with servers.raylens(folder, scratch / "cached.log", settings) as cached:
                 hits = cache_hits(bench, cached, rounds)
     now = datetime.now(UTC)
-    title = f"{GEOMETRY} in {bare.runs_in}; {machine()}; {now:%Y-%m-%d}"
+    title = f"{model}, bare in {bare.runs_in}; {machine()}; {now:%Y-%m-%d}"
     if scenarios:
         console.print(report.scenario_table(scenarios, found, title))
     if LONE in scenarios:
@@ -90,12 +94,13 @@ def main(
     console.print(footer(found, rounds, hits, ours.ready_s))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        name = file_name(now, bare.runs_in, only)
+        name = file_name(now, model, bare.runs_in, only)
         figures: dict[str, Any] = {
             "date": now.isoformat(timespec="seconds"),
             "machine": machine(),
-            "model": GEOMETRY,
+            "model": model,
             "bare": bare.runs_in,
+            "contenders": bare.contenders,
             "ready_s": ours.ready_s,
             "cache_hits_per_s": hits,
             "scenarios": {s: report.rounds_figures(rows) for s, rows in found.items()},

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import checkpoints
-from benchmarks.bench import Bench, Measured, file_name, machine
+from benchmarks.bench import Bench, Measured, file_name
+from benchmarks.machine import machine
 from benchmarks.report import figures
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import raylens

@@ -1,7 +1,7 @@
 """What the model deployment tells the ingress about the model it holds. Plain values only."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ Pixels = NDArray[np.uint8 | np.float32]
 """(N, H, W, 3): uint8 RGB in a `PixelSpec`'s geometry, or float32 as a `ProcessorSpec` made it."""
 Tokens = NDArray[np.int32]
 """(N, L) token ids, each row filled up with -1 behind its text's last token."""
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class PixelSpec:
     Scaling and normalisation are not here: they happen inside the model's graph.
     """
 
-    itemsize: ClassVar[int] = 1
-    """Bytes of each value that reaches the model: uint8."""
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    """Of the values that reach the model."""
 
     resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
     resample: int
@@ -50,8 +51,8 @@ class ProcessorSpec:
     float32 values that go into the model as they are.
     """
 
-    itemsize: ClassVar[int] = 4
-    """Bytes of each value that reaches the model: float32."""
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+    """Of the values that reach the model."""
 
     name: str
     config: str
@@ -86,9 +87,11 @@ class ModelCard:
     pixels: PixelSpec | ProcessorSpec
     text: TextSpec | None
     """None for a model without a text tower in the image vectors' space."""
-    precision: str
+    precision: Precision
     precision_reason: str
-    compiled: bool
+    engine: str
+    """What runs the model: `openvino` or `torch`."""
+    engine_reason: str
     device: str
     device_reason: str
     loaded_unix_s: int

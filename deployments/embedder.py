@@ -5,51 +5,27 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
+import ray
 from ray import serve
 
 from deployments.card import ModelCard, Pixels, Tokens
-from deployments.engine import Answer, Gate, ModelThread, Stack, Streams
+from deployments.gate import Answer, Gate, Stack
 from deployments.metrics import BatchCounter, ProcessGauges
+from deployments.models.engines.choice import load_engine
 from deployments.replica_port import keep_to_node
 from deployments.settings import Batching, Model
-from deployments.threads import thread_count
 from deployments.tokenizer import join
 from deployments.vectors import Vectors
 
-if TYPE_CHECKING:
-    from deployments.models.encoder import Encoder
-
 logger = logging.getLogger("ray.serve")
 
-T = TypeVar("T")
-
-# So long, at most, are batches of every size run before the first caller: with a large model on a
-# small machine that alone would take minutes.
-WARM_UP_S = 10.0
 # A model that has answered so shortly before is ready; monitors that ask often cost it nothing.
 JUST_ANSWERED_S = 5.0
-# Batches side by side on a CPU, each with its share of the processors.
-MAX_STREAMS = 4
 # 32 texts of 512 tokens would keep a large text tower busy for two minutes on a CPU.
 TOKENS_AT_A_TIME = 2048
-
-
-def _load(settings: Model) -> "Encoder":
-    # Here, because torch belongs to the model thread from its import on, and because whoever
-    # only builds the application graph should not wait seconds for it.
-    from deployments.models.encoder import Encoder
-
-    return Encoder.load(settings)
-
-
-def _take_share(threads: int) -> None:
-    from deployments.models.encoder import set_threads
-
-    set_threads(threads)
 
 
 class Queue:
@@ -105,33 +81,28 @@ class Embedder:
         """`placement` says why the replica was scheduled on a CPU or a GPU."""
         keep_to_node()
         self._settings = settings
-        self._warm_images = 0
-        self._warm_texts = 0
         self._answered = -math.inf
         self._proof: asyncio.Task[None] | None = None
         self._gauges = ProcessGauges()
         began = time.monotonic()
-        whole = ModelThread()
-        self._encoder = await whole.run(_load, settings)
-        shares = _shares(settings, self._encoder.device)
-        self._streams = Streams(whole, shares)
-        self._slots = len(shares)
+        self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
         await self._warm_up(settings)
-        encoder = self._encoder
+        loaded = self._engine.loaded
         self._card = ModelCard(
-            id=encoder.checkpoint.id,
-            revision=encoder.checkpoint.revision,
-            identity=encoder.identity(),
+            id=loaded.id,
+            revision=loaded.revision,
+            identity=loaded.identity,
             aliases=settings.aliases,
             matryoshka=settings.matryoshka,
-            dimensions=encoder.dimensions,
-            pixels=encoder.preprocessing.pixels,
-            text=encoder.text,
-            precision=encoder.precision,
-            precision_reason=encoder.precision_reason,
-            compiled=encoder.compiled,
-            device=encoder.device,
-            device_reason=f"{placement}; {encoder.device_reason}",
+            dimensions=loaded.dimensions,
+            pixels=loaded.pixels,
+            text=loaded.text,
+            precision=loaded.precision,
+            precision_reason=loaded.precision_reason,
+            engine=loaded.engine,
+            engine_reason=loaded.engine_reason,
+            device=loaded.device,
+            device_reason=f"{placement}; {loaded.device_reason}",
             loaded_unix_s=int(time.time()),
         )
         linger_s = settings.batch_linger_ms / 1e3
@@ -141,24 +112,26 @@ class Embedder:
             "image",
             self._embed_pixels,
             batches=batches,
-            slots=self._slots,
+            slots=self._engine.slots,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
         )
         self._texts: Queue | None = None
-        if encoder.text is not None:
+        if loaded.text is not None:
             self._texts = Queue(
                 "text",
                 self._embed_tokens,
                 batches=batches,
-                slots=self._slots,
+                slots=self._engine.slots,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
         logger.info(
-            f"Model {self._card.id} is ready on {self._card.device} in {self._card.precision} "
-            f"({self._card.dimensions} dimensions, {time.monotonic() - began:.1f} s). "
-            f"Device: {self._card.device_reason}. Precision: {self._card.precision_reason}."
+            f"Model {loaded.id} is ready by {loaded.engine} on {loaded.device} in "
+            f"{loaded.precision} ({loaded.dimensions} dimensions, {time.monotonic() - began:.1f} "
+            "s). "
+            f"Engine: {loaded.engine_reason}. Device: {self._card.device_reason}. "
+            f"Precision: {loaded.precision_reason}."
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -198,7 +171,7 @@ class Embedder:
     async def tokenizer(self) -> tuple[bytes, str]:
         """The card's identity, and the tokenizer of the model's text tower, as JSON of the
         `tokenizers` library."""
-        json: str | None = self._encoder.tokenizer_json
+        json: str | None = self._engine.loaded.tokenizer_json
         if json is None:
             raise RuntimeError("the model has no text tower")
         return self._card.identity, json
@@ -213,14 +186,8 @@ class Embedder:
         return self._card
 
     async def _prove(self) -> None:
-        await self._run(partial(self._encoder.warm_up, 1), items=1)
-        if self._texts is not None:
-            await self._run(partial(self._encoder.warm_up_text, 1), items=1)
-
-    async def _run(self, function: Callable[[], T], *, items: int) -> T:
-        result = await self._streams.run(function, items=items)
+        await self._engine.prove()
         self._answered = time.monotonic()
-        return result
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a raised error replaces the replica."""
@@ -228,56 +195,29 @@ class Embedder:
         self._images.gate.check()
         if self._texts is not None:
             self._texts.gate.check()
-        await self._streams.check(stuck_after_s=self._settings.stuck_after_s)
+        await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
-        # One job for each size, so that a running service answers in between.
-        largest = batching.max_batch_size
-        began = time.monotonic()
-        for size in (1, largest, *range(2, largest)):
-            in_time = size == largest or time.monotonic() - began < WARM_UP_S
-            if in_time and self._warm_images < size:
-                await self._in_all_streams(partial(self._encoder.warm_up, size), size)
-        self._warm_images = max(self._warm_images, largest)
-        if self._encoder.text is not None:
-            for size in (1, batching.max_text_batch_size):
-                if self._warm_texts < size:
-                    await self._in_all_streams(partial(self._encoder.warm_up_text, size), size)
-                    self._warm_texts = size
-
-    async def _in_all_streams(self, function: Callable[[], None], items: int) -> None:
-        times = 1 if items == 1 else self._slots  # a lone item takes them all
-        await asyncio.gather(*(self._run(function, items=items) for _ in range(times)))
+        await self._engine.warm_up(
+            images=batching.max_batch_size, texts=batching.max_text_batch_size
+        )
+        self._answered = time.monotonic()
 
     async def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
-        def embed() -> Vectors:
-            return self._encoder.embed(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
-
-        vectors = await self._run(embed, items=sum(len(piece) for piece in pieces))
+        pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        vectors = await self._engine.embed(pixels)
+        self._answered = time.monotonic()
         return _split(vectors, pieces)
 
     async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
         tokens = join(pieces)
-        # In jobs of their own, so that images and health checks get in between long texts.
+        # One after another, so that images and health checks get in between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
-        vectors = [
-            await self._run(
-                partial(self._encoder.embed_text, tokens[start : start + rows]),
-                items=min(rows, len(tokens) - start),
-            )
-            for start in range(0, len(tokens), rows)
-        ]
+        vectors = []
+        for start in range(0, len(tokens), rows):
+            vectors.append(await self._engine.embed_text(tokens[start : start + rows]))
+            self._answered = time.monotonic()
         return _split(np.concatenate(vectors), pieces)
-
-
-def _shares(settings: Model, device: str) -> list[ModelThread]:
-    """The threads in which batches run side by side."""
-    if device != "cpu":  # one prepares its batch while the other's runs
-        return [ModelThread(), ModelThread()]
-    threads = thread_count(settings.threads)
-    number = min(MAX_STREAMS, threads)
-    start = partial(_take_share, threads // number)
-    return [ModelThread(start=start) for _ in range(number)]
 
 
 def _split(vectors: Vectors, pieces: list[Any]) -> list[Vectors]:

@@ -16,8 +16,8 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from deployments.card import ModelCard, Pixels, Tokens
-from deployments.engine import Answer, Stack
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from deployments.gate import Answer, Stack
 from deployments.tokenizer import TextTokenizer
 
 logger = logging.getLogger("ray.serve")

@@ -8,10 +8,11 @@ import json
 import logging
 import sys
 
+from deployments.models import exported
 from deployments.models.bundled import BUNDLED_ID
 from deployments.models.checkpoint import CheckpointError
 from deployments.models.finding import find_checkpoint
-from deployments.settings import SettingsError, load_settings
+from deployments.settings import Model, SettingsError, load_settings
 
 
 def main() -> int:
@@ -21,12 +22,23 @@ def main() -> int:
     try:
         settings = load_settings(json.load(sys.stdin))
         for model in (settings.model, *settings.models):
-            if model.id != BUNDLED_ID:  # it needs no network, but a moment of torch at first
+            # The bundled one needs no network, but a moment of torch at first.
+            if model.id != BUNDLED_ID and not _is_exported(model):
                 find_checkpoint(model)
     except (SettingsError, CheckpointError) as error:
         print(error)
         return 1
     return 0
+
+
+def _is_exported(model: Model) -> bool:
+    """Whether a replica on this machine can do without the checkpoint's own files."""
+    if not exported.is_pinned(model) or model.compile == "off":
+        return False
+    try:
+        return exported.find(model) is not None
+    except exported.NotExportableError:
+        return False
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 
 from deployments.cache import Entry
 from deployments.card import ModelCard, Pixels, Tokens
-from deployments.engine import Answer
 from deployments.errors import RaylensError, TextTooLong
+from deployments.gate import Answer
 from deployments.items import Item, TextItem
 from deployments.loader import Share
 from deployments.tokenizer import TextTokenizer

@@ -29,6 +29,7 @@ MIB = 1024 * 1024
 CLIENT_VARIABLES = frozenset({"RAYLENS_URL", "RAYLENS_API_KEY"})
 
 Positive = Annotated[int, Field(ge=1)]
+WantedPrecision = Literal["auto", "fastest", "float32", "bfloat16", "float16", "int8"]
 Seconds = Annotated[float, Field(gt=0)]
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?$")]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(ip_network)]
@@ -72,17 +73,19 @@ class Model(Batching):
     pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
     """`auto` is what the family's authors use. Others are for experiments; with all but the
     projection, a CLIP-like model embeds images only."""
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """`auto` is the fastest that the device is good at. Whatever is chosen must give vectors
-    like float32's on real photos at start-up, or float32 is used and the log says so."""
+    precision: WantedPrecision = "auto"
+    """`auto` is bfloat16, or a GPU's float16, where there are instructions for it; `fastest` is int8
+    before that. What gives other vectors than float32 on real photos is not used. On a cluster of
+    unlike processors name one: vectors of different precisions are never mixed."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
-    """`auto` compiles images' part of the model on CPUs, if there is a C++ compiler: once, for half
-    a minute, and kept in ~/.cache/raylens. `on` refuses to start where that fails, and compiles on
-    GPUs as well. Either is used only where it is faster. `off` is for quick first starts."""
+    """`auto` exports models on CPUs to OpenVINO, once, and runs in PyTorch what cannot be exported;
+    `on` refuses to start then, and makes CUDA graphs on GPUs. `off` is for PyTorch as it is."""
+    exports: str | None = None
+    """A folder or s3:// URI that `raylens export --to` has filled, so that no replica has to."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
-    """Torch threads of each model replica. Lower it when several replicas share a machine."""
+    """Threads of each model replica. Lower it when several replicas share a machine."""
     stuck_after_s: Seconds = 60.0
     """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
 
@@ -114,12 +117,8 @@ class Limits(_Section):
 
 # The limits that callers are told of.
 PUBLIC_LIMITS = (
-    "max_items",
-    "max_image_bytes",
-    "max_image_pixels",
-    "max_body_bytes",
-    "max_labels",
-    "max_text_chars",
+    *("max_items", "max_image_bytes", "max_image_pixels"),
+    *("max_body_bytes", "max_labels", "max_text_chars"),
 )
 
 

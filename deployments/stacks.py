@@ -15,7 +15,6 @@ import numpy as np
 
 from deployments.cache import Entry, VectorCache
 from deployments.card import Pixels
-from deployments.engine import Answer
 from deployments.errors import (
     DeadlineExceeded,
     Internal,
@@ -25,6 +24,7 @@ from deployments.errors import (
     TextUnsupported,
     Unavailable,
 )
+from deployments.gate import Answer
 from deployments.items import ImageItem, TextItem
 from deployments.loader import ImageLoader
 from deployments.request import Request, too_many_tokens
@@ -66,7 +66,9 @@ class Stacks:
             else:
                 (texts if isinstance(item, TextItem) else images).append(index)
         height, width = request.card.pixels.size
-        fitting = request.model.stack_bytes // (height * width * 3 * request.card.pixels.itemsize)
+        fitting = request.model.stack_bytes // (
+            height * width * 3 * request.card.pixels.dtype.itemsize
+        )
         fitting = max(1, min(STACK_ITEMS, fitting))
         try:
             while images or texts:

@@ -75,19 +75,50 @@ def serve(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A Hugging Face id, a checkpoint's folder or efficientnet-lite0.")
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(help="A folder, or an s3:// or gs:// URI, for `model.exports` to name."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the id.")] = None,
+    pooling: Annotated[str, typer.Option(help="As in model.pooling.")] = "auto",
+    precision: Annotated[str, typer.Option(help="With int8, an 8-bit model as well.")] = "auto",
+) -> None:
+    """Export a model for CPUs ahead of time, so that no start has to.
+
+    Without --to, it goes where the service of this user and machine looks first. Example:
+
+    raylens export openai/clip-vit-base-patch32 --to s3://bucket/exports
+    """
+    from raylens import exporting
+
+    settings = {"id": model, "revision": revision, "pooling": pooling, "precision": precision}
+    try:
+        exported = exporting.export(settings, to=to)
+    except exporting.ExportError as error:
+        _fail(str(error), FAILED)
+    out.print(exported, markup=False, soft_wrap=True)
+
+
+@app.command()
 def models(url: Url = DEFAULT_URL) -> None:
     """Show the models that the service has."""
     body = _get(url, "/v1/models")
-    columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "device")
+    columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "engine", "device")
     # A name that does not fit goes on in the next line, because callers need all of it.
-    table = Table(Column("model", overflow="fold"), "size", "pixels", "tokens", "in", "on")
+    table = Table(Column("model", overflow="fold"), "size", "pixels", "tokens", "in", "by", "on")
     reasons = []
     with _expecting_raylens(url):
         for model in body["data"]:
             row = ["no text" if model[c] is None else str(model[c]) for c in columns]
             table.add_row(*map(escape, row))
-            reasons.append(f"{model['id']}: device: {model['device_reason']}")
-            reasons.append(f"{model['id']}: precision: {model['precision_reason']}")
+            reasons += [
+                f"{model['id']}: {what}: {model[f'{what}_reason']}"
+                for what in ("engine", "device", "precision")
+            ]
     out.print(table)
     out.print("\n".join(reasons), markup=False, soft_wrap=True)
 

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,16 @@ from PIL import Image
 # A developer's own settings and clusters must not steer the tests.
 for name in [n for n in os.environ if n.startswith("RAYLENS_") or n == "RAY_ADDRESS"]:
     del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """$XDG_CACHE_HOME of all tests, and of the services that they start: exports are made once in a
+    run, and a developer's own cache stays as it is."""
+    folder = tmp_path_factory.mktemp("cache-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

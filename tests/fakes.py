@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from deployments.card import ModelCard, Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
-from deployments.engine import Answer
 from deployments.errors import RaylensError, Unavailable
+from deployments.gate import Answer
 from deployments.images.decode import decode
 from deployments.images.fetch import Fetcher
 from deployments.images.files import ImageRoots
@@ -31,7 +31,8 @@ CARD = ModelCard(
     text=None,
     precision="float32",
     precision_reason="it is a fake",
-    compiled=False,
+    engine="openvino",
+    engine_reason="it is a fake",
     device="cpu",
     device_reason="it is a fake",
     loaded_unix_s=1_700_000_000,

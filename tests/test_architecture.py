@@ -83,6 +83,23 @@ def test_outside_the_models_only_a_checkpoints_own_processor_needs_transformers(
     assert not {i for i in imports("deployments.images.processor", deep=False) if "transf" in i}
 
 
+def test_a_replica_of_an_exported_model_needs_neither_torch_nor_the_hub() -> None:
+    """By what `load_engine` imports before it knows that torch is needed."""
+    seen: set[str] = set()
+    todo = ["deployments.embedder", "deployments.models.engines.openvino"]
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        found = imports(name, deep=False)
+        assert not {i for i in found if within(i, ["torch", "transformers", "huggingface_hub"])}
+        todo += [i for i in found if i in MODULES and i not in seen]
+    assert "deployments.models.engines.torch" not in seen
+
+
+def test_only_one_module_imports_openvino_which_keeps_its_telemetry_out() -> None:
+    assert importers("openvino") == room("deployments.models.ir")
+
+
 def test_images_and_models_do_not_know_each_other() -> None:
     assert not importers("deployments.models") & room("deployments.images")
     assert not importers("deployments.images") & room("deployments.models")
@@ -93,7 +110,7 @@ def test_nothing_behind_the_http_layer_knows_it() -> None:
         *(
             f"deployments.{n}"
             for n in (
-                *("images", "models", "engine", "loader", "tokenizer"),
+                *("images", "models", "gate", "loader", "tokenizer"),
                 *("stacks", "service", "classify", "embedder"),
             )
         )

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from raylens.cli import app
 from tests.servers import RAYLENS, ROOT
 
-COMMANDS = ("serve", "models", "health", "keys")
+COMMANDS = ("serve", "export", "models", "health", "keys")
 MODELS = {
     "object": "list",
     "data": [
@@ -30,6 +30,8 @@ MODELS = {
             "max_text_tokens": None,
             "precision": "float32",
             "precision_reason": "it [has] to be",
+            "engine": "openvino",
+            "engine_reason": "of [course]",
             "device": "cpu",
             "device_reason": "[model.device] is cpu",
         },

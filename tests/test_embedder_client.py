@@ -22,8 +22,8 @@ from tokenizers import Tokenizer, models
 
 from deployments.card import Pixels
 from deployments.embedder_client import MESSAGE_BYTES, READY_WITHIN_S, EmbedderClient
-from deployments.engine import Answer
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, RaylensError, Unavailable
+from deployments.gate import Answer
 from tests.fakes import CARD, TEXT
 
 OTHER_CARD = dataclasses.replace(CARD, id="earlier")

@@ -20,7 +20,6 @@ from PIL import Image
 
 from deployments import stacks
 from deployments.card import Pixels
-from deployments.engine import Answer
 from deployments.errors import (
     BadRequest,
     CorruptImage,
@@ -36,6 +35,7 @@ from deployments.errors import (
     TooManyItems,
     Unavailable,
 )
+from deployments.gate import Answer
 from deployments.images.files import ImageRoots
 from deployments.images.workers import TakesLongError
 from deployments.items import Base64Item, BytesItem, Parsed, PathItem, TextItem, UrlItem

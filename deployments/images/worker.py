@@ -151,8 +151,10 @@ def _limit(memory_bytes: int) -> None:
 def _warm_up(message: tuple[bytes, bytearray]) -> None:
     """Has workers that are forked later find everything imported."""
     job: Job = pickle.loads(message[0])  # noqa: S301  (from the service)
+    # Larger than the model's, as photos are: what grows is resized otherwise.
+    edge = max(job.spec.size)
     buffer = BytesIO()
-    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
+    Image.new("RGB", (3 * edge, 2 * edge)).save(buffer, "JPEG")
     _decode(job, bytearray(buffer.getvalue()))
 
 

@@ -1,11 +1,11 @@
-"""Pixels and tokens to vectors: one loaded model, its device and its forward passes.
+"""Pixels and tokens to vectors by torch: one loaded model, its device and its forward passes.
 
-Knows nothing of requests, batching or Ray, nor in which threads it runs (see `engine.Streams`).
+Knows nothing of requests, batching or Ray, nor in which threads it runs (see `engines.torch`).
 """
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -14,24 +14,27 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deployments.allocator import keep_large_blocks
-from deployments.card import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
+from deployments.card import Pixels, PixelSpec, TextSpec, Tokens
+from deployments.models.casting import cast
 from deployments.models.checkpoint import Checkpoint, CheckpointError
-from deployments.models.compiled import compile_tower
+from deployments.models.engines.engine import as_fast_as, check_pixels, check_tokens
 from deployments.models.families import Family, choose_family
 from deployments.models.files import fingerprint
 from deployments.models.finding import find_checkpoint
 from deployments.models.loading import load_model
-from deployments.models.precision import SENTENCES, Towers, photos, prepare
+from deployments.models.precision import Settled
+from deployments.models.probes import SENTENCES, photos
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.models.texts import read_tokenizer
-from deployments.models.towers import ImageTower, TextTower, read_text_spec
+from deployments.models.towers import ImageTower, TextTower, Towers, read_text_spec
 from deployments.settings import Model
 from deployments.threads import thread_count
 from deployments.tokenizer import TextTokenizer, stack
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.
 _WARM_TOKENS = 16
+
+UNSETTLED = Settled("float32", "float32, because nothing else was asked for")
 
 Vectors = NDArray[np.float32]
 
@@ -51,9 +54,7 @@ class Encoder:
         tokenizer_json: str | None = None,
         device: str = "cpu",
         device_reason: str = "cpu, because nothing else was asked for",
-        precision: str = "float32",
-        precision_reason: str = "float32, because nothing else was asked for",
-        compiled: bool = False,
+        settled: Settled = UNSETTLED,
     ) -> None:
         """Takes over the towers, which are on `device`, and runs them once to learn D.
 
@@ -67,11 +68,9 @@ class Encoder:
         self.tokenizer_json = tokenizer_json
         self.device = device
         self.device_reason = device_reason
-        self.precision = precision
-        self.precision_reason = precision_reason
-        self.compiled = compiled
-        self._image_tower = image_tower
-        self._text_tower = text_tower
+        self.precision, self.precision_reason = settled
+        self.image_tower = image_tower
+        self.text_tower = text_tower
         self._cuda = threading.local()
         height, width = preprocessing.pixels.size
         what = f"an image of {height} x {width} pixels"
@@ -92,8 +91,6 @@ class Encoder:
         counts per thread. Raises CheckpointError if the model cannot be served here.
         """
         device, device_reason = _choose_device(settings.device)
-        if device == "cpu":
-            keep_large_blocks()
         set_threads(thread_count(settings.threads))
         checkpoint = find_checkpoint(settings)
         family = choose_family(checkpoint, settings.pooling)
@@ -103,8 +100,7 @@ class Encoder:
         if family.text is not None:
             text = read_text_spec(model, family.text)
             tokenizer = read_tokenizer(checkpoint.folder, max_tokens=text.max_tokens)
-            encode = TextTokenizer(tokenizer.json, max_tokens=text.max_tokens).encode
-            tokens = stack([ids for ids, _ in encode(SENTENCES)])
+            tokens = _tokenize(SENTENCES, tokenizer.json, text)
 
         def towers(model: nn.Module) -> Towers:
             # Pixels arrive with their channels last, and convolutions are faster that way.
@@ -121,50 +117,32 @@ class Encoder:
             )
             return Towers(image, reading.to(device))
 
-        images = photos(preprocessing.pixels)
-
-        def compiled(tower: nn.Module, precision: str) -> nn.Module | None:
-            return compile_tower(
-                tower,
-                torch.from_numpy(images),
-                identity=repr((_weights(checkpoint), family, preprocessing, precision)),
-                device=device,
-                must=settings.compile == "on",
-            )
-
-        prepared = prepare(
+        chosen, settled = cast(
             towers(model),
             reload=lambda: towers(load_model(checkpoint, family)),
-            wanted=settings.precision,
-            compiled=compiled if settings.compile != "off" else None,
+            settings=settings,
             device=device,
-            pixels=images,
+            pixels=photos(preprocessing.pixels),
             tokens=tokens,
         )
-        pixels = preprocessing.pixels
-        if prepared.precision != "float32" and family.tolerant and isinstance(pixels, PixelSpec):
-            # What this moves is far less than what the precision does.
-            preprocessing = replace(preprocessing, pixels=replace(pixels, exact=False))
+        pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=family.tolerant)
         return cls(
-            prepared.towers.image,
-            prepared.towers.text,
+            chosen.image,
+            chosen.text,
             checkpoint=checkpoint,
             family=family,
-            preprocessing=preprocessing,
+            preprocessing=replace(preprocessing, pixels=pixels),
             text=text,
             tokenizer_json=tokenizer.json if tokenizer is not None else None,
             device=device,
             device_reason=device_reason,
-            precision=prepared.precision,
-            precision_reason=f"{prepared.precision}, because {prepared.reason}",
-            compiled=prepared.compiled,
+            settled=settled,
         )
 
     def identity(self) -> bytes:
         """A hash of what model this is: its weights, and how items become vectors with them.
 
-        Not of how exactly that is computed: replicas of one model may differ in precision, as their
-        processors do, and in whether they are compiled.
+        Not of the precision that it is computed in (see `engines.engine.identity_in`).
         """
         pixels = self.preprocessing.pixels
         if isinstance(pixels, PixelSpec):
@@ -179,14 +157,8 @@ class Encoder:
         uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are those of
         `preprocessing.pixels.size`. Raises ValueError on anything else.
         """
-        kind = self._pixel_type()
-        shape = (*self.preprocessing.pixels.size, 3)
-        if pixels.dtype != kind or pixels.ndim != 4 or pixels.shape[1:] != shape:
-            raise ValueError(
-                f"pixels should be {kind} (N, {', '.join(map(str, shape))}), "
-                f"not {pixels.dtype} {pixels.shape}"
-            )
-        return self._run(self._image_tower, pixels)
+        check_pixels(pixels, self.preprocessing.pixels)
+        return self._run(self.image_tower, pixels)
 
     def embed_text(self, tokens: Tokens) -> Vectors:
         """int32 (N, L) to float32 (N, D) in the space of the images' vectors, not normalised.
@@ -194,16 +166,16 @@ class Encoder:
         Rows are filled up with -1 behind their tokens. Raises ValueError on anything else, on
         rows that are empty or longer than `text.max_tokens`, and without a text tower.
         """
-        if self._text_tower is None or self.text is None:
+        if self.text_tower is None or self.text is None:
             raise ValueError("the model has no text tower")
-        most = self.text.max_tokens
-        if tokens.dtype != np.int32 or tokens.ndim != 2 or not 1 <= tokens.shape[1] <= most:
-            raise ValueError(
-                f"tokens should be int32 (N, 1 to {most}), not {tokens.dtype} {tokens.shape}"
-            )
-        if (tokens[:, 0] < 0).any():
-            raise ValueError("every row of tokens should begin with a token")
-        return self._run(self._text_tower, tokens)
+        check_tokens(tokens, self.text)
+        return self._run(self.text_tower, tokens)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Texts as `embed_text` takes them. Raises ValueError without a text tower."""
+        if self.tokenizer_json is None or self.text is None:
+            raise ValueError("the model has no text tower")
+        return _tokenize(texts, self.tokenizer_json, self.text)
 
     def warm_up(self, images: int) -> None:
         """Runs one batch of `images`, so that no caller waits for the first of its kind.
@@ -253,14 +225,11 @@ class Encoder:
         dimensions: int = found.shape[1]
         return dimensions
 
-    def _pixel_type(self) -> np.dtype[Any]:
-        made = isinstance(self.preprocessing.pixels, ProcessorSpec)
-        return np.dtype(np.float32 if made else np.uint8)
-
     def _noise(self, size: int) -> Pixels:
-        shape = (size, *self.preprocessing.pixels.size, 3)
+        spec = self.preprocessing.pixels
+        shape = (size, *spec.size, 3)
         random = np.random.default_rng(0)
-        if self._pixel_type() == np.uint8:
+        if spec.dtype == np.uint8:
             return random.integers(0, 256, shape, dtype=np.uint8)
         return random.standard_normal(shape, dtype=np.float32)
 
@@ -272,6 +241,11 @@ class Encoder:
 def _weights(checkpoint: Checkpoint) -> tuple[str, str]:
     """What tells a checkpoint's weights from all others."""
     return checkpoint.id, checkpoint.revision or fingerprint(checkpoint.folder)
+
+
+def _tokenize(texts: Sequence[str], json: str, text: TextSpec) -> Tokens:
+    encoded = TextTokenizer(json, max_tokens=text.max_tokens).encode(texts)
+    return stack([ids for ids, _ in encoded])
 
 
 def set_threads(number: int) -> None:

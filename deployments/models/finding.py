@@ -6,14 +6,27 @@ Knows nothing of torch, and nothing of what is in the weights.
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.models import bundled, hub
+from deployments.models import bundled
 from deployments.models.checkpoint import Checkpoint, CheckpointError
 from deployments.models.files import check_files
 from deployments.settings import Model
 
 
+def is_local(settings: Model) -> bool:
+    """Whether `settings.id` is a folder, there or not."""
+    return Path(settings.id).expanduser().is_dir() or settings.id.startswith(
+        ("/", "./", "../", "~")
+    )
+
+
+def _download(id: str, revision: str | None) -> Path:
+    from deployments.models import hub  # its client takes a while to import
+
+    return hub.download(id, revision)
+
+
 def find_checkpoint(
-    settings: Model, *, download: Callable[[str, str | None], Path] = hub.download
+    settings: Model, *, download: Callable[[str, str | None], Path] = _download
 ) -> Checkpoint:
     """The folder that `settings.id` means: the bundled model, a local folder or a hub id.
 
@@ -28,7 +41,7 @@ def find_checkpoint(
     elif local.is_dir():
         _refuse_revision(settings)
         found = Checkpoint(settings.name, None, local.resolve())
-    elif settings.id.startswith(("/", "./", "../", "~")):
+    elif is_local(settings):
         raise CheckpointError(
             f"model {settings.id!r}: there is no such folder on this machine; correct model.id"
         )

@@ -1,12 +1,11 @@
 """The halves of a model as two torch modules: pixels to vectors, tokens to vectors.
 
-Each holds its own weights alone, so that one can be cast, quantised or compiled without the
-other, and neither has Python that depends on the data, so that torch.compile takes it whole.
-Knows nothing of numpy, devices or batches.
+Each holds its own weights alone, so that one can be cast or exported without the other, and neither
+has Python that depends on the data, so that it can be traced. Knows nothing of numpy or devices.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +27,8 @@ class ImageTower(nn.Module):
         self.backbone = getattr(model, "vision_model", model)
         self.projection = getattr(model, "visual_projection", None) or nn.Identity()
         if isinstance(getattr(self.backbone, "pooler", None), nn.AvgPool2d):
-            # EfficientNet's window is far larger than the feature map, and compiled code goes
-            # through all of it: 40 times the time of the whole model. The mean is the same.
+            # EfficientNet's window is far larger than the feature map, which no converter takes;
+            # the mean is the same.
             self.backbone.pooler = nn.AdaptiveAvgPool2d(1)
         self._pooling = family.pooling
         config = getattr(self.backbone, "config", None)
@@ -49,7 +48,8 @@ class ImageTower(nn.Module):
             # None is hidden now, but they would still be sorted by random noise, and sums would
             # differ from call to call in their last bits. This noise sorts them as they are.
             patches = self.backbone.embeddings.patch_embeddings.num_patches
-            order = torch.arange(patches, device=values.device).expand(len(values), -1)
+            # Not len(values), which a tracer takes for a constant.
+            order = torch.arange(patches, device=values.device).expand(values.shape[0], -1)
             output = self.backbone(pixel_values=values, noise=order)
         else:
             output = self.backbone(pixel_values=values)
@@ -120,6 +120,28 @@ class TextTower(nn.Module):
             shifted = positions + real.sum(1, keepdim=True)
             tokens = tokens.gather(1, shifted % self._max_tokens)
         return {"input_ids": tokens}
+
+
+class GraphTower(nn.Module):
+    """An image tower on a GPU as CUDA graphs, one for each power of two; batches are filled up."""
+
+    def __init__(self, tower: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        number = len(pixels)
+        size = 1 << (number - 1).bit_length()
+        filled = nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, size - number))
+        # A copy, because the next run of the graph writes into the same memory.
+        return self._tower(filled)[:number].clone()
+
+
+class Towers(NamedTuple):
+    """Both halves of a model; `text` is None where it has no text tower."""
+
+    image: nn.Module
+    text: nn.Module | None
 
 
 def read_text_spec(model: Any, rules: TextRules) -> TextSpec:

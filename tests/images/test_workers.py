@@ -197,10 +197,11 @@ def test_nothing_is_left_when_they_are_closed(jpeg: Jpeg) -> None:
     until(lambda: not processes())
 
 
+@pytest.mark.parametrize("edge", [32, 224, 518])
 def test_a_worker_forked_after_the_warm_up_has_imported_everything(
-    workers: DecodeWorkers, jpeg: Jpeg
+    workers: DecodeWorkers, jpeg: Jpeg, edge: int
 ) -> None:
-    spec = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32), exact=False)
+    spec = PixelSpec(resize=("shortest_edge", edge), resample=3, crop=(edge, edge), exact=False)
     workers.warm_up(spec)
     workers.decode(jpeg(1), SPEC)
     (worker,) = (p for p in processes() if is_worker(p.parent()))

@@ -1,14 +1,19 @@
 """raylens's whole way from files and texts to vectors, beside that of transformers."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.card import PixelSpec, ProcessorSpec, TextSpec
 from deployments.images.decode import decode
 from deployments.models.encoder import Encoder
+from deployments.models.engines.openvino import OpenvinoEngine
+from deployments.models.exported import Export
+from deployments.models.precision import Settled
 from deployments.tokenizer import TextTokenizer, stack
 from deployments.vectors import probabilities
 from tests.models.reference import Reference, upright_rgb
@@ -47,16 +52,49 @@ class Comparison:
     """The largest difference of a label's two probabilities."""
 
 
-def compare(encoder: Encoder, reference: Reference, files: Mapping[str, bytes]) -> Comparison:
+@dataclass(frozen=True)
+class Served:
+    """A model as raylens serves it, whatever runs it. Both functions give raw vectors."""
+
+    pixels: PixelSpec | ProcessorSpec
+    text: TextSpec | None
+    tokenizer_json: str | None
+    embed: Callable[[Any], NDArray[Any]]
+    embed_text: Callable[[Any], NDArray[Any]]
+
+
+def in_torch(encoder: Encoder) -> Served:
+    return Served(
+        encoder.preprocessing.pixels,
+        encoder.text,
+        encoder.tokenizer_json,
+        encoder.embed,
+        encoder.embed_text,
+    )
+
+
+def in_openvino(export: Export, settled: Settled) -> Served:
+    engine = OpenvinoEngine(export, settled, threads=1, device_reason="")
+    loaded = engine.loaded
+    return Served(
+        loaded.pixels,
+        loaded.text,
+        loaded.tokenizer_json,
+        lambda pixels: asyncio.run(engine.embed(pixels)),
+        lambda tokens: asyncio.run(engine.embed_text(tokens)),
+    )
+
+
+def compare(model: Served, reference: Reference, files: Mapping[str, bytes]) -> Comparison:
     """Embeds `files`, `TEXTS` and `LABELS` both ways."""
     images = [upright_rgb(data) for data in files.values()]
-    ours, theirs = embed(encoder, files), unit(reference.images(images))
+    ours, theirs = embed(model, files), unit(reference.images(images))
     image, image_spread = lowest(ours, theirs), spread(theirs)
-    if encoder.text is None:
+    if model.text is None:
         return Comparison(image, image_spread)
-    our_texts, their_texts = embed_text(encoder, TEXTS), unit(reference.texts(TEXTS))
-    cosines = ours @ embed_text(encoder, LABELS).T
-    scores = probabilities(cosines.astype(np.float32), encoder.text)
+    our_texts, their_texts = embed_text(model, TEXTS), unit(reference.texts(TEXTS))
+    cosines = ours @ embed_text(model, LABELS).T
+    scores = probabilities(cosines.astype(np.float32), model.text)
     return Comparison(
         image,
         image_spread,
@@ -66,23 +104,22 @@ def compare(encoder: Encoder, reference: Reference, files: Mapping[str, bytes]) 
     )
 
 
-def embed(encoder: Encoder, files: Mapping[str, bytes]) -> Vectors:
+def embed(model: Served, files: Mapping[str, bytes]) -> Vectors:
     """(N, D) of length 1."""
-    pixels = encoder.preprocessing.pixels
-    values = [decode(data, pixels, max_pixels=10**8) for data in files.values()]
+    values = [decode(data, model.pixels, max_pixels=10**8) for data in files.values()]
     halves = np.array_split(np.stack(values), 2)  # as if they came in batches
-    return unit(np.concatenate([encoder.embed(half) for half in halves]))
+    return unit(np.concatenate([model.embed(half) for half in halves]))
 
 
-def embed_text(encoder: Encoder, texts: Sequence[str]) -> Vectors:
+def embed_text(model: Served, texts: Sequence[str]) -> Vectors:
     """(N, D) of length 1."""
-    assert encoder.tokenizer_json is not None
-    assert encoder.text is not None
-    tokenizer = TextTokenizer(encoder.tokenizer_json, max_tokens=encoder.text.max_tokens)
+    assert model.tokenizer_json is not None
+    assert model.text is not None
+    tokenizer = TextTokenizer(model.tokenizer_json, max_tokens=model.text.max_tokens)
     ids = [encoded.ids for encoded in tokenizer.encode(texts)]
     half = len(ids) // 2
     return unit(
-        np.concatenate([encoder.embed_text(stack(part)) for part in (ids[:half], ids[half:])])
+        np.concatenate([model.embed_text(stack(part)) for part in (ids[:half], ids[half:])])
     )
 
 

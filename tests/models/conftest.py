@@ -17,12 +17,16 @@ from safetensors.torch import load_file, save_file
 from deployments.card import PixelSpec
 from deployments.models import bundled
 from deployments.models.encoder import Encoder
+from deployments.models.export import prepare as prepare_export
+from deployments.models.exported import Export
 from deployments.settings import Model
 from tests.models.families import TINY, write
 
 Prepare = Callable[[Path, PixelSpec], NDArray[np.uint8]]
 
 Tiny = Callable[[str], Path]
+
+Exported = Callable[[str], Export]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +52,27 @@ def encoder(cache: Path) -> Encoder:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         return Encoder.load(Model(threads=1))
+
+
+@pytest.fixture(scope="session")
+def bundled_export(cache: Path) -> Export:
+    """The bundled model's, shared. Not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        return prepare_export(Model(precision="float32", threads=1))[0]
+
+
+@pytest.fixture(scope="session")
+def exported(cache: Path, tiny: "Tiny") -> Exported:
+    """The export of a tiny checkpoint of `families.TINY`, by its name. Not to be changed."""
+
+    @cache_results
+    def export(name: str) -> Export:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(cache))
+            return prepare_export(Model(id=str(tiny(name)), precision="float32", threads=1))[0]
+
+    return export
 
 
 @pytest.fixture(scope="session")

@@ -223,8 +223,11 @@ TINY: dict[str, Tiny] = {
 
 
 def write(name: str, folder: Path) -> Path:
-    """The checkpoint of that name, in a folder that may not be there yet."""
-    tiny = TINY[name]
+    """The tiny checkpoint of that name, in a folder that may not be there yet."""
+    return build(TINY[name], folder)
+
+
+def build(tiny: Tiny, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     options = tiny.options
     if tiny.tokenizer is not None:

@@ -240,7 +240,7 @@ def test_the_towers_share_no_weights(tiny: Tiny) -> None:
     encoder = load(tiny("CLIP"))
     images, texts = (
         {id(value) for value in tower.parameters()}  # type: ignore[union-attr]
-        for tower in (encoder._image_tower, encoder._text_tower)
+        for tower in (encoder.image_tower, encoder.text_tower)
     )
     assert images
     assert texts
@@ -280,7 +280,7 @@ def test_texts_for_a_model_without_a_text_tower_are_a_mistake() -> None:
 def test_warming_up_refuses_texts_vectors_that_are_not_finite() -> None:
     encoder = encode_both()
     encoder.warm_up_text(3)
-    encoder._text_tower = FakeTextTower(dimensions=71)
+    encoder.text_tower = FakeTextTower(dimensions=71)
     with pytest.raises(CheckpointError, match="not one for each item of a batch of 3"):
         encoder.warm_up_text(3)
 

@@ -16,9 +16,10 @@ from transformers import AutoModelForImageClassification, DeiTForImageClassifica
 from deployments.card import PixelSpec
 from deployments.images.decode import decode
 from deployments.models.encoder import Encoder
+from deployments.models.precision import Settled
 from deployments.settings import Model
-from tests.models.comparison import Comparison, compare, unit
-from tests.models.conftest import Tiny, update
+from tests.models.comparison import Comparison, compare, in_openvino, in_torch, unit
+from tests.models.conftest import Exported, Tiny, update
 from tests.models.families import TINY
 from tests.models.odd_images import odd_images
 from tests.models.reference import Reference, image_processor, quiet, upright_rgb
@@ -40,12 +41,21 @@ def encode(folder: Path, **settings: Any) -> Encoder:
 
 
 def measure(ours: Path, theirs: Path, **settings: Any) -> Comparison:
-    return compare(encode(ours, **settings), Reference(theirs), FILES)
+    return compare(in_torch(encode(ours, **settings)), Reference(theirs), FILES)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_vectors_are_those_of_transformers(tiny: Tiny, name: str) -> None:
-    found = measure(tiny(name), tiny(name))
+    check(name, measure(tiny(name), tiny(name)))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_exported_too(tiny: Tiny, exported: Exported, name: str) -> None:
+    settled = Settled("float32", "float32, because a test says so")
+    check(name, compare(in_openvino(exported(name), settled), Reference(tiny(name)), FILES))
+
+
+def check(name: str, found: Comparison) -> None:
     assert found.image >= LEAST_COSINE
     assert found.spread < 0.99
     if name in DUAL:
@@ -58,7 +68,7 @@ def test_vectors_are_those_of_transformers(tiny: Tiny, name: str) -> None:
 
 
 def test_the_bundled_model_gives_what_transformers_gives(encoder: Encoder) -> None:
-    found = compare(encoder, Reference(encoder.checkpoint.folder), FILES)
+    found = compare(in_torch(encoder), Reference(encoder.checkpoint.folder), FILES)
     assert found.image >= LEAST_COSINE
     assert found.spread < 0.99
 

@@ -1,12 +1,11 @@
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
-from deployments.engine import Gate, ModelThread, Stack, Streams
+from deployments.gate import Gate, Stack
 from deployments.vectors import Vectors
 
 
@@ -142,37 +141,6 @@ async def test_an_ended_lane_is_noticed() -> None:
             opened.check()
 
 
-async def test_all_jobs_run_in_the_same_thread() -> None:
-    thread = ModelThread()
-    first = await thread.run(threading.get_ident)
-    second = await thread.run(threading.get_ident)
-    assert first == second != threading.get_ident()
-
-
-async def test_an_idle_model_thread_is_healthy() -> None:
-    await ModelThread().check(stuck_after_s=5)
-
-
-async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
-    thread = ModelThread()
-    release = threading.Event()
-    job = asyncio.create_task(thread.run(release.wait))
-    await asyncio.sleep(0.05)
-    await thread.check(stuck_after_s=5)
-    with pytest.raises(RuntimeError, match="stuck"):
-        await thread.check(stuck_after_s=0.01)
-    release.set()
-    await job
-    await thread.check(stuck_after_s=5)
-
-
-async def test_an_error_in_a_job_reaches_its_caller_and_leaves_the_thread_healthy() -> None:
-    thread = ModelThread()
-    with pytest.raises(ZeroDivisionError):
-        await thread.run(lambda: 1 // 0)
-    await thread.check(stuck_after_s=5)
-
-
 async def test_a_lone_item_passes_the_large_stack_that_came_shortly_before_it() -> None:
     model = FakeModel()
     async with gate(model) as opened:
@@ -224,74 +192,3 @@ async def test_callers_share_each_batch_and_leave_no_room_empty() -> None:
     assert [sorted(batch) for batch in model.batches] == [
         [0], [1, 1, 7, 8], [1, 1, 2, 9], [2, 2, 2, 3], [3, 3, 3]
     ]  # fmt: skip
-
-
-def streams(*, quiet_s: float = 1.0) -> tuple[Streams, ModelThread, list[ModelThread]]:
-    whole, shares = ModelThread(), [ModelThread() for _ in range(2)]
-    return Streams(whole, shares, quiet_s=quiet_s), whole, shares
-
-
-async def thread_of(thread: ModelThread) -> int:
-    return await thread.run(threading.get_ident)
-
-
-async def test_batches_run_side_by_side_each_in_a_thread_of_its_own() -> None:
-    opened, _, shares = streams()
-    together = threading.Barrier(2, timeout=10)
-
-    def job() -> int:
-        together.wait()
-        return threading.get_ident()
-
-    found = await asyncio.gather(opened.run(job, items=8), opened.run(job, items=8))
-    assert set(found) == {await thread_of(thread) for thread in shares}
-
-
-async def test_a_lone_item_gets_all_processors_if_nothing_else_runs() -> None:
-    opened, whole, _ = streams()
-    assert await opened.run(threading.get_ident, items=1) == await thread_of(whole)
-    assert await opened.run(threading.get_ident, items=2) != await thread_of(whole)
-
-
-async def test_a_lone_item_beside_a_batch_gets_its_share() -> None:
-    opened, whole, shares = streams()
-    free = threading.Event()
-    batch = asyncio.create_task(opened.run(lambda: free.wait(10), items=8))
-    await turns()
-    found = await opened.run(threading.get_ident, items=1)
-    assert found in [await thread_of(thread) for thread in shares[1:]]
-    assert found != await thread_of(whole)
-    free.set()
-    await batch
-
-
-async def test_a_lone_item_gets_its_share_as_long_as_there_were_others_just_before() -> None:
-    opened, whole, _ = streams(quiet_s=0.1)
-    await asyncio.gather(*(opened.run(lambda: None, items=1) for _ in range(2)))
-    assert await opened.run(threading.get_ident, items=1) != await thread_of(whole)
-    await asyncio.sleep(0.2)
-    assert await opened.run(threading.get_ident, items=1) == await thread_of(whole)
-
-
-async def test_while_a_lone_item_has_all_processors_batches_wait() -> None:
-    opened, _, _ = streams()
-    free = threading.Event()
-    lone = asyncio.create_task(opened.run(lambda: free.wait(10), items=1))
-    await turns()
-    batch = asyncio.create_task(opened.run(lambda: None, items=8))
-    await asyncio.sleep(0.05)
-    assert not batch.done()
-    free.set()
-    await asyncio.gather(lone, batch)
-
-
-async def test_a_stream_that_is_stuck_is_found() -> None:
-    opened, _, _ = streams()
-    free = threading.Event()
-    batch = asyncio.create_task(opened.run(lambda: free.wait(10), items=8))
-    await asyncio.sleep(0.05)
-    with pytest.raises(RuntimeError, match="stuck"):
-        await opened.check(stuck_after_s=0.01)
-    free.set()
-    await batch
-    await opened.check(stuck_after_s=10)

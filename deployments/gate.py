@@ -1,119 +1,23 @@
-"""The model's threads, and the gate that fills their batches.
+"""The gate in front of the model, which fills its batches.
 
-Plain objects: they know neither Ray nor torch. `embedder.py` puts them into a deployment.
+A plain object: it knows neither Ray nor any engine. `embedder.py` puts it into a deployment.
 """
 
 import asyncio
 import heapq
 import itertools
-import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.vectors import Vectors
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# So long after batches last ran side by side, a lone item has the processors to itself. Among many
-# callers of large photos the model is alone at times, but the processors are busy decoding, and
-# threads that wait for each other would waste half of what they take.
-QUIET_S = 1.0
-
 Stack = NDArray[Any]
 """(N, …): pixels of N images or token ids of N texts."""
-
-
-class ModelThread:
-    """A thread that owns torch, or a share of it: it loads the model, warms it up or runs it.
-
-    With a second team of threads in torch, OpenMP counts both against the processors and every
-    operation pays for a wake-up (measured: 19 ms became 47 ms for one image).
-    """
-
-    def __init__(self, *, start: Callable[[], None] | None = None) -> None:
-        """`start` is called in the thread before anything else."""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=start)
-        self._busy_since: float | None = None
-
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `function` in the model thread, after whatever it is busy with."""
-
-        def job() -> T:
-            self._busy_since = time.monotonic()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._busy_since = None
-
-        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
-
-    async def check(self, *, stuck_after_s: float) -> None:
-        """Raises RuntimeError when the thread is stuck in one job or no longer takes jobs."""
-        since = self._busy_since
-        if since is not None:
-            busy_s = time.monotonic() - since
-            if busy_s > stuck_after_s:
-                raise RuntimeError(f"the model thread has been stuck for {busy_s:.0f} s")
-            return
-        try:
-            await asyncio.wait_for(self.run(lambda: None), timeout=stuck_after_s)
-        except TimeoutError:
-            raise RuntimeError("the model thread does not answer") from None
-
-
-class Streams:
-    """Batches side by side, each in a thread with its share of the processors.
-
-    Without barriers between threads, what takes a processor away for a moment, decoding for
-    example, holds up one batch and not all of them. Where nobody else has asked for a while, a
-    lone item has all processors to itself: then one thread with all of them is faster.
-    """
-
-    def __init__(
-        self, whole: ModelThread, shares: Sequence[ModelThread], *, quiet_s: float = QUIET_S
-    ) -> None:
-        self._quiet_s = quiet_s
-        self._whole = whole
-        self._shares = shares
-        self._asked = 0  # batches that run or wait for a thread
-        self._crowded = -math.inf  # when there was last more than one of them
-        self._idle: asyncio.Queue[ModelThread] = asyncio.Queue()
-        for thread in shares:
-            self._idle.put_nowait(thread)
-
-    async def run(self, function: Callable[[], T], *, items: int) -> T:
-        """Runs `function`, a batch of so many items, in the next thread that is idle."""
-        self._asked += 1
-        if self._asked > 1:
-            self._crowded = time.monotonic()
-        try:
-            held = [await self._idle.get()]
-            thread = held[0]
-            if items == 1 and self._asked == 1 and self._quiet():
-                held += [self._idle.get_nowait() for _ in self._shares[1:]]
-                thread = self._whole
-            try:
-                return await thread.run(function)
-            finally:
-                for share in held:
-                    self._idle.put_nowait(share)
-        finally:
-            self._asked -= 1
-
-    def _quiet(self) -> bool:
-        return time.monotonic() - self._crowded > self._quiet_s
-
-    async def check(self, *, stuck_after_s: float) -> None:
-        """Raises RuntimeError when a thread is stuck in one job or no longer takes jobs."""
-        for thread in (self._whole, *self._shares):
-            await thread.check(stuck_after_s=stuck_after_s)
 
 
 class Answer(NamedTuple):

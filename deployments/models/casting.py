@@ -1,0 +1,105 @@
+"""Towers in the precision that torch runs them in, and as CUDA graphs where that is asked for.
+
+What cannot be exported runs in torch on a CPU as well. Knows nothing of checkpoints.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deployments.card import Pixels, Precision, Tokens
+from deployments.models.precision import LEAST_COSINE, ImpossibleError, Settled, settle
+from deployments.models.probes import least_cosine
+from deployments.models.processor import native_precisions
+from deployments.models.towers import GraphTower, Towers
+from deployments.settings import Model
+
+logger = logging.getLogger("ray.serve")
+
+Vectors = NDArray[np.float32]
+
+
+def cast(
+    towers: Towers,
+    *,
+    reload: Callable[[], Towers],
+    settings: Model,
+    device: str,
+    pixels: Pixels,
+    tokens: Tokens | None,
+) -> tuple[Towers, Settled]:
+    """The towers in the best precision that passes; on a GPU as CUDA graphs, if asked for.
+
+    `towers` are in float32 on `device`, and changed; `reload` gives them anew for the next
+    attempt, because keeping two copies would take their memory every time and help rarely.
+    """
+
+    def vectors(towers: Towers) -> Vectors:
+        with torch.inference_mode():
+            found = [towers.image(torch.from_numpy(pixels).to(device))]
+            if towers.text is not None and tokens is not None:
+                found.append(towers.text(torch.from_numpy(tokens).to(device)))
+            return torch.cat(found).cpu().numpy()
+
+    native = _native(device)
+    reference: Vectors | None = None
+    dirty = False
+
+    def attempt(precision: Precision) -> float:
+        nonlocal towers, reference, dirty
+        if precision == "int8":
+            raise ImpossibleError("torch runs the model, and has no int8 for it")
+        if dirty:
+            towers = reload()
+        if precision == "float32":
+            return 1.0
+        if reference is None:
+            reference = vectors(towers)
+        dirty = True
+        for tower in (towers.image, towers.text):
+            if tower is not None:
+                tower.to(torch.bfloat16 if precision == "bfloat16" else torch.float16)
+        return least_cosine(vectors(towers), reference)
+
+    settled = settle(settings.precision, native, attempt)
+    if device != "cpu" and settings.compile == "on":
+        towers = _as_graphs(towers, settled.precision, vectors)
+    return towers, settled
+
+
+def _as_graphs(
+    towers: Towers, precision: Precision, vectors: Callable[[Towers], Vectors]
+) -> Towers:
+    """With the image tower as CUDA graphs, if these are faster and give the same vectors."""
+    graphs = Towers(GraphTower(torch.compile(towers.image, mode="reduce-overhead")), towers.text)
+    cosine = least_cosine(vectors(graphs), vectors(towers))
+    eager_s, graphs_s = (_fastest(partial(vectors, some)) for some in (towers, graphs))
+    if cosine >= LEAST_COSINE[precision] and graphs_s < eager_s:
+        return graphs
+    logger.warning(
+        f"CUDA graphs are not used: a batch takes {graphs_s * 1e3:.0f} ms instead of "
+        f"{eager_s * 1e3:.0f} ms, with a cosine of {cosine:.4f}."
+    )
+    return towers
+
+
+def _fastest(run: Callable[[], object]) -> float:
+    """Seconds, the best of three."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _native(device: str) -> frozenset[str]:
+    if device == "cpu":
+        return native_precisions() - {"int8"}
+    has = torch.cuda.get_device_capability(device) >= (8, 0)
+    return frozenset({"bfloat16" if has else "float16"})

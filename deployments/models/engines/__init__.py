@@ -1,0 +1,1 @@
+"""What runs a model: OpenVINO for exported ones, torch for all others."""

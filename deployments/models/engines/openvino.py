@@ -1,0 +1,180 @@
+"""The engine of exported models: OpenVINO's own threads, awaited on the replica's event loop.
+
+Nothing of torch is here, and nothing of how an export is made.
+"""
+
+import asyncio
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from deployments.card import Pixels, Precision, Tokens
+from deployments.models import ir
+from deployments.models.engines.engine import (
+    EngineError,
+    Loaded,
+    Vectors,
+    as_fast_as,
+    check_pixels,
+    check_tokens,
+    identity_in,
+)
+from deployments.models.exported import Export
+from deployments.models.precision import LEAST_COSINE, Settled
+from deployments.models.probes import least_cosine
+
+# Batches side by side, each with its share of the processors.
+MAX_STREAMS = 4
+# OpenVINO calls back for an inference that went well alone; whether one failed has to be asked.
+ASK_AFTER_S = 0.25
+# So long after batches last ran side by side, a lone image has the processors to itself. Among many
+# callers of large photos the model is alone at times, but the processors are busy decoding, and
+# threads that wait for each other would waste half of what they take.
+QUIET_S = 1.0
+
+
+class Inferences:
+    """Inferences of one compiled tower: any number at a time, as many as it has streams at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._idle: list[Any] = []
+        self._numbers = itertools.count()
+        self._began: dict[int, float] = {}
+
+    async def run(self, stack: NDArray[Any]) -> Vectors:
+        """(N, …) to (N, D). Raises RuntimeError, OpenVINO's own, if that fails."""
+        number = next(self._numbers)
+        self._began[number] = time.monotonic()
+        # In a task of its own, because an inference goes on when its caller is cancelled, and reads
+        # the stack until its end.
+        task = asyncio.create_task(self._run(stack))
+        task.add_done_callback(lambda _: self._began.pop(number))
+        return await asyncio.shield(task)
+
+    async def _run(self, stack: NDArray[Any]) -> Vectors:
+        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finish() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        request.set_callback(lambda _: loop.call_soon_threadsafe(finish), None)
+        request.start_async({0: stack}, share_inputs=True)
+        while not done.done():
+            await asyncio.wait([done], timeout=ASK_AFTER_S)
+            if not done.done():
+                request.wait_for(0)  # raises what the inference failed with
+        vectors: Vectors = request.get_output_tensor(0).data.copy()
+        self._idle.append(request)  # unless it failed: then what it holds is in doubt
+        return vectors
+
+    @property
+    def under_way(self) -> int:
+        return len(self._began)
+
+    def longest_s(self) -> float:
+        """How long the oldest inference has been under way."""
+        return max((time.monotonic() - began for began in self._began.values()), default=0.0)
+
+
+class ImageTower:
+    """Batches side by side, and lone images as fast as one goes with all processors.
+
+    For these there is a second copy of the tower, because OpenVINO's streams are of fixed width.
+    """
+
+    def __init__(self, path: Path, precision: Precision, *, threads: int) -> None:
+        self.slots = min(MAX_STREAMS, threads)
+        model = ir.read(path)
+        compiled = ir.compile(model, precision, threads=threads, streams=self.slots)
+        self._streams = Inferences(compiled)
+        self._whole = self._streams
+        if self.slots > 1:
+            self._whole = Inferences(ir.compile(model, precision, threads=threads))
+        self._crowded = -math.inf  # when there was last more than one batch
+
+    async def run(self, pixels: Pixels) -> Vectors:
+        now = time.monotonic()
+        if self._streams.under_way + self._whole.under_way:
+            self._crowded = now
+        alone = len(pixels) == 1 and now - self._crowded > QUIET_S
+        return await (self._whole if alone else self._streams).run(pixels)
+
+    def longest_s(self) -> float:
+        return max(self._streams.longest_s(), self._whole.longest_s())
+
+
+class OpenvinoEngine:
+    """An `engine.Engine` for an export, on the CPU."""
+
+    def __init__(self, export: Export, settled: Settled, *, threads: int, device_reason: str):
+        """Maps the export's files and compiles them, in tenths of seconds.
+
+        Raises RuntimeError, OpenVINO's own, if a file is damaged.
+        """
+        manifest, precision = export.manifest, settled.precision
+        self.loaded = Loaded(
+            id=manifest.id,
+            revision=manifest.revision,
+            identity=identity_in(precision, bytes.fromhex(manifest.identity)),
+            dimensions=manifest.dimensions,
+            pixels=as_fast_as(precision, manifest.pixels, tolerant=manifest.tolerant),
+            text=manifest.text,
+            tokenizer_json=export.tokenizer(),
+            precision=precision,
+            precision_reason=settled.reason,
+            engine="openvino",
+            engine_reason=f"OpenVINO {ir.VERSION}, as on every CPU",
+            device="cpu",
+            device_reason=device_reason,
+        )
+        self._image = ImageTower(export.tower("image", precision), precision, threads=threads)
+        self._text: Inferences | None = None
+        if manifest.text is not None:
+            self._text = Inferences(
+                ir.compile(ir.read(export.tower("text", precision)), precision, threads=threads)
+            )
+        self.slots = self._image.slots
+        probes = export.probes()
+        self._pixels, self._pixels_vector = probes.pixels[:1], probes.image_vectors[:1]
+        # The second: the first one is the empty text.
+        self._tokens, self._tokens_vector = probes.tokens[1:2], probes.text_vectors[1:2]
+
+    async def embed(self, pixels: Pixels) -> Vectors:
+        check_pixels(pixels, self.loaded.pixels)
+        return await self._image.run(pixels)
+
+    async def embed_text(self, tokens: Tokens) -> Vectors:
+        check_tokens(tokens, self.loaded.text)
+        assert self._text is not None  # noqa: S101
+        return await self._text.run(tokens)
+
+    async def warm_up(self, *, images: int, texts: int) -> None:
+        """One of each is enough: a new size of batch takes some milliseconds, once."""
+        await self.prove()
+
+    async def prove(self) -> None:
+        found = [(self._pixels_vector, await self.embed(self._pixels))]
+        if self._text is not None:
+            found.append((self._tokens_vector, await self.embed_text(self._tokens)))
+        for expected, vector in found:
+            cosine = least_cosine(expected, vector)
+            if cosine < LEAST_COSINE[self.loaded.precision]:
+                raise EngineError(
+                    f"the model gives a vector with a cosine of {cosine:.4f} with the one that it "
+                    "gave when it was exported"
+                )
+
+    async def check(self, *, stuck_after_s: float) -> None:
+        busy_s = self._image.longest_s()
+        if self._text is not None:
+            busy_s = max(busy_s, self._text.longest_s())
+        if busy_s > stuck_after_s:
+            raise EngineError(f"the model has been stuck for {busy_s:.0f} s")

@@ -1,0 +1,142 @@
+"""The engine of what torch runs: any model on a GPU, on a CPU those that cannot be exported."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+
+from deployments.card import Pixels, Tokens
+from deployments.models.engines.engine import EngineError, Loaded, Vectors, identity_in
+from deployments.settings import Model
+
+if TYPE_CHECKING:
+    from deployments.models.encoder import Encoder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# So long, at most, are batches of every size run before the first caller: with a large model that
+# alone would take minutes.
+WARM_UP_S = 10.0
+
+
+class ModelThread:
+    """A thread that owns torch, or a part of it: it loads the model, warms it up or runs it.
+
+    With a second team of threads in torch, OpenMP counts both against the processors and every
+    operation pays for a wake-up (measured: 19 ms became 47 ms for one image).
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._busy_since: float | None = None
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `function` in the model thread, after whatever it is busy with."""
+
+        def job() -> T:
+            self._busy_since = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._busy_since = None
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+
+    async def check(self, *, stuck_after_s: float) -> None:
+        """Raises EngineError when the thread is stuck in one job or no longer takes jobs."""
+        since = self._busy_since
+        if since is not None:
+            busy_s = time.monotonic() - since
+            if busy_s > stuck_after_s:
+                raise EngineError(f"the model thread has been stuck for {busy_s:.0f} s")
+            return
+        try:
+            await asyncio.wait_for(self.run(lambda: None), timeout=stuck_after_s)
+        except TimeoutError:
+            raise EngineError("the model thread does not answer") from None
+
+
+class TorchEngine:
+    """An `engine.Engine` around an `Encoder`."""
+
+    def __init__(self, encoder: "Encoder", threads: list[ModelThread], *, reason: str) -> None:
+        """Batches run in `threads`, side by side."""
+        self._encoder = encoder
+        self._threads = threads
+        self._idle: asyncio.Queue[ModelThread] = asyncio.Queue()
+        for thread in threads:
+            self._idle.put_nowait(thread)
+        self._warm_images = self._warm_texts = 0
+        self.slots = len(threads)
+        self.loaded = Loaded(
+            id=encoder.checkpoint.id,
+            revision=encoder.checkpoint.revision,
+            identity=identity_in(encoder.precision, encoder.identity()),
+            dimensions=encoder.dimensions,
+            pixels=encoder.preprocessing.pixels,
+            text=encoder.text,
+            tokenizer_json=encoder.tokenizer_json,
+            precision=encoder.precision,
+            precision_reason=encoder.precision_reason,
+            engine="torch",
+            engine_reason=reason,
+            device=encoder.device,
+            device_reason=encoder.device_reason,
+        )
+
+    @classmethod
+    async def load(cls, settings: Model, *, reason: str) -> Self:
+        """Finds, checks and loads the configured checkpoint. Raises CheckpointError."""
+        thread = ModelThread()
+        encoder = await thread.run(_load, settings)
+        # On a GPU one thread prepares its batch while the other's runs.
+        threads = [thread] if encoder.device == "cpu" else [ModelThread(), ModelThread()]
+        return cls(encoder, threads, reason=reason)
+
+    async def embed(self, pixels: Pixels) -> Vectors:
+        return await self._run(partial(self._encoder.embed, pixels))
+
+    async def embed_text(self, tokens: Tokens) -> Vectors:
+        return await self._run(partial(self._encoder.embed_text, tokens))
+
+    async def warm_up(self, *, images: int, texts: int) -> None:
+        began = time.monotonic()
+        # One job for each size, so that a running service answers in between.
+        for size in (1, images, *range(2, images)):
+            in_time = size == images or time.monotonic() - began < WARM_UP_S
+            if in_time and self._warm_images < size:
+                await self._everywhere(partial(self._encoder.warm_up, size))
+        self._warm_images = max(self._warm_images, images)
+        for size in (1, texts):
+            if self.loaded.text is not None and self._warm_texts < size:
+                await self._everywhere(partial(self._encoder.warm_up_text, size))
+                self._warm_texts = size
+
+    async def prove(self) -> None:
+        await self._run(partial(self._encoder.warm_up, 1))
+        if self.loaded.text is not None:
+            await self._run(partial(self._encoder.warm_up_text, 1))
+
+    async def check(self, *, stuck_after_s: float) -> None:
+        for thread in self._threads:
+            await thread.check(stuck_after_s=stuck_after_s)
+
+    async def _everywhere(self, function: Callable[[], None]) -> None:
+        await asyncio.gather(*(self._run(function) for _ in self._threads))
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        thread = await self._idle.get()
+        try:
+            return await thread.run(function)
+        finally:
+            self._idle.put_nowait(thread)
+
+
+def _load(settings: Model) -> "Encoder":
+    # Here, because torch belongs to the model thread from its import on.
+    from deployments.models.encoder import Encoder
+
+    return Encoder.load(settings)

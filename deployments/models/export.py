@@ -1,0 +1,272 @@
+"""The process that exports a model to OpenVINO and settles its precision on this processor.
+
+`python -m deployments.models.export`, with an `exported.Request` as JSON on standard input: torch
+and transformers are loaded here, do their part once, and are gone with the process. What became of
+it goes to standard output as an `exported.Outcome` in JSON, with exit code 0; what is wrong with
+the model, as one sentence with exit code 1. The log goes to standard error.
+"""
+
+import logging
+import shutil
+import sys
+import time
+import warnings
+from contextlib import ExitStack, redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deployments.card import Precision
+from deployments.models import exported, stores
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.exported import (
+    Export,
+    Manifest,
+    NotExportableError,
+    Outcome,
+    Request,
+)
+from deployments.models.precision import LEAST_COSINE, ImpossibleError, Settled, settle
+from deployments.models.probes import SENTENCES, least_cosine, photos
+from deployments.models.processor import native_precisions
+from deployments.models.storage import locked, written_aside
+from deployments.settings import Model
+from deployments.threads import thread_count
+
+if TYPE_CHECKING:
+    from deployments.models.encoder import Encoder
+
+logger = logging.getLogger("ray.serve")
+
+
+def main() -> int:
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler())
+    request = Request.model_validate_json(sys.stdin.read())
+    try:
+        with redirect_stdout(sys.stderr):  # where libraries would talk into the answer
+            export, settled = prepare(request.model)
+        outcome = Outcome(folder=export.folder, settled=settled)
+        if request.to is not None:
+            outcome.copied_to = stores.push(export.folder, request.to)
+    except NotExportableError as error:
+        outcome = Outcome(refusal=str(error))
+    except CheckpointError as error:
+        print(error)
+        return 1
+    print(outcome.model_dump_json())
+    return 0
+
+
+def prepare(settings: Model) -> tuple[Export, Settled]:
+    """The configured model's export, and the precision it runs in on this processor.
+
+    What is missing is made, by one process at a time; others wait, and find it. Raises
+    CheckpointError if the model cannot be served, NotExportableError if only torch can.
+    """
+    root = exported.cache_root()
+    key = exported.export_key(settings)
+    with ExitStack() as stack:
+        with suppress(OSError):  # nowhere to write: then nothing is made either
+            stack.enter_context(locked(root / f"{key}.lock"))
+        export = exported.find(settings, key) or _pulled(settings, root / key)
+        if export is None:
+            export = _made(settings, root / key)
+        if settings.precision in ("int8", "fastest"):
+            _add_int8(export, must=settings.precision == "int8")
+        settled = export.settled(settings.precision)
+        if settled is None:
+            settled = _settle(export, settings)
+    return export, settled
+
+
+def _pulled(settings: Model, folder: Path) -> Export | None:
+    """From the configured store, which `find` has looked into if it is a folder."""
+    store = settings.exports
+    if store is None:
+        return None
+    try:
+        if "://" in store and stores.pull(store, folder.name, folder):
+            logger.info(f"Took model {settings.name} from {store}.")
+            return exported.read(folder)
+        logger.warning(f"{store} has no export of model {settings.name} for these versions.")
+    except CheckpointError as error:
+        logger.warning(f"The model is exported here: {error}.")
+    return None
+
+
+def _made(settings: Model, folder: Path) -> Export:
+    from deployments.models.encoder import Encoder  # torch, for seconds
+
+    logger.info(f"Exporting model {settings.name} to OpenVINO, once.")
+    began = time.monotonic()
+    torch_settings = {"precision": "float32", "compile": "off", "device": "cpu"}
+    encoder = Encoder.load(settings.model_copy(update=torch_settings))
+    try:
+        with written_aside(folder) as aside:
+            try:
+                _write(encoder, aside, threads=thread_count(settings.threads))
+            except (OSError, MemoryError):
+                raise
+            except Exception as error:  # one of the tracer's or the converter's thousand
+                reason = f"OpenVINO cannot take it ({type(error).__name__}: {_first_line(error)})"
+                (aside / exported.REFUSAL).write_text(reason)
+    except OSError as error:
+        raise NotExportableError(
+            f"its export cannot be written to {folder.parent} ({error.strerror})"
+        ) from error
+    made = exported.read(folder)
+    if made is None:
+        raise CheckpointError(f"{folder}: vanished while it was made")
+    logger.info(f"Exported in {time.monotonic() - began:.0f} s, and kept as {folder}.")
+    return made
+
+
+def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
+    """All files of an export. Raises ImpossibleError if it gives other vectors than torch."""
+    pixels = photos(encoder.preprocessing.pixels)
+    tokens = np.zeros((0, 1), np.int32)
+    image_vectors = encoder.embed(pixels)
+    text_vectors = image_vectors[:0]
+    _write_tower(encoder.image_tower, pixels, folder / "image.xml", free=1)
+    _compare(folder / "image.xml", pixels, image_vectors, threads)
+    if encoder.text is not None and encoder.tokenizer_json is not None:
+        tokens = encoder.tokenize(SENTENCES)
+        text_vectors = encoder.embed_text(tokens)
+        _write_tower(encoder.text_tower, tokens, folder / "text.xml", free=2)
+        _compare(folder / "text.xml", tokens, text_vectors, threads)
+        (folder / exported.TOKENIZER).write_text(encoder.tokenizer_json)
+    np.savez(
+        folder / exported.PROBES,
+        pixels=pixels,
+        image_vectors=image_vectors,
+        tokens=tokens,
+        text_vectors=text_vectors,
+    )
+    manifest = Manifest(
+        id=encoder.checkpoint.id,
+        revision=encoder.checkpoint.revision,
+        identity=encoder.identity().hex(),
+        dimensions=encoder.dimensions,
+        pixels=encoder.preprocessing.pixels,
+        tolerant=encoder.family.tolerant,
+        text=encoder.text,
+    )
+    exported.write_manifest(folder, manifest)
+
+
+def _write_tower(tower: Any, stack: Any, path: Path, *, free: int) -> None:
+    """`free`: how many of the input's dimensions differ from batch to batch, from the first on."""
+    import torch
+
+    from deployments.models import ir
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, of every branch in a model
+        model = ir.convert(tower.eval(), torch.from_numpy(stack[:2]))
+    model.reshape([-1] * free + list(stack.shape[free:]))
+    ir.save(model, path)
+
+
+def _compare(path: Path, stack: Any, vectors: Any, threads: int) -> None:
+    """What the tracer saw of one batch must hold for others."""
+    from deployments.models import ir
+
+    compiled = ir.compile(ir.read(path), "float32", threads=threads)
+    for part in (slice(0, 1), slice(1, 4), slice(0, len(stack))):
+        some = stack[part]
+        if path.stem == "text":
+            some = some[:, : max(1, (some >= 0).sum(axis=1).max())]
+        cosine = least_cosine(ir.run(compiled, some), vectors[part])
+        if cosine < LEAST_COSINE["float32"]:
+            raise ImpossibleError(f"its {path.stem} vectors have a cosine of {cosine:.4f}")
+
+
+def _add_int8(export: Export, *, must: bool) -> None:
+    """Quantises the image tower to 8-bit integers, if that was not done yet.
+
+    Raises CheckpointError where it cannot be done.
+    """
+    path = export.tower("image", "int8")
+    if path.exists():
+        return
+    if not must and "int8" not in native_precisions():
+        return
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            "model.precision int8 or fastest quantises the model with NNCF: pip install "
+            "'raylens[int8]', or choose another precision"
+        ) from error
+    from deployments.models import ir
+
+    logger.info("Quantising the model to int8, once.")
+    model = ir.read(export.tower("image", "float32"))
+    attention = {"ScaledDotProductAttention", "Softmax"}
+    kinds = {operation.get_type_name() for operation in model.get_ops()}
+    pixels = export.probes().pixels
+    # Not the photos themselves: the result is tried on those.
+    samples = np.concatenate([np.flip(pixels, axis) for axis in (1, 2)])
+    nncf.set_log_level(logging.ERROR)
+    quantised = nncf.quantize(
+        model,
+        nncf.Dataset([samples[i : i + 1] for i in range(len(samples))]),
+        subset_size=len(samples),
+        model_type=nncf.ModelType.TRANSFORMER if attention & kinds else None,
+    )
+    try:
+        with written_aside(path.parent / "int8") as aside:
+            ir.save(quantised, aside / path.name)
+        for file in (path.with_suffix(".bin"), path):
+            (path.parent / "int8" / file.name).replace(file)
+        shutil.rmtree(path.parent / "int8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.parent}: the int8 model cannot be written there ({error.strerror}); export it "
+            "with --precision int8"
+        ) from error
+
+
+def _settle(export: Export, settings: Model) -> Settled:
+    """Tries precisions on this processor, and keeps what comes of it."""
+    from deployments.models import ir
+
+    probes = export.probes()
+    native = native_precisions()
+    threads = thread_count(settings.threads)
+
+    def attempt(precision: Precision) -> float:
+        if precision == "float16":
+            raise ImpossibleError("it is for GPUs")
+        if precision == "bfloat16" and precision not in native:
+            raise ImpossibleError("the processor has no instructions for it")
+        pairs: list[tuple[str, Any, Any]] = [("image", probes.pixels, probes.image_vectors)]
+        if len(probes.tokens):
+            pairs.append(("text", probes.tokens, probes.text_vectors))
+        cosines = []
+        for name, stack, vectors in pairs:
+            model = ir.read(export.tower(name, precision))
+            compiled = ir.compile(model, precision, threads=threads)
+            cosines.append(least_cosine(ir.run(compiled, stack), vectors))
+        return min(cosines)
+
+    found: Settled | str
+    try:
+        found = settle(settings.precision, native, attempt)
+    except ImpossibleError as error:
+        found = f"OpenVINO does not compute it right on this processor: {error}"
+    with suppress(OSError):  # nowhere to write: it is tried at every start
+        exported.keep_settled(export, settings.precision, found)
+    if isinstance(found, str):
+        raise NotExportableError(found)
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

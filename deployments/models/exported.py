@@ -1,0 +1,206 @@
+"""An exported model on disk: its towers in OpenVINO's IR, and all else that serving it needs.
+
+Making one, with torch, is `export`'s; running one is `engines.openvino`'s. Imports neither library,
+so a replica learns in a moment whether its model is there.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from deployments.card import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
+from deployments.models import bundled
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.files import fingerprint
+from deployments.models.finding import find_checkpoint, is_local
+from deployments.models.precision import Settled
+from deployments.models.processor import processor_key
+from deployments.models.storage import user_cache
+from deployments.settings import Model
+
+MANIFEST, REFUSAL, TOKENIZER, PROBES = (
+    *("manifest.json", "refusal.txt", "tokenizer.json", "probes.npz"),
+)
+# What an export is made with: of other versions, it may be another one.
+_PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class NotExportableError(Exception):
+    """The model has to run in torch; the message says why, as a clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an export says of itself, and what is written last: where it is, all else is."""
+
+    id: str
+    revision: str | None
+    identity: str
+    """Of the model in hexadecimal digits, whatever precision it runs in."""
+    dimensions: int
+    pixels: PixelSpec | ProcessorSpec
+    tolerant: bool
+    """Whether vectors stay where they are if a pixel is off by a grey level (`Family.tolerant`)."""
+    text: TextSpec | None
+
+
+_MANIFEST = TypeAdapter(Manifest)
+_SETTLED: TypeAdapter[Settled | str] = TypeAdapter(Settled | str)
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What every export is tried on, and float32's vectors of it as torch made them."""
+
+    pixels: Pixels
+    image_vectors: NDArray[np.float32]
+    tokens: Tokens
+    text_vectors: NDArray[np.float32]
+    """These two have no rows for a model without a text tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A whole one."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def tower(self, name: str, precision: Precision) -> Path:
+        """The IR of `image` or `text`; the image tower has one in 8-bit integers as well."""
+        quantised = precision == "int8" and name == "image"
+        return self.folder / (f"{name}-int8.xml" if quantised else f"{name}.xml")
+
+    def tokenizer(self) -> str | None:
+        """The JSON of the `tokenizers` library, for a model with a text tower."""
+        return (self.folder / TOKENIZER).read_text() if self.manifest.text is not None else None
+
+    def probes(self) -> Probes:
+        with np.load(self.folder / PROBES) as arrays:
+            return Probes(**arrays)
+
+    def settled(self, wanted: str) -> Settled | None:
+        """What was settled on a processor like this one, or None if nothing was yet.
+
+        Raises NotExportableError if that was to do without.
+        """
+        try:
+            found = _SETTLED.validate_json(_verdict_file(self.key, wanted).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        if isinstance(found, str):
+            raise NotExportableError(found)
+        return found
+
+
+class Request(BaseModel):
+    """What the process that exports is asked for."""
+
+    model: Model
+    to: str | None = None
+    """A store to copy the export to."""
+
+
+class Outcome(BaseModel):
+    """What it answers: an export and its precision here, or why there is none."""
+
+    folder: Path | None = None
+    settled: Settled | None = None
+    refusal: str | None = None
+    copied_to: str | None = None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST).write_bytes(_MANIFEST.dump_json(manifest, indent=2))
+
+
+def keep_settled(export: Export, wanted: str, found: Settled | str) -> None:
+    """For later starts on such a processor: what was settled, or why no precision passes."""
+    file = _verdict_file(export.key, wanted)
+    aside = file.with_suffix(".new")
+    aside.write_bytes(_SETTLED.dump_json(found))
+    aside.replace(file)
+
+
+def cache_root() -> Path:
+    """Where exports are made. Raises CheckpointError for a user without a home folder."""
+    return user_cache() / "raylens" / "exported"
+
+
+def find(settings: Model, key: str | None = None) -> Export | None:
+    """The configured model's export, if it is on this machine: in the cache, or in a folder that
+    `settings.exports` names. `key` is its `export_key`, where that is known.
+
+    A model that `settings` pin is not looked for: neither its files nor a network are needed.
+    Raises CheckpointError if a model has to be looked for and is not there, NotExportableError if
+    it was tried before and cannot be exported.
+    """
+    key = key or export_key(settings)
+    roots = [cache_root()]
+    if settings.exports is not None and "://" not in settings.exports:
+        roots.append(Path(settings.exports).expanduser())
+    return next((found for root in roots if (found := read(root / key)) is not None), None)
+
+
+def read(folder: Path) -> Export | None:
+    """The export in `folder`, if it is whole. Raises NotExportableError for a refusal."""
+    if (folder / REFUSAL).exists():
+        raise NotExportableError((folder / REFUSAL).read_text())
+    try:
+        return Export(folder, _MANIFEST.validate_json((folder / MANIFEST).read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{folder}: cannot be read as an export; delete it") from error
+
+
+def export_key(settings: Model) -> str:
+    """The name of the configured model's export: of all that it is made of, and made with."""
+    if is_pinned(settings):
+        id, weights = settings.id, settings.revision or bundled.REVISION
+    else:
+        checkpoint = find_checkpoint(settings)
+        id = checkpoint.id
+        weights = checkpoint.revision or fingerprint(checkpoint.folder)
+    parts = (id, weights, settings.pooling, _made_with())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def is_pinned(settings: Model) -> bool:
+    """Whether the settings alone tell which weights are meant: the bundled ones, or a commit's."""
+    if settings.id == bundled.BUNDLED_ID:
+        return settings.revision is None
+    return not is_local(settings) and _COMMIT.fullmatch(settings.revision or "") is not None
+
+
+@cache
+def _made_with() -> tuple[str, ...]:
+    """The versions of the packages, and this package's own code."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    found = [code.hexdigest()]
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError as error:
+            raise CheckpointError(
+                f"{package} is not installed; pip install 'raylens[server]'"
+            ) from error
+    return tuple(found)
+
+
+def _verdict_file(key: str, wanted: str) -> Path:
+    return cache_root() / f"{key}-{processor_key()}-{wanted}.json"

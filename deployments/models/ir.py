@@ -1,0 +1,73 @@
+"""OpenVINO's intermediate representation (IR): towers on disk, compiled for this processor.
+
+The one place that imports OpenVINO: it would send statistics of every conversion to its makers, so
+its telemetry package is kept from it here, before it is imported. Knows nothing of checkpoints.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.card import Precision
+
+# As if it were not installed: OpenVINO, and NNCF too, then use stand-ins that do nothing. Measured
+# with OpenVINO 2026.4 and NNCF 3.4.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+import openvino as ov  # noqa: E402
+from openvino.tools.ovc import convert_impl, telemetry_stub  # noqa: E402
+
+if convert_impl.tm is not telemetry_stub:
+    raise RuntimeError(
+        f"OpenVINO {ov.__version__} may send statistics to its makers in a way unknown to "
+        "raylens; install the version that raylens names"
+    )
+
+VERSION: str = ov.__version__.partition("-")[0]
+
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+
+
+def convert(tower: Any, example: Any) -> Any:
+    """A torch module in the IR, traced with `example`; the first dimension of its input is free.
+
+    Raises whatever the tracer or the converter cannot do with it.
+    """
+    return ov.convert_model(tower, example_input=example)
+
+
+def read(path: Path) -> Any:
+    """The model in `path`, an .xml with its .bin beside it, which is mapped and not copied.
+
+    Raises RuntimeError if the files are damaged.
+    """
+    return ov.Core().read_model(path)
+
+
+def save(model: Any, path: Path) -> None:
+    """Writes `path`, an .xml, and its .bin beside it, every weight as it is."""
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
+def compile(model: Any, precision: Precision, *, threads: int, streams: int = 1) -> Any:
+    """What `read` gave, ready to run: so many inferences side by side, which share the threads.
+
+    `float32` and `bfloat16` are what it computes in; `int8` belongs to a tower that was quantised.
+    """
+    options = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its own choice may be lower
+        "NUM_STREAMS": str(streams),
+        "INFERENCE_NUM_THREADS": threads,
+        # Replicas of one machine would all be bound to the same processors.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return ov.Core().compile_model(model, "CPU", options)
+
+
+def run(compiled: Any, stack: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, D) of (N, …), here and now."""
+    vectors: NDArray[np.float32] = compiled([stack])[0]
+    return vectors

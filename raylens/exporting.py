@@ -1,0 +1,42 @@
+"""Exports a model ahead of time, by the process that a replica would start for it.
+
+Knows how it is asked and what it answers; nothing of models.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+class ExportError(Exception):
+    """The model could not be exported; the message says why."""
+
+
+def export(model: Mapping[str, Any], *, to: str | None) -> str:
+    """Exports it, and says as a sentence where it is. `model` are settings of that section.
+
+    The log goes to standard error. Raises ExportError.
+    """
+    if importlib.util.find_spec("torch") is None:  # a client's installation
+        raise ExportError("exporting needs the server's packages: pip install 'raylens[server]'")
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", "deployments.models.export"],
+        input=json.dumps({"model": model, "to": to}),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = process.stdout.strip().splitlines()
+    if process.returncode != 0 or not lines:
+        raise ExportError(lines[-1] if lines else f"exporting ended with {process.returncode}")
+    outcome = json.loads(lines[-1])
+    if outcome["refusal"]:
+        raise ExportError(
+            f"{model['id']} cannot be exported and would run in torch: {outcome['refusal']}"
+        )
+    return (
+        f"Exported {model['id']} to {outcome['copied_to'] or outcome['folder']}; on this processor "
+        f"it runs in {outcome['settled'][1]}."
+    )

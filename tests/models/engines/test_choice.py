@@ -1,0 +1,117 @@
+"""CPUs run exports, GPUs and what cannot be exported run in torch, and everybody is told why."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.models import exported, ir
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.engines.choice import load_engine
+from deployments.models.engines.torch import TorchEngine
+from deployments.models.export import prepare
+from deployments.models.exported import NotExportableError
+from deployments.settings import Model
+from tests.models.conftest import Tiny
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return exported.cache_root()
+
+
+def settings(folder: Path, **others: Any) -> Model:
+    return Model(id=str(folder), precision="float32", threads=1, **others)
+
+
+PROGRAM = """
+import asyncio, json, sys
+from deployments.models.engines.choice import load_engine
+from deployments.settings import Model
+engine = asyncio.run(load_engine(Model.model_validate_json(sys.argv[1]), has_gpu=False))
+heavy = sorted({"torch", "transformers", "huggingface_hub", "nncf"} & set(sys.modules))
+print(json.dumps([engine.loaded.engine, engine.loaded.engine_reason, heavy]))
+"""
+
+
+def test_the_first_start_exports_and_neither_imports_torch(home: Path, tiny: Tiny) -> None:
+    for _ in range(2):
+        process = subprocess.run(
+            [sys.executable, "-c", PROGRAM, settings(tiny("CLIP")).model_dump_json()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert process.returncode == 0, process.stderr
+        engine, reason, heavy = json.loads(process.stdout)
+        assert engine == "openvino"
+        assert reason.startswith("OpenVINO 20")
+        assert heavy == []
+
+
+async def test_compile_off_is_torch(home: Path, tiny: Tiny) -> None:
+    engine = await load_engine(settings(tiny("ViT"), compile="off"), has_gpu=False)
+    assert engine.loaded.engine_reason == "torch, because model.compile is off"
+    assert not home.exists()
+
+
+async def test_a_gpu_is_torchs(home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def load(settings: Model, *, reason: str) -> str:
+        asked.append((settings.device, reason))
+        return "engine"
+
+    monkeypatch.setattr(TorchEngine, "load", load)
+    await load_engine(settings(tiny("ViT")), has_gpu=True)
+    await load_engine(settings(tiny("ViT"), device="cuda"), has_gpu=False)
+    assert asked == [("auto", "torch, as on every GPU"), ("cuda", "torch, as on every GPU")]
+
+
+@pytest.fixture
+def refused(home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint that was tried before and cannot be exported."""
+
+    def convert(*_: object) -> None:
+        raise TypeError("an operation")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ir, "convert", convert)
+        with pytest.raises(NotExportableError):
+            prepare(settings(tiny("ViT")))
+    return tiny("ViT")
+
+
+async def test_what_cannot_be_exported_runs_in_torch(
+    refused: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    engine = await load_engine(settings(refused), has_gpu=False)
+    reason = "OpenVINO cannot take it (TypeError: an operation)"
+    assert engine.loaded.engine_reason == f"torch, because {reason}"
+    assert f"runs in torch: {reason}" in caplog.text
+
+
+async def test_compile_on_refuses_to_start_then(refused: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be compiled: OpenVINO .* to 'auto'"):
+        await load_engine(settings(refused, compile="on"), has_gpu=False)
+
+
+async def test_what_is_wrong_with_a_checkpoint_is_told_as_the_process_tells_it(
+    home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no such folder on this machine"):
+        await load_engine(settings(tmp_path / "none"), has_gpu=False)
+
+
+async def test_a_damaged_export_is_told_with_its_folder(home: Path, tiny: Tiny) -> None:
+    export, _ = prepare(settings(tiny("ViT")))
+    (export.folder / "image.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=f"delete {export.folder} to have it made again"):
+        await load_engine(settings(tiny("ViT")), has_gpu=False)

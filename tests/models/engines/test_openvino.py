@@ -1,0 +1,292 @@
+"""An exported model gives its vectors on the event loop, and whatever goes wrong is noticed."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.models import ir
+from deployments.models.encoder import Encoder
+from deployments.models.engines import openvino
+from deployments.models.engines.engine import EngineError
+from deployments.models.engines.openvino import ImageTower, Inferences, OpenvinoEngine
+from deployments.models.exported import Export, read
+from deployments.models.precision import Settled
+from deployments.models.probes import least_cosine
+from deployments.settings import Model
+from tests.models.conftest import Exported, Tiny
+
+FLOAT32 = Settled("float32", "float32, because a test says so")
+
+
+def load(export: Export, *, threads: int = 2) -> OpenvinoEngine:
+    return OpenvinoEngine(export, FLOAT32, threads=threads, device_reason="a test")
+
+
+@pytest.fixture(scope="module")
+def clip(exported: Exported) -> Export:
+    return exported("CLIP")
+
+
+def pixels(engine: OpenvinoEngine, number: int, seed: int = 0) -> np.ndarray:
+    shape = (number, *engine.loaded.pixels.size, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
+    engine = load(clip)
+    encoder = Encoder.load(
+        Model(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
+    )
+    for number in (1, 3, 8):
+        images = pixels(engine, number, seed=number)
+        assert least_cosine(await engine.embed(images), encoder.embed(images)) > 0.99999
+    for texts in (["a cat"], ["", "two dogs on a sofa", "x " * 100]):
+        tokens = encoder.tokenize(texts)
+        found = await engine.embed_text(tokens)
+        assert least_cosine(found, encoder.embed_text(tokens)) > 0.99999
+    assert engine.loaded.dimensions == encoder.dimensions
+    assert engine.loaded.text == encoder.text
+    assert engine.loaded.tokenizer_json == encoder.tokenizer_json
+
+
+async def test_batches_side_by_side_do_not_mix_and_the_loop_goes_on(clip: Export) -> None:
+    engine = load(clip)
+    stacks = [pixels(engine, 2, seed=seed) for seed in range(8)]
+    alone = [await engine.embed(stack) for stack in stacks]
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    for _ in range(5):
+        together = await asyncio.gather(*(engine.embed(stack) for stack in stacks))
+        for found, expected in zip(together, alone, strict=True):
+            assert least_cosine(found, expected) > 0.99999
+    ticking.cancel()
+    assert ticks > 20
+
+
+async def test_vectors_outlive_the_next_batch(clip: Export) -> None:
+    engine = load(clip)
+    first = await engine.embed(pixels(engine, 2))
+    kept = first.copy()
+    for seed in range(1, 10):
+        await engine.embed(pixels(engine, 2, seed=seed))
+    assert (first == kept).all()
+
+
+async def test_what_was_never_meant_for_it_is_a_mistake(clip: Export) -> None:
+    engine = load(clip)
+    for wrong in (pixels(engine, 1).astype(np.float32), pixels(engine, 1)[:, 1:]):
+        with pytest.raises(ValueError, match="pixels should be uint8"):
+            await engine.embed(wrong)
+    for wrong in (
+        np.ones((1, 9000), np.int32),
+        np.ones((1, 3), np.int64),
+        -np.ones((1, 3), np.int32),
+    ):
+        with pytest.raises(ValueError, match="token"):
+            await engine.embed_text(wrong)
+
+
+async def test_texts_for_a_model_that_reads_none_are_a_mistake(exported: Exported) -> None:
+    with pytest.raises(ValueError, match="no text tower"):
+        await load(exported("ViT")).embed_text(np.ones((1, 3), np.int32))
+
+
+async def test_read_only_pixels_are_taken(clip: Export) -> None:
+    engine = load(clip)
+    images = pixels(engine, 2)
+    expected = await engine.embed(images)
+    read_only = np.frombuffer(images.tobytes(), np.uint8).reshape(images.shape)
+    assert not read_only.flags.writeable
+    assert (await engine.embed(read_only) == expected).all()
+
+
+async def test_proving_notices_a_model_that_gives_other_vectors(clip: Export) -> None:
+    engine = load(clip)
+    await engine.prove()
+    engine._pixels_vector = -engine._pixels_vector
+    with pytest.raises(EngineError, match=r"cosine of -1\.0000"):
+        await engine.prove()
+
+
+def test_a_file_that_was_cut_short_is_noticed(clip: Export, tmp_path: Path) -> None:
+    folder = tmp_path / clip.key
+    shutil.copytree(clip.folder, folder)
+    weights = (folder / "image.bin").read_bytes()
+    (folder / "image.bin").write_bytes(weights[: len(weights) // 2])
+    copy = read(folder)
+    assert copy is not None
+    with pytest.raises(RuntimeError):
+        load(copy)
+
+
+class FakeRequest:
+    """An inference request as OpenVINO's: it fails without calling back, or ends when told to."""
+
+    def __init__(self, compiled: "FakeCompiled") -> None:
+        self._compiled = compiled
+        self.callback: Any = None
+
+    def set_callback(self, callback: Any, userdata: Any) -> None:
+        self.callback = callback
+
+    def start_async(self, inputs: Any, *, share_inputs: bool) -> None:
+        self._compiled.started.append(self)
+
+    def wait_for(self, milliseconds: int) -> bool:
+        if self._compiled.fails:
+            raise RuntimeError("no memory")
+        return False
+
+    def get_output_tensor(self, index: int) -> Any:
+        return type("Tensor", (), {"data": np.zeros((1, 3), np.float32)})
+
+
+class FakeCompiled:
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.started: list[FakeRequest] = []
+        self.made = 0
+
+    def create_infer_request(self) -> FakeRequest:
+        self.made += 1
+        return FakeRequest(self)
+
+
+async def test_an_inference_that_fails_without_a_word_raises_and_its_request_is_dropped() -> None:
+    compiled = FakeCompiled(fails=True)
+    inferences = Inferences(compiled)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no memory"):
+            await asyncio.wait_for(inferences.run(np.zeros((1, 1))), 5)
+    assert compiled.made == 2
+    assert inferences.under_way == 0
+
+
+async def test_a_request_whose_caller_left_is_used_again_only_when_it_is_done() -> None:
+    compiled = FakeCompiled()
+    inferences = Inferences(compiled)
+    leaver = asyncio.create_task(inferences.run(np.zeros((1, 1))))
+    await asyncio.sleep(0.01)
+    leaver.cancel()
+    other = asyncio.create_task(inferences.run(np.zeros((1, 1))))
+    await asyncio.sleep(0.01)
+    assert compiled.made == inferences.under_way == 2
+    for request in compiled.started:
+        request.callback(None)
+    await other
+    assert inferences.under_way == 0
+    third = asyncio.create_task(inferences.run(np.zeros((1, 1))))
+    await asyncio.sleep(0.01)
+    compiled.started[-1].callback(None)
+    await third
+    assert compiled.made == 2
+
+
+async def test_a_stuck_inference_is_found(clip: Export) -> None:
+    engine = load(clip)
+    await engine.check(stuck_after_s=0.05)
+    engine._image._streams = Inferences(FakeCompiled())
+    task = asyncio.create_task(engine.embed(pixels(engine, 2)))
+    await asyncio.sleep(0.1)
+    await engine.check(stuck_after_s=60)
+    with pytest.raises(EngineError, match="stuck for 0 s"):
+        await engine.check(stuck_after_s=0.05)
+    task.cancel()
+
+
+# The real thing: memory runs out in the middle of an inference.
+PROGRAM = """
+import asyncio, resource, sys
+from pathlib import Path
+import numpy as np
+from deployments.models import exported
+from deployments.models.engines.openvino import OpenvinoEngine
+from deployments.models.precision import Settled
+
+async def main() -> None:
+    export = exported.read(Path(sys.argv[1]))
+    engine = OpenvinoEngine(export, Settled("float32", ""), threads=2, device_reason="")
+    await engine.prove()
+    size = engine.loaded.pixels.size
+    pages = int(open("/proc/self/statm").read().split()[0])
+    most = pages * resource.getpagesize() + 50 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    try:
+        await engine.embed(np.zeros((64, *size, 3), np.uint8))
+        print("no error")
+    except RuntimeError as error:
+        print("error", "memory" in str(error))
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await engine.check(stuck_after_s=0.01)
+    await engine.prove()
+    print("torch" in sys.modules, "transformers" in sys.modules, "huggingface_hub" in sys.modules)
+
+asyncio.run(main())
+"""
+
+
+def test_a_call_that_fails_is_told_and_the_next_one_works_all_without_torch(
+    bundled_export: Export,
+) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(bundled_export.folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split("\n")[:2] == ["error True", "False False False"]
+
+
+class Counting(Inferences):
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.sizes: list[int] = []
+
+    async def _run(self, stack: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(stack))
+        await asyncio.sleep(0.01)
+        return np.zeros((len(stack), 3), np.float32)
+
+
+async def test_a_lone_image_has_all_processors_where_it_is_quiet(
+    clip: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "QUIET_S", 0.1)
+    tower = ImageTower(clip.tower("image", "float32"), "float32", threads=2)
+    streams, whole = Counting(), Counting()
+    tower._streams, tower._whole = streams, whole
+    one, four = np.zeros((1, 1)), np.zeros((4, 1))
+    await tower.run(one)
+    await tower.run(four)
+    assert (whole.sizes, streams.sizes) == ([1], [4])
+    await asyncio.gather(tower.run(four), tower.run(four))
+    await tower.run(one)  # others were there just before
+    assert (whole.sizes, streams.sizes) == ([1], [4, 4, 4, 1])
+    await asyncio.sleep(0.15)
+    await tower.run(one)
+    assert whole.sizes == [1, 1]
+
+
+def test_one_thread_needs_no_second_copy(clip: Export) -> None:
+    tower = ImageTower(clip.tower("image", "float32"), "float32", threads=1)
+    assert tower.slots == 1
+    assert tower._whole is tower._streams
+
+
+def test_nothing_is_told_to_openvinos_makers() -> None:
+    assert sys.modules["openvino_telemetry"] is None
+    assert ir.convert_impl.tm is ir.telemetry_stub

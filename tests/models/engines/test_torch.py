@@ -1,0 +1,131 @@
+"""Batches run in threads that own torch, one in each, and a stuck one is noticed."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.models.encoder import Encoder
+from deployments.models.engines.engine import EngineError
+from deployments.models.engines.torch import ModelThread, TorchEngine
+from deployments.settings import Model
+from tests.models.conftest import Tiny
+
+
+async def test_all_jobs_run_in_the_same_thread() -> None:
+    thread = ModelThread()
+    first = await thread.run(threading.get_ident)
+    second = await thread.run(threading.get_ident)
+    assert first == second != threading.get_ident()
+
+
+async def test_an_idle_model_thread_is_healthy() -> None:
+    await ModelThread().check(stuck_after_s=5)
+
+
+async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
+    thread = ModelThread()
+    release = threading.Event()
+    job = asyncio.create_task(thread.run(release.wait))
+    await asyncio.sleep(0.05)
+    await thread.check(stuck_after_s=5)
+    with pytest.raises(EngineError, match="stuck"):
+        await thread.check(stuck_after_s=0.01)
+    release.set()
+    await job
+    await thread.check(stuck_after_s=5)
+
+
+async def test_an_error_in_a_job_reaches_its_caller_and_leaves_the_thread_healthy() -> None:
+    thread = ModelThread()
+    with pytest.raises(ZeroDivisionError):
+        await thread.run(lambda: 1 // 0)
+    await thread.check(stuck_after_s=5)
+
+
+class FakeEncoder:
+    """An `Encoder` whose batches last until they are released, and which remembers warm-ups."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.release = threading.Event()
+        self.threads: set[int] = set()
+        self.warmed: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._encoder, name)
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        self.threads.add(threading.get_ident())
+        assert self.release.wait(10)
+        return np.zeros((len(pixels), 3), np.float32)
+
+    def warm_up(self, images: int) -> None:
+        self.warmed.append(images)
+
+
+@pytest.fixture
+def fake(encoder: Encoder) -> FakeEncoder:
+    return FakeEncoder(encoder)
+
+
+@pytest.fixture
+def engine(fake: FakeEncoder) -> Callable[[int], TorchEngine]:
+    def make(threads: int) -> TorchEngine:
+        return TorchEngine(fake, [ModelThread() for _ in range(threads)], reason="a test")  # type: ignore[arg-type]
+
+    return make
+
+
+async def test_batches_run_side_by_side_each_in_a_thread_of_its_own(
+    fake: FakeEncoder, engine: Callable[[int], TorchEngine]
+) -> None:
+    two = engine(2)
+    pixels = np.zeros((1, 224, 224, 3), np.uint8)
+    batches = [asyncio.create_task(two.embed(pixels)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    assert len(fake.threads) == two.slots == 2
+    with pytest.raises(EngineError, match="stuck"):
+        await two.check(stuck_after_s=0.01)
+    fake.release.set()
+    assert [len(v) for v in await asyncio.gather(*batches)] == [1, 1, 1]
+
+
+async def test_every_thread_is_warmed_up_for_every_size_once(
+    fake: FakeEncoder, engine: Callable[[int], TorchEngine]
+) -> None:
+    two = engine(2)
+    await two.warm_up(images=3, texts=4)
+    assert sorted(fake.warmed) == [1, 1, 2, 2, 3, 3]
+    await two.warm_up(images=4, texts=4)
+    assert sorted(fake.warmed)[6:] == [4, 4]
+
+
+async def test_a_loaded_checkpoint_gives_the_encoders_vectors_and_says_what_runs_it(
+    tiny: Tiny,
+) -> None:
+    settings = Model(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
+    engine = await TorchEngine.load(settings, reason="torch, because a test says so")
+    encoder = Encoder.load(settings)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (2, *engine.loaded.pixels.size, 3), dtype=np.uint8
+    )
+    assert (await engine.embed(pixels) == encoder.embed(pixels)).all()
+    tokens = encoder.tokenize(["a cat", "dogs"])
+    assert (await engine.embed_text(tokens) == encoder.embed_text(tokens)).all()
+    await engine.prove()
+    assert (engine.loaded.engine, engine.slots) == ("torch", 1)
+    assert engine.loaded.engine_reason == "torch, because a test says so"
+
+
+def test_the_identity_is_another_one_in_another_precision(tiny: Tiny, tmp_path: Path) -> None:
+    from deployments.models.engines.engine import identity_in
+
+    identity = Encoder.load(
+        Model(id=str(tiny("ViT")), precision="float32", device="cpu", threads=1)
+    ).identity()
+    assert identity_in("float32", identity) != identity_in("bfloat16", identity)
+    assert identity_in("float32", identity) == identity_in("float32", identity)

@@ -1,0 +1,185 @@
+"""A model is exported once, whole or not at all, in a process that takes torch with it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.models import export as export_module
+from deployments.models import exported, ir
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.export import prepare
+from deployments.models.exported import NotExportableError
+from deployments.models.probes import least_cosine
+from deployments.settings import Model
+from tests.models.conftest import Tiny
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return exported.cache_root()
+
+
+def settings(folder: Path, **others: Any) -> Model:
+    return Model(id=str(folder), threads=1, **{"precision": "float32", **others})
+
+
+def start(model: Model, **request: Any) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "deployments.models.export"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"model": model.model_dump(mode="json"), **request}))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def test_of_several_processes_one_exports_and_the_others_wait(home: Path, tiny: Tiny) -> None:
+    processes = [start(settings(tiny("CLIP"))) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in processes]
+    outcomes = [json.loads(out) for out, _ in said]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len({outcome["folder"] for outcome in outcomes}) == 1
+    assert sum("Exporting model" in err for _, err in said) == 1
+    assert outcomes[0]["settled"][0] == "float32"
+    names = {path.name for path in Path(outcomes[0]["folder"]).iterdir()}
+    assert names == {
+        *("image.xml", "image.bin", "text.xml", "text.bin", "tokenizer.json"),
+        *("probes.npz", "manifest.json"),
+    }
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(home: Path, tiny: Tiny) -> None:
+    model = settings(tiny("ViT"))
+    killed = start(model)
+    key = exported.export_key(model)
+    deadline = time.monotonic() + 60
+    while not list(home.glob(f".{key}-*")):  # it holds the lock and has begun to write
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    export, _ = prepare(model)
+    assert export.folder == home / key
+    assert not list(home.glob(f".{key}-*"))
+
+
+def test_a_second_time_nothing_is_made(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(settings(tiny("ViT")))
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(export_module, "_made", fail)
+    monkeypatch.setattr(export_module, "_settle", fail)
+    assert prepare(settings(tiny("ViT"))) == first
+
+
+def test_what_openvino_cannot_take_is_refused_once(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def convert(*_: object) -> None:
+        asked.append(1)
+        raise TypeError("no such operation\nat all")
+
+    monkeypatch.setattr(ir, "convert", convert)
+    for _ in range(2):
+        with pytest.raises(
+            NotExportableError, match=r"^OpenVINO cannot take it \(TypeError: no such operation\)$"
+        ):
+            prepare(settings(tiny("ViT")))
+    assert len(asked) == 1
+
+
+def test_an_export_that_gives_other_vectors_is_refused(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ir.run
+
+    def wrong_for_one(compiled: Any, stack: Any) -> Any:
+        return run(compiled, stack) * (-1 if len(stack) == 1 else 1)
+
+    monkeypatch.setattr(ir, "run", wrong_for_one)
+    with pytest.raises(NotExportableError, match=r"its image vectors have a cosine of -1\.0000"):
+        prepare(settings(tiny("ViT")))
+
+
+def test_a_checkpoint_that_cannot_be_served_is_told_in_a_sentence(
+    home: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    copy = tmp_path / "vit"
+    shutil.copytree(tiny("ViT"), copy)
+    (copy / "config.json").write_text('{"model_type": "llama"}')
+    process = start(settings(copy))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "whose pooling raylens does not know" in out
+    assert out.count("\n") == 1
+
+
+def test_without_a_place_for_it_there_is_no_export(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(NotExportableError, match="cannot be written to"):
+        prepare(settings(tiny("ViT")))
+
+
+def test_int8_is_made_once_and_close_to_float32(home: Path, tiny: Tiny) -> None:
+    pytest.importorskip("nncf")
+    export, _ = prepare(settings(tiny("ViT")))
+    assert not export.tower("image", "int8").exists()
+    export, settled = prepare(settings(tiny("ViT"), precision="int8"))
+    assert export.tower("image", "int8").exists()
+    assert "int8" in settled.reason
+    probes = export.probes()
+    vectors = ir.run(
+        ir.compile(ir.read(export.tower("image", "int8")), "int8", threads=1), probes.pixels
+    )
+    assert least_cosine(vectors, probes.image_vectors) > 0.9
+    assert not np.array_equal(vectors, probes.image_vectors)
+    assert {path.suffix for path in export.folder.iterdir()} == {".xml", ".bin", ".npz", ".json"}
+
+
+def test_int8_without_nncf_says_what_to_install(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(CheckpointError, match=r"pip install 'raylens\[int8\]'"):
+        prepare(settings(tiny("ViT"), precision="int8"))
+
+
+def test_a_folder_of_exports_serves_where_nothing_was_made(
+    home: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "exports"
+    process = start(settings(tiny("ViT")), to=str(store))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    copied = Path(json.loads(out)["copied_to"])
+    assert copied.parent == store
+    shutil.rmtree(home)
+    monkeypatch.setattr(export_module, "_made", None)
+    export, settled = prepare(settings(tiny("ViT"), exports=str(store)))
+    assert export.folder == copied
+    assert settled.precision == "float32"

@@ -1,0 +1,141 @@
+"""An export is found by all that it is made of, and by nothing else."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.models import exported
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.exported import (
+    Export,
+    NotExportableError,
+    export_key,
+    find,
+    keep_settled,
+    read,
+)
+from deployments.models.precision import Settled
+from deployments.settings import Model
+from tests.models.conftest import Exported, Tiny
+
+Changed = Callable[..., Path]
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    root = exported.cache_root()
+    root.mkdir(parents=True)
+    return root
+
+
+def key(folder: Path, **settings: Any) -> str:
+    return export_key(Model(id=str(folder), **settings))
+
+
+def test_a_checkpoint_has_the_same_key_wherever_it_lies(tiny: Tiny, tmp_path: Path) -> None:
+    copy = tmp_path / tiny("CLIP").name
+    shutil.copytree(tiny("CLIP"), copy)
+    assert key(copy) == key(tiny("CLIP"))
+    assert key(copy, precision="int8", threads=7) == key(copy)
+
+
+def test_every_byte_of_a_checkpoint_counts(tiny: Tiny, tmp_path: Path) -> None:
+    copy = tmp_path / tiny("CLIP").name
+    shutil.copytree(tiny("CLIP"), copy)
+    keys = {key(copy)}
+    for name in ("model.safetensors", "tokenizer.json", "preprocessor_config.json"):
+        data = bytearray((copy / name).read_bytes())
+        if name == "model.safetensors":
+            data[-3] ^= 1
+        else:
+            data += b" "
+        (copy / name).write_bytes(data)
+        keys.add(key(copy))
+    assert len(keys) == 4
+
+
+def test_another_pooling_is_another_export(tiny: Tiny) -> None:
+    assert key(tiny("ViT"), pooling="mean") != key(tiny("ViT"))
+
+
+def test_what_it_is_made_with_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(tiny("ViT"))
+    exported._made_with.cache_clear()
+    monkeypatch.setattr(exported, "version", lambda package: "99")
+    try:
+        assert key(tiny("ViT")) != before
+    finally:
+        exported._made_with.cache_clear()
+
+
+def test_a_pinned_model_needs_neither_files_nor_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("looked for")
+
+    monkeypatch.setattr(exported, "find_checkpoint", fail)
+    pinned = export_key(Model(id="openai/clip", revision=COMMIT))
+    assert pinned != export_key(Model(id="openai/clip", revision=COMMIT[::-1]))
+    assert export_key(Model()) != pinned
+    with pytest.raises(AssertionError, match="looked for"):
+        export_key(Model(id="openai/clip", revision="main"))
+
+
+def test_it_is_found_in_the_cache_and_in_a_folder_of_exports(
+    exported: Exported, tiny: Tiny, home: Path, tmp_path: Path
+) -> None:
+    made = exported("ViT")
+    settings = Model(id=str(tiny("ViT")))
+    assert find(settings) is None
+    shutil.copytree(made.folder, tmp_path / "exports" / made.key)
+    elsewhere = find(settings.model_copy(update={"exports": str(tmp_path / "exports")}))
+    assert elsewhere is not None
+    assert elsewhere.folder == tmp_path / "exports" / made.key
+    assert elsewhere.manifest == made.manifest
+    shutil.copytree(made.folder, home / made.key)
+    found = find(settings)
+    assert found is not None
+    assert found.folder == home / made.key
+
+
+def test_half_of_one_is_none(exported: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(exported("ViT").folder, folder)
+    (folder / "manifest.json").unlink()
+    assert read(folder) is None
+
+
+def test_a_manifest_that_is_none_is_told(exported: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(exported("ViT").folder, folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as an export; delete it"):
+        read(folder)
+
+
+def test_the_manifest_says_what_the_ingress_needs(exported: Exported) -> None:
+    clip, processor = exported("CLIP").manifest, exported("Swin").manifest
+    assert clip.text is not None
+    assert clip.text.score == "softmax"
+    assert processor.text is None
+    assert bytes.fromhex(clip.identity) != bytes.fromhex(processor.identity)
+    assert json.loads((exported("CLIP").folder / "manifest.json").read_text())["dimensions"] > 0
+
+
+def test_what_was_settled_is_kept_for_each_wish(exported: Exported, home: Path) -> None:
+    made = exported("ViT")
+    export = Export(home / made.key, made.manifest)
+    assert export.settled("auto") is None
+    settled = Settled("bfloat16", "bfloat16, because a test says so")
+    keep_settled(export, "auto", settled)
+    assert export.settled("auto") == settled
+    assert export.settled("int8") is None
+    keep_settled(export, "int8", "no way")
+    with pytest.raises(NotExportableError, match="no way"):
+        export.settled("int8")

@@ -1,0 +1,30 @@
+"""What models are tried on is real, and differs."""
+
+import numpy as np
+import pytest
+
+from deployments.card import PixelSpec, ProcessorSpec
+from deployments.models.probes import least_cosine, photos
+
+
+def test_the_photos_are_real_and_differ() -> None:
+    pixels = photos(PixelSpec(resize=("exact", 32, 48), resample=3, crop=None))
+    assert pixels.shape == (8, 32, 48, 3)
+    assert pixels.dtype == np.uint8
+    flat = pixels.reshape(8, -1).astype(float)
+    assert np.corrcoef(flat)[~np.eye(8, dtype=bool)].max() < 0.9
+
+
+def test_photos_for_a_checkpoints_own_processor_are_floats_about_zero() -> None:
+    values = photos(ProcessorSpec("X", "{}", (32, 48)))
+    assert (values.shape, values.dtype) == ((8, 32, 48, 3), np.float32)
+    assert np.abs(values).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"), [([2.0, 0.0], 1.0), ([0.0, 1.0], 0.0), ([np.nan, 1.0], -1.0)]
+)
+def test_the_least_cosine_is_that_of_the_worst_row(row: list[float], expected: float) -> None:
+    a = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    b = np.array([[3.0, 0.0], row], np.float32)
+    assert least_cosine(a, b) == pytest.approx(expected)

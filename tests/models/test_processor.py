@@ -1,0 +1,45 @@
+"""What a processor has is read from the kernel."""
+
+from pathlib import Path
+
+import pytest
+
+from deployments.models.processor import features, native_precisions, processor_key
+
+X86 = "processor\t: 0\nvendor_id\t: X\nflags\t\t: fpu avx2 avx512_bf16 amx_int8\nbugs\t: spectre\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (X86, {"fpu", "avx2", "avx512_bf16", "amx_int8"}),
+        (ARM, {"fp", "asimd", "bf16"}),
+        ("", set()),
+    ],
+)
+def test_features_are_the_kernels(tmp_path: Path, text: str, expected: set[str]) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert features(tmp_path / "cpuinfo") == expected
+
+
+def test_without_such_a_file_there_are_none(tmp_path: Path) -> None:
+    assert features(tmp_path / "none") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"avx2"}, set()),
+        ({"avx512f", "avx512_vnni"}, {"int8"}),
+        ({"avx512_bf16"}, {"bfloat16"}),
+        ({"amx_bf16", "amx_int8"}, {"bfloat16", "int8"}),
+    ],
+)
+def test_what_lacks_instructions_is_not_native(found: set[str], expected: set[str]) -> None:
+    assert native_precisions(frozenset(found)) == expected
+
+
+def test_the_key_is_a_short_name() -> None:
+    assert processor_key() == processor_key()
+    assert len(processor_key()) == 16

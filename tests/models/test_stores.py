@@ -1,0 +1,134 @@
+"""Exports go into a folder or a bucket, and come back whole or not at all."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.models import export as export_module
+from deployments.models import stores
+from deployments.models.checkpoint import CheckpointError
+from deployments.models.export import prepare
+from deployments.models.exported import cache_root
+from deployments.settings import Model
+from raylens.cluster import free_port
+from tests.models.conftest import Exported, Tiny
+
+pytest.importorskip("moto")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a folder in a bucket of an S3 of our own, on loopback."""
+    port = free_port()
+    environment = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        from pyarrow import fs
+
+        system = fs.S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    system.create_dir("models")
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline
+                    assert process.poll() is None
+                    time.sleep(0.2)
+            yield f"s3://models/exports?endpoint_override=127.0.0.1:{port}&scheme=http"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_bucket_gives_back_what_was_put_into_it(
+    bucket: str, exported: Exported, tmp_path: Path
+) -> None:
+    made = exported("ViT")
+    assert not stores.pull(bucket, made.key, tmp_path / made.key)
+    assert stores.push(made.folder, bucket) == f"models/exports/{made.key}"
+    assert stores.pull(bucket, made.key, tmp_path / made.key)
+    assert files(tmp_path / made.key) == files(made.folder)
+    assert [path.name for path in tmp_path.iterdir()] == [made.key]
+
+
+def test_an_upload_that_ended_early_is_not_there(
+    bucket: str, exported: Exported, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    half.mkdir()
+    for name, data in files(exported("ViT").folder).items():
+        if name != "manifest.json":
+            (half / name).write_bytes(data)
+    stores.push(half, bucket)
+    assert not stores.pull(bucket, "half", tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+
+
+def test_a_replica_takes_its_model_from_the_bucket(
+    bucket: str,
+    exported: Exported,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = exported("CLIP")
+    stores.push(made.folder, bucket)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(export_module, "_made", None)
+    settings = Model(id=str(tiny("CLIP")), precision="float32", threads=1, exports=bucket)
+    export, settled = prepare(settings)
+    assert export.folder == cache_root() / made.key
+    assert files(export.folder) == files(made.folder)
+    assert settled.precision == "float32"
+
+
+def test_a_bucket_out_of_reach_is_told_and_the_model_exported_here(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        stores, "pull", lambda *_: (_ for _ in ()).throw(CheckpointError("s3://x: no answer"))
+    )
+    settings = Model(id=str(tiny("ViT")), precision="float32", threads=1, exports="s3://x/y")
+    export, _ = prepare(settings)
+    assert export.folder.parent == cache_root()
+    assert "The model is exported here: s3://x: no answer." in caplog.text
+
+
+@pytest.mark.parametrize("store", ["nosuchscheme://x/y", "s3://"])
+def test_what_is_no_store_is_told(store: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be (opened|read)"):
+        stores.pull(store, "key", tmp_path / "key")
+
+
+def test_a_folder_that_cannot_be_written_is_told(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        stores.push(exported("ViT").folder, os.fspath(tmp_path / "file"))
+
+
+def test_without_pyarrow_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CheckpointError, match="pip install 'raylens"):
+        stores.pull("s3://models", "key", tmp_path / "key")
