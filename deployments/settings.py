@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,7 +28,6 @@ MIB = 1024 * 1024
 
 # Read by the command line and the clients, not by the service.
 CLIENT_VARIABLES = frozenset({"RAYLENS_URL", "RAYLENS_API_KEY"})
-
 Positive = Annotated[int, Field(ge=1)]
 WantedPrecision = Literal["auto", "fastest", "float32", "bfloat16", "float16", "int8"]
 Seconds = Annotated[float, Field(gt=0)]
@@ -42,6 +42,11 @@ class SettingsError(ValueError):
 def _on_or_off(value: object) -> object:
     """YAML reads a bare `on` or `off` as true or false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _absolute(place: str) -> str:
+    """Replicas run in folders of their own."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 class _Section(BaseModel):
@@ -74,13 +79,13 @@ class Model(Batching):
     """`auto` is what the family's authors use. Others are for experiments; with all but the
     projection, a CLIP-like model embeds images only."""
     precision: WantedPrecision = "auto"
-    """`auto` is bfloat16, or a GPU's float16, where there are instructions for it; `fastest` is int8
-    before that. What gives other vectors than float32 on real photos is not used. On a cluster of
-    unlike processors name one: vectors of different precisions are never mixed."""
+    """`auto` is bfloat16, or a GPU's float16, where there are instructions for it; `fastest` takes
+    int8 before that. What gives other vectors than float32 on real photos is not used. Name one on
+    a cluster of unlike processors: vectors of different precisions are never mixed."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
     """`auto` exports models on CPUs to OpenVINO, once, and runs in PyTorch what cannot be exported;
     `on` refuses to start then, and makes CUDA graphs on GPUs. `off` is for PyTorch as it is."""
-    exports: str | None = None
+    exports: Annotated[str, AfterValidator(_absolute)] | None = None
     """A folder or s3:// URI that `raylens export --to` has filled, so that no replica has to."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
@@ -145,9 +150,8 @@ class Decode(_Section):
     threads: Positive | Literal["auto"] = "auto"
     """Decode threads of each ingress replica; `auto` is the number of processors."""
     mode: Literal["exact", "fast"] = "exact"
-    """`exact` keeps every vector at a cosine of 0.9999 or more with what the model's authors' code
-    gives. `fast` decodes large JPEGs at a half, a quarter or an eighth of their size, which loses
-    more; the README tells how much."""
+    """`exact` keeps vectors at a cosine of 0.9999 with those of the authors' code. `fast` decodes
+    large JPEGs at a reduced size, which loses more; the README tells how much."""
     max_cpu_s: Seconds = 10.0
     """Processor time for an image; 50 megapixels take two. Raise it for larger ones."""
     max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1024 * MIB
@@ -164,16 +168,14 @@ class Cache(_Section):
 
 
 class Auth(_Section):
-    """Who may call. With a key or a file of keys here, every route but /livez and /readyz wants
-    one; without, everybody may."""
+    """Who may call: everybody, or with keys here who has one; /livez and /readyz are for all."""
 
     keys_file: Path | None = None
     """Made by `raylens keys add`, and read again when it changes."""
     keys: tuple[ApiKey, ...] | None = None
     """Further ones, as a line of that file says them; for a secret in the environment."""
     max_concurrency: Positive = 64
-    """Requests of one key under way, per ingress replica, unless the key has a number of its
-    own."""
+    """Requests of a key under way, per ingress replica, unless it has a number of its own."""
 
 
 class Settings(BaseSettings):
@@ -245,9 +247,8 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
         raise SettingsError("; ".join(_sentence(e) for e in error.errors())) from None
     except ValueError as error:  # 'error parsing value for field "models" from source …'
         name = str(error).split('"')[1].upper()
-        raise SettingsError(
-            f"RAYLENS_{name}: lists and sections are JSON, e.g. '[\"photos\"]'"
-        ) from None
+        sentence = f"RAYLENS_{name}: lists and sections are JSON, e.g. '[\"photos\"]'"
+        raise SettingsError(sentence) from None
     for root in settings.image_roots:
         if not root.is_dir():
             raise SettingsError(f"image_roots: {str(root)!r} is not a folder on this machine")
@@ -282,8 +283,8 @@ _IN_YAML = {
 
 def _sentence(error: Any) -> str:
     # A union adds the name of each of its branches to the key.
-    key = ".".join(str(part) for part in error["loc"] if "[" not in str(part))
-    key = key.removesuffix(".constrained-int")
+    parts = (str(part) for part in error["loc"] if "[" not in str(part))
+    key = ".".join(parts).removesuffix(".constrained-int")
     if error["type"] == "extra_forbidden":
         section: Any = Settings
         for part in error["loc"][:-1]:
@@ -294,6 +295,6 @@ def _sentence(error: Any) -> str:
         return f"{key}: no such setting; there are {', '.join(section.model_fields)}"
     if not key:
         return str(error["ctx"]["error"])
-    secret = error["loc"][0] == "auth"
-    shown = "" if secret or isinstance(error["input"], dict) else f", not {error['input']!r}"
+    hidden = error["loc"][0] == "auth" or isinstance(error["input"], dict)
+    shown = "" if hidden else f", not {error['input']!r}"
     return f"{key}: {_IN_YAML.get(error['type'], error['msg'])}{shown}"

@@ -105,6 +105,16 @@ def test_the_clients_own_variables_are_not_settings(monkeypatch: pytest.MonkeyPa
     load_settings({})
 
 
+def test_a_folder_of_exports_becomes_absolute_and_a_bucket_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"model": {"exports": "exports"}, "models": [{"id": "a/b", "exports": "s3://b/x"}]}
+    settings = load_settings(given)
+    assert settings.model.exports == str(tmp_path / "exports")
+    assert settings.models[0].exports == "s3://b/x"
+
+
 def test_image_roots_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -150,7 +150,7 @@ def find(settings: Model, key: str | None = None) -> Export | None:
     key = key or export_key(settings)
     roots = [cache_root()]
     if settings.exports is not None and "://" not in settings.exports:
-        roots.append(Path(settings.exports).expanduser())
+        roots.append(Path(settings.exports))
     return next((found for root in roots if (found := read(root / key)) is not None), None)
 
 

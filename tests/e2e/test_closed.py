@@ -40,7 +40,6 @@ def key(keys: Path) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory, keys: Path, key: str) -> Iterator[Server]:
     env = {
         **CLOSED,
-        "RAYLENS_MODEL__COMPILE": "off",
         "RAYLENS_AUTH__KEYS_FILE": os.path.relpath(keys, ROOT),
     }
     folder = tmp_path_factory.mktemp("server")

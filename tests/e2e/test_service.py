@@ -64,7 +64,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, folder: Path, files: str) -
     config["applications"][0]["args"] |= {
         "image_roots": [str(folder)],
         # Slower than all that is around it, so that its queue fills.
-        "model": {"id": "efficientnet-lite0", "threads": 1, "compile": "off"},
+        "model": {"id": "efficientnet-lite0", "threads": 1},
         "cache": {"max_bytes": 0},  # the same few photos are embedded again and again
         "fetch": {"allow_cidrs": ["127.0.0.0/8"], "allow_ports": [80, port]},
     }
