@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-from deployments.models.processor import features
+from deployments.models.cpu import features
 
 # What decides how fast a model runs, as the kernel calls it, the best first.
 _DECIDING = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")

@@ -74,26 +74,31 @@ class TextSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """One loaded model, as `/v1/models` and the handle's `info()` show it."""
+class Loaded:
+    """What an engine tells of the model that it runs. Reasons are for operators."""
 
     id: str
     revision: str | None
     identity: bytes
-    """Stands for the model: what has another one gives vectors that cannot be compared."""
-    aliases: tuple[str, ...]
-    matryoshka: bool
+    """Vectors of models with different identities cannot be compared."""
     dimensions: int
     pixels: PixelSpec | ProcessorSpec
     text: TextSpec | None
     """None for a model without a text tower in the image vectors' space."""
     precision: Precision
     precision_reason: str
-    engine: str
-    """What runs the model: `openvino` or `torch`."""
+    engine: Literal["openvino", "torch"]
     engine_reason: str
     device: str
     device_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard(Loaded):
+    """One served model, as `/v1/models` and the handle's `info()` show it."""
+
+    aliases: tuple[str, ...]
+    matryoshka: bool
     loaded_unix_s: int
 
     @property

@@ -5,13 +5,14 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import ray
 from ray import serve
 
-from deployments.card import ModelCard, Pixels, Tokens
+from deployments.card import Loaded, ModelCard, Pixels, Tokens
 from deployments.gate import Answer, Gate, Stack
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
@@ -88,26 +89,16 @@ class Embedder:
         self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
         await self._warm_up(settings)
         loaded = self._engine.loaded
+        told = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
         self._card = ModelCard(
-            id=loaded.id,
-            revision=loaded.revision,
-            identity=loaded.identity,
+            **{**told, "device_reason": f"{placement}; {loaded.device_reason}"},
             aliases=settings.aliases,
             matryoshka=settings.matryoshka,
-            dimensions=loaded.dimensions,
-            pixels=loaded.pixels,
-            text=loaded.text,
-            precision=loaded.precision,
-            precision_reason=loaded.precision_reason,
-            engine=loaded.engine,
-            engine_reason=loaded.engine_reason,
-            device=loaded.device,
-            device_reason=f"{placement}; {loaded.device_reason}",
             loaded_unix_s=int(time.time()),
         )
         linger_s = settings.batch_linger_ms / 1e3
         batches = BatchCounter()
-        # Two queues for the same threads: a text waits for one batch of images at most.
+        # Two queues, so that texts never wait behind a pile of images.
         self._images = Queue(
             "image",
             self._embed_pixels,
@@ -122,14 +113,13 @@ class Embedder:
                 "text",
                 self._embed_tokens,
                 batches=batches,
-                slots=self._engine.slots,
+                slots=self._engine.text_slots,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
         logger.info(
-            f"Model {loaded.id} is ready by {loaded.engine} on {loaded.device} in "
-            f"{loaded.precision} ({loaded.dimensions} dimensions, {time.monotonic() - began:.1f} "
-            "s). "
+            f"Model {loaded.id} is ready after {time.monotonic() - began:.1f} s: {loaded.engine} "
+            f"on {loaded.device} in {loaded.precision}, {loaded.dimensions} dimensions. "
             f"Engine: {loaded.engine_reason}. Device: {self._card.device_reason}. "
             f"Precision: {loaded.precision_reason}."
         )
@@ -171,7 +161,7 @@ class Embedder:
     async def tokenizer(self) -> tuple[bytes, str]:
         """The card's identity, and the tokenizer of the model's text tower, as JSON of the
         `tokenizers` library."""
-        json: str | None = self._engine.loaded.tokenizer_json
+        json = self._engine.tokenizer_json
         if json is None:
             raise RuntimeError("the model has no text tower")
         return self._card.identity, json
@@ -211,7 +201,7 @@ class Embedder:
 
     async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
         tokens = join(pieces)
-        # One after another, so that images and health checks get in between long texts.
+        # One after another: in torch, images and health checks get in between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = []
         for start in range(0, len(tokens), rows):

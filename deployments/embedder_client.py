@@ -90,12 +90,24 @@ class EmbedderClient:
                 if identity != card.identity:  # another replica, while models are replaced
                     return False
                 self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
+            self._warn_of_precisions(card)
             self._card = card
         except Exception as error:
             name = min(self.names, default="")
             logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
             return False
         return True
+
+    def _warn_of_precisions(self, card: ModelCard) -> None:
+        known = self._card
+        if known is None or (known.id, known.revision) != (card.id, card.revision):
+            return
+        if known.precision != card.precision:
+            logger.warning(
+                f"Replicas of {card.id} run in {known.precision} and in {card.precision}, whose "
+                "vectors are not mixed: requests fail while both serve. On unlike processors set "
+                "model.precision to float32."
+            )
 
     def _reload_unless(self, identity: bytes) -> None:
         """When another version of the model has answered, it is time to learn what it is."""

@@ -7,8 +7,9 @@ standard error. What is wrong goes to standard output as one sentence, with exit
 import json
 import logging
 import sys
+from pathlib import Path
 
-from deployments.models import exported
+from deployments.models import exported, stores
 from deployments.models.bundled import BUNDLED_ID
 from deployments.models.checkpoint import CheckpointError
 from deployments.models.finding import find_checkpoint
@@ -33,12 +34,19 @@ def main() -> int:
 
 def _is_exported(model: Model) -> bool:
     """Whether a replica on this machine can do without the checkpoint's own files."""
-    if not exported.is_pinned(model) or model.compile == "off":
+    has_gpu = any(Path("/dev").glob("nvidia*"))
+    in_torch = model.device == "cuda" or (model.device == "auto" and has_gpu)
+    if in_torch or model.compile == "off" or not exported.is_pinned(model):
         return False
     try:
-        return exported.find(model) is not None
-    except exported.NotExportableError:
-        return False
+        export = exported.find(model)
+        if export is not None:
+            export.settled(model.precision)
+            return True
+        store = model.exports or ""
+        return "://" in store and stores.has(store, exported.export_key(model))
+    except (exported.NotExportableError, CheckpointError):
+        return False  # the checkpoint is needed, or what is wrong is told by who needs the export
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import httpx
 import typer
@@ -31,6 +31,10 @@ Url = Annotated[
     str, typer.Option(envvar="RAYLENS_URL", help="The service's address.", show_default=True)
 ]
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+# As in the settings, which a client's installation does not have.
+Pooling = Literal["auto", "cls", "mean", "pooler", "projection"]
+Precision = Literal["auto", "fastest", "float32", "bfloat16", "float16", "int8"]
 
 
 @app.callback(invoke_without_command=True)
@@ -84,8 +88,10 @@ def export(
         typer.Option(help="A folder, or an s3:// or gs:// URI, for `model.exports` to name."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the id.")] = None,
-    pooling: Annotated[str, typer.Option(help="As in model.pooling.")] = "auto",
-    precision: Annotated[str, typer.Option(help="With int8, an 8-bit model as well.")] = "auto",
+    pooling: Annotated[Pooling, typer.Option(help="As in model.pooling.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="With int8 or fastest, an 8-bit model as well.")
+    ] = "auto",
 ) -> None:
     """Export a model for CPUs ahead of time, so that no start has to.
 

@@ -28,10 +28,10 @@ def export(model: Mapping[str, Any], *, to: str | None) -> str:
         stdout=subprocess.PIPE,
         text=True,
     )
-    lines = process.stdout.strip().splitlines()
-    if process.returncode != 0 or not lines:
-        raise ExportError(lines[-1] if lines else f"exporting ended with {process.returncode}")
-    outcome = json.loads(lines[-1])
+    said = process.stdout.strip()
+    if process.returncode != 0 or not said:
+        raise ExportError(said or f"exporting ended with {process.returncode}")
+    outcome = json.loads(said)
     if outcome["refusal"]:
         raise ExportError(
             f"{model['id']} cannot be exported and would run in torch: {outcome['refusal']}"

@@ -319,3 +319,32 @@ def test_a_key_that_is_none_is_not_shown(closed_url: str) -> None:
     result = raylens("health", "--url", closed_url, RAYLENS_API_KEY="rl_a\nb")
     assert ended(result) in (1, 3)
     assert "rl_a" not in result.stderr
+
+
+def test_export_says_where_the_model_is_and_what_it_runs_in(tmp_path: Path) -> None:
+    store = tmp_path / "exports"
+    process = subprocess.run(
+        [RAYLENS, "export", "efficientnet-lite0", "--to", store, "--precision", "float32"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert process.returncode == 0, process.stderr
+    (folder,) = store.iterdir()
+    assert process.stdout == (
+        f"Exported efficientnet-lite0 to {folder}; on this processor it runs in float32, because "
+        "model.precision says so.\n"
+    )
+    assert "Exporting model efficientnet-lite0 to OpenVINO, once." in process.stderr
+
+
+def test_export_tells_what_is_wrong_with_a_model(tmp_path: Path) -> None:
+    result = raylens("export", str(tmp_path / "none"))
+    assert ended(result) == 1
+    assert "there is no such folder on this machine" in sentence(result)
+
+
+@pytest.mark.parametrize("option", [("--precision", "fp16"), ("--pooling", "average")])
+def test_an_export_option_that_is_none_is_a_usage_error(option: tuple[str, str]) -> None:
+    assert ended(raylens("export", "a/b", *option)) == 2

@@ -8,20 +8,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deployments.card import Pixels, Precision, Tokens
-from deployments.models.precision import LEAST_COSINE, ImpossibleError, Settled, settle
+from deployments.models.cpu import native_precisions
+from deployments.models.precision import NEEDED_COSINE, ImpossibleError, Settled, settle
 from deployments.models.probes import least_cosine
-from deployments.models.processor import native_precisions
 from deployments.models.towers import GraphTower, Towers
 from deployments.settings import Model
+from deployments.vectors import Vectors
 
 logger = logging.getLogger("ray.serve")
-
-Vectors = NDArray[np.float32]
 
 
 def cast(
@@ -79,7 +76,7 @@ def _as_graphs(
     graphs = Towers(GraphTower(torch.compile(towers.image, mode="reduce-overhead")), towers.text)
     cosine = least_cosine(vectors(graphs), vectors(towers))
     eager_s, graphs_s = (_fastest(partial(vectors, some)) for some in (towers, graphs))
-    if cosine >= LEAST_COSINE[precision] and graphs_s < eager_s:
+    if cosine >= NEEDED_COSINE[precision] and graphs_s < eager_s:
         return graphs
     logger.warning(
         f"CUDA graphs are not used: a batch takes {graphs_s * 1e3:.0f} ms instead of "

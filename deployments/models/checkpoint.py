@@ -16,6 +16,11 @@ class CheckpointError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says, without its traceback and its advice; its type if it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A folder in the layout of a Hugging Face snapshot, every needed file present and whole."""

@@ -17,7 +17,7 @@ from torch import nn
 from deployments.card import Pixels, PixelSpec, TextSpec, Tokens
 from deployments.models.casting import cast
 from deployments.models.checkpoint import Checkpoint, CheckpointError
-from deployments.models.engines.engine import as_fast_as, check_pixels, check_tokens
+from deployments.models.engines.engine import ON_CPU, as_fast_as, check_pixels, check_tokens
 from deployments.models.families import Family, choose_family
 from deployments.models.files import fingerprint
 from deployments.models.finding import find_checkpoint
@@ -30,13 +30,12 @@ from deployments.models.towers import ImageTower, TextTower, Towers, read_text_s
 from deployments.settings import Model
 from deployments.threads import thread_count
 from deployments.tokenizer import TextTokenizer, stack
+from deployments.vectors import Vectors
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.
 _WARM_TOKENS = 16
 
 UNSETTLED = Settled("float32", "float32, because nothing else was asked for")
-
-Vectors = NDArray[np.float32]
 
 
 class Encoder:
@@ -91,7 +90,7 @@ class Encoder:
         counts per thread. Raises CheckpointError if the model cannot be served here.
         """
         device, device_reason = _choose_device(settings.device)
-        set_threads(thread_count(settings.threads))
+        torch.set_num_threads(thread_count(settings.threads))
         checkpoint = find_checkpoint(settings)
         family = choose_family(checkpoint, settings.pooling)
         preprocessing = read_preprocessing(checkpoint.folder)
@@ -166,9 +165,8 @@ class Encoder:
         Rows are filled up with -1 behind their tokens. Raises ValueError on anything else, on
         rows that are empty or longer than `text.max_tokens`, and without a text tower.
         """
-        if self.text_tower is None or self.text is None:
-            raise ValueError("the model has no text tower")
         check_tokens(tokens, self.text)
+        assert self.text_tower is not None  # noqa: S101  (it comes with `text`)
         return self._run(self.text_tower, tokens)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
@@ -248,15 +246,10 @@ def _tokenize(texts: Sequence[str], json: str, text: TextSpec) -> Tokens:
     return stack([ids for ids, _ in encoded])
 
 
-def set_threads(number: int) -> None:
-    """How many threads torch takes for what the calling thread runs."""
-    torch.set_num_threads(number)
-
-
 def _choose_device(wanted: str) -> tuple[str, str]:
     """The device and the reason for it, as `/v1/models` shows them."""
     if wanted == "cpu":
-        return "cpu", "cpu, because model.device says so"
+        return "cpu", ON_CPU
     if torch.cuda.is_available():
         return "cuda:0", f"cuda:0, because this process sees a {torch.cuda.get_device_name(0)}"
     built = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]

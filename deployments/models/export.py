@@ -1,17 +1,17 @@
 """The process that exports a model to OpenVINO and settles its precision on this processor.
 
-`python -m deployments.models.export`, with an `exported.Request` as JSON on standard input: torch
+`python -m deployments.models.export`, with an `ExportRequest` as JSON on standard input: torch
 and transformers are loaded here, do their part once, and are gone with the process. What became of
-it goes to standard output as an `exported.Outcome` in JSON, with exit code 0; what is wrong with
-the model, as one sentence with exit code 1. The log goes to standard error.
+it goes to standard output as an `Outcome` in JSON, with exit code 0; what is wrong with the model,
+as one sentence with exit code 1. The log goes to standard error.
 """
 
 import logging
-import shutil
+import os
 import sys
 import time
 import warnings
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,17 @@ import numpy as np
 
 from deployments.card import Precision
 from deployments.models import exported, stores
-from deployments.models.checkpoint import CheckpointError
+from deployments.models.checkpoint import CheckpointError, first_line
+from deployments.models.cpu import native_precisions
 from deployments.models.exported import (
     Export,
+    ExportRequest,
     Manifest,
     NotExportableError,
     Outcome,
-    Request,
 )
-from deployments.models.precision import LEAST_COSINE, ImpossibleError, Settled, settle
+from deployments.models.precision import NEEDED_COSINE, ImpossibleError, Settled, settle
 from deployments.models.probes import SENTENCES, least_cosine, photos
-from deployments.models.processor import native_precisions
 from deployments.models.storage import locked, written_aside
 from deployments.settings import Model
 from deployments.threads import thread_count
@@ -41,21 +41,24 @@ logger = logging.getLogger("ray.serve")
 
 
 def main() -> int:
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print is no part of the answer
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{exported.LOG_PREFIX}%(message)s"))
     logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler())
-    request = Request.model_validate_json(sys.stdin.read())
+    logger.addHandler(handler)
+    request = ExportRequest.model_validate_json(sys.stdin.read())
     try:
-        with redirect_stdout(sys.stderr):  # where libraries would talk into the answer
-            export, settled = prepare(request.model)
+        export, settled = prepare(request.model)
         outcome = Outcome(folder=export.folder, settled=settled)
         if request.to is not None:
             outcome.copied_to = stores.push(export.folder, request.to)
     except NotExportableError as error:
         outcome = Outcome(refusal=str(error))
     except CheckpointError as error:
-        print(error)
+        print(error, file=answer, flush=True)
         return 1
-    print(outcome.model_dump_json())
+    print(outcome.model_dump_json(), file=answer, flush=True)
     return 0
 
 
@@ -70,7 +73,7 @@ def prepare(settings: Model) -> tuple[Export, Settled]:
     with ExitStack() as stack:
         with suppress(OSError):  # nowhere to write: then nothing is made either
             stack.enter_context(locked(root / f"{key}.lock"))
-        export = exported.find(settings, key) or _pulled(settings, root / key)
+        export = exported.find(settings, key) or pulled(settings, root / key)
         if export is None:
             export = _made(settings, root / key)
         if settings.precision in ("int8", "fastest"):
@@ -81,16 +84,18 @@ def prepare(settings: Model) -> tuple[Export, Settled]:
     return export, settled
 
 
-def _pulled(settings: Model, folder: Path) -> Export | None:
+def pulled(settings: Model, folder: Path) -> Export | None:
     """From the configured store, which `find` has looked into if it is a folder."""
     store = settings.exports
     if store is None:
         return None
     try:
         if "://" in store and stores.pull(store, folder.name, folder):
-            logger.info(f"Took model {settings.name} from {store}.")
+            logger.info(f"Took model {settings.name} from {stores.shown(store)}.")
             return exported.read(folder)
-        logger.warning(f"{store} has no export of model {settings.name} for these versions.")
+        logger.warning(
+            f"{stores.shown(store)} has no export of model {settings.name} for these versions."
+        )
     except CheckpointError as error:
         logger.warning(f"The model is exported here: {error}.")
     return None
@@ -101,30 +106,32 @@ def _made(settings: Model, folder: Path) -> Export:
 
     logger.info(f"Exporting model {settings.name} to OpenVINO, once.")
     began = time.monotonic()
-    torch_settings = {"precision": "float32", "compile": "off", "device": "cpu"}
+    torch_settings = {"precision": "float32", "device": "cpu"}
     encoder = Encoder.load(settings.model_copy(update=torch_settings))
     try:
         with written_aside(folder) as aside:
             try:
                 _write(encoder, aside, threads=thread_count(settings.threads))
-            except (OSError, MemoryError):
-                raise
-            except Exception as error:  # one of the tracer's or the converter's thousand
-                reason = f"OpenVINO cannot take it ({type(error).__name__}: {_first_line(error)})"
-                (aside / exported.REFUSAL).write_text(reason)
+            except ImpossibleError as error:
+                logger.warning(f"The model cannot be exported, as {folder} says from now on.")
+                for file in aside.iterdir():
+                    file.unlink()
+                (aside / exported.REFUSAL).write_text(str(error))
     except OSError as error:
-        raise NotExportableError(
-            f"its export cannot be written to {folder.parent} ({error.strerror})"
-        ) from error
-    made = exported.read(folder)
+        logger.warning(f"The export cannot be written to {folder.parent}: {error}.")
+    except (RuntimeError, MemoryError) as error:  # torch's and OpenVINO's: tried again next time
+        logger.exception("The export failed.")
+        raise NotExportableError(f"exporting it failed ({type(error).__name__})") from error
+    made = exported.read(folder)  # or another machine's, where the cache is shared without locks
     if made is None:
-        raise CheckpointError(f"{folder}: vanished while it was made")
+        raise NotExportableError("its export cannot be kept here; the log says why")
     logger.info(f"Exported in {time.monotonic() - began:.0f} s, and kept as {folder}.")
     return made
 
 
 def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
-    """All files of an export. Raises ImpossibleError if it gives other vectors than torch."""
+    """All files of an export. Raises ImpossibleError if OpenVINO cannot take the model, or gives
+    other vectors than torch."""
     pixels = photos(encoder.preprocessing.pixels)
     tokens = np.zeros((0, 1), np.int32)
     image_vectors = encoder.embed(pixels)
@@ -164,7 +171,14 @@ def _write_tower(tower: Any, stack: Any, path: Path, *, free: int) -> None:
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, of every branch in a model
-        model = ir.convert(tower.eval(), torch.from_numpy(stack[:2]))
+        try:
+            model = ir.convert(tower.eval(), torch.from_numpy(stack[:2]))
+        except MemoryError:
+            raise
+        except Exception as error:  # one of the tracer's or the converter's thousand
+            raise ImpossibleError(
+                f"OpenVINO cannot take it ({type(error).__name__}: {first_line(error)})"
+            ) from error
     model.reshape([-1] * free + list(stack.shape[free:]))
     ir.save(model, path)
 
@@ -179,8 +193,10 @@ def _compare(path: Path, stack: Any, vectors: Any, threads: int) -> None:
         if path.stem == "text":
             some = some[:, : max(1, (some >= 0).sum(axis=1).max())]
         cosine = least_cosine(ir.run(compiled, some), vectors[part])
-        if cosine < LEAST_COSINE["float32"]:
-            raise ImpossibleError(f"its {path.stem} vectors have a cosine of {cosine:.4f}")
+        if cosine < NEEDED_COSINE["float32"]:
+            raise ImpossibleError(
+                f"OpenVINO gives {path.stem} vectors with a cosine of {cosine:.4f} with torch's"
+            )
 
 
 def _add_int8(export: Export, *, must: bool) -> None:
@@ -193,6 +209,9 @@ def _add_int8(export: Export, *, must: bool) -> None:
         return
     if not must and "int8" not in native_precisions():
         return
+    # First, because it keeps OpenVINO's telemetry out, which NNCF would let in.
+    from deployments.models import ir
+
     try:
         import nncf
     except ModuleNotFoundError as error:
@@ -200,8 +219,6 @@ def _add_int8(export: Export, *, must: bool) -> None:
             "model.precision int8 or fastest quantises the model with NNCF: pip install "
             "'raylens[int8]', or choose another precision"
         ) from error
-    from deployments.models import ir
-
     logger.info("Quantising the model to int8, once.")
     model = ir.read(export.tower("image", "float32"))
     attention = {"ScaledDotProductAttention", "Softmax"}
@@ -217,11 +234,10 @@ def _add_int8(export: Export, *, must: bool) -> None:
         model_type=nncf.ModelType.TRANSFORMER if attention & kinds else None,
     )
     try:
-        with written_aside(path.parent / "int8") as aside:
-            ir.save(quantised, aside / path.name)
-        for file in (path.with_suffix(".bin"), path):
-            (path.parent / "int8" / file.name).replace(file)
-        shutil.rmtree(path.parent / "int8")
+        aside = path.with_name(f".{path.name}")
+        ir.save(quantised, aside)
+        for suffix in (".bin", ".xml"):  # whoever sees the one has the other
+            aside.with_suffix(suffix).replace(path.with_suffix(suffix))
     except OSError as error:
         raise CheckpointError(
             f"{path.parent}: the int8 model cannot be written there ({error.strerror}); export it "
@@ -247,9 +263,12 @@ def _settle(export: Export, settings: Model) -> Settled:
             pairs.append(("text", probes.tokens, probes.text_vectors))
         cosines = []
         for name, stack, vectors in pairs:
-            model = ir.read(export.tower(name, precision))
-            compiled = ir.compile(model, precision, threads=threads)
-            cosines.append(least_cosine(ir.run(compiled, stack), vectors))
+            try:
+                model = ir.read(export.tower(name, precision))
+                compiled = ir.compile(model, precision, threads=threads)
+                cosines.append(least_cosine(ir.run(compiled, stack), vectors))
+            except RuntimeError as error:  # all that OpenVINO raises
+                raise ImpossibleError(f"OpenVINO says: {first_line(error)}") from error
         return min(cosines)
 
     found: Settled | str
@@ -262,10 +281,6 @@ def _settle(export: Export, settings: Model) -> Settled:
     if isinstance(found, str):
         raise NotExportableError(found)
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +19,19 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from deployments.card import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
 from deployments.models import bundled
 from deployments.models.checkpoint import CheckpointError
+from deployments.models.cpu import cpu_key
 from deployments.models.files import fingerprint
 from deployments.models.finding import find_checkpoint, is_local
 from deployments.models.precision import Settled
-from deployments.models.processor import processor_key
 from deployments.models.storage import user_cache
 from deployments.settings import Model
 
-MANIFEST, REFUSAL, TOKENIZER, PROBES = (
-    *("manifest.json", "refusal.txt", "tokenizer.json", "probes.npz"),
-)
+MANIFEST = "manifest.json"
+REFUSAL = "refusal.txt"
+TOKENIZER = "tokenizer.json"
+PROBES = "probes.npz"
+# Before each line of the exporting process's log, to tell it from what libraries print.
+LOG_PREFIX = "raylens: "
 # What an export is made with: of other versions, it may be another one.
 _PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -39,7 +43,7 @@ class NotExportableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export says of itself, and what is written last: where it is, all else is."""
+    """What an export says of itself. Written last: a folder that has one is whole."""
 
     id: str
     revision: str | None
@@ -69,7 +73,7 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A whole one."""
+    """A complete export: its folder and its manifest."""
 
     folder: Path
     manifest: Manifest
@@ -88,16 +92,29 @@ class Export:
         return (self.folder / TOKENIZER).read_text() if self.manifest.text is not None else None
 
     def probes(self) -> Probes:
-        with np.load(self.folder / PROBES) as arrays:
-            return Probes(**arrays)
+        """Raises CheckpointError if they are damaged."""
+        path = self.folder / PROBES
+        try:
+            with np.load(path) as arrays:
+                return Probes(**arrays)
+        except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+            raise CheckpointError(f"{path}: is damaged; delete {self.folder}") from error
+
+    def identity(self, precision: Precision) -> bytes:
+        """The model's. One that was quantised on another machine is another one in int8."""
+        identity = bytes.fromhex(self.manifest.identity)
+        if precision == "int8":
+            with self.tower("image", "int8").with_suffix(".bin").open("rb") as file:
+                identity += hashlib.file_digest(file, "sha256").digest()
+        return identity
 
     def settled(self, wanted: str) -> Settled | None:
         """What was settled on a processor like this one, or None if nothing was yet.
 
-        Raises NotExportableError if that was to do without.
+        Raises NotExportableError if no precision passed there.
         """
         try:
-            found = _SETTLED.validate_json(_verdict_file(self.key, wanted).read_bytes())
+            found = _SETTLED.validate_json(_settled_file(self.key, wanted).read_bytes())
         except (OSError, ValidationError):
             return None
         if isinstance(found, str):
@@ -105,7 +122,7 @@ class Export:
         return found
 
 
-class Request(BaseModel):
+class ExportRequest(BaseModel):
     """What the process that exports is asked for."""
 
     model: Model
@@ -128,7 +145,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def keep_settled(export: Export, wanted: str, found: Settled | str) -> None:
     """For later starts on such a processor: what was settled, or why no precision passes."""
-    file = _verdict_file(export.key, wanted)
+    file = _settled_file(export.key, wanted)
     aside = file.with_suffix(".new")
     aside.write_bytes(_SETTLED.dump_json(found))
     aside.replace(file)
@@ -143,7 +160,7 @@ def find(settings: Model, key: str | None = None) -> Export | None:
     """The configured model's export, if it is on this machine: in the cache, or in a folder that
     `settings.exports` names. `key` is its `export_key`, where that is known.
 
-    A model that `settings` pin is not looked for: neither its files nor a network are needed.
+    For a model that `settings` pin, neither its files nor a network are needed.
     Raises CheckpointError if a model has to be looked for and is not there, NotExportableError if
     it was tried before and cannot be exported.
     """
@@ -156,14 +173,16 @@ def find(settings: Model, key: str | None = None) -> Export | None:
 
 def read(folder: Path) -> Export | None:
     """The export in `folder`, if it is whole. Raises NotExportableError for a refusal."""
-    if (folder / REFUSAL).exists():
-        raise NotExportableError((folder / REFUSAL).read_text())
     try:
+        if (folder / REFUSAL).exists():
+            raise NotExportableError((folder / REFUSAL).read_text())
         return Export(folder, _MANIFEST.validate_json((folder / MANIFEST).read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
-        raise CheckpointError(f"{folder}: cannot be read as an export; delete it") from error
+        raise CheckpointError(
+            f"{folder}: cannot be read as an export; correct its permissions or delete it"
+        ) from error
 
 
 def export_key(settings: Model) -> str:
@@ -189,7 +208,8 @@ def is_pinned(settings: Model) -> bool:
 def _made_with() -> tuple[str, ...]:
     """The versions of the packages, and this package's own code."""
     code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in (*sorted(here.glob("*.py")), here.parent / "card.py", here.parent / "tokenizer.py"):
         code.update(path.read_bytes())
     found = [code.hexdigest()]
     for package in _PACKAGES:
@@ -202,5 +222,5 @@ def _made_with() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _verdict_file(key: str, wanted: str) -> Path:
-    return cache_root() / f"{key}-{processor_key()}-{wanted}.json"
+def _settled_file(key: str, wanted: str) -> Path:
+    return cache_root() / f"{key}-{cpu_key()}-{wanted}.json"

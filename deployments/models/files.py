@@ -59,7 +59,8 @@ def fingerprint(folder: Path) -> str:
     The same on every machine, for files without a revision. A gigabyte takes about a second.
     """
     found = hashlib.sha256()
-    for path in sorted({path for name in NAMES for path in folder.glob(name)}):
+    files = {path for name in NAMES for path in folder.glob(name)} | set(_weight_files(folder))
+    for path in sorted(files):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         found.update(f"{path.name} {content}\n".encode())

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, errors, get_session, snapshot_download
 
-from deployments.models.checkpoint import CheckpointError
+from deployments.models.checkpoint import CheckpointError, first_line
 from deployments.models.files import NAMES, has_weights
 from deployments.models.progress import Progress
 
@@ -119,10 +119,10 @@ def _sentence(id: str, revision: str | None, error: Exception) -> str:
         if isinstance(cause, errors.OfflineModeIsEnabled):
             reason = "HF_HUB_OFFLINE is set"
         else:
-            reason = f"the hub cannot be reached ({_first_line(cause or error)})"
+            reason = f"the hub cannot be reached ({first_line(cause or error)})"
         found = "is not in the local cache"
         if hasattr(error, "snapshot_path"):  # IncompleteSnapshotError: "…: 2 file(s) are missing"
-            missing = _first_line(error).partition(". ")[0].rpartition("incomplete: ")[2]
+            missing = first_line(error).partition(". ")[0].rpartition("incomplete: ")[2]
             found = f"is not whole in the local cache: {missing}"
         return (
             f"{model} {found}, and {reason}; start once where there is a network, or mount a "
@@ -137,10 +137,6 @@ def _sentence(id: str, revision: str | None, error: Exception) -> str:
             "folder that it goes to"
         )
     return (
-        f"{model} cannot be downloaded ({type(error).__name__}: {_first_line(error)}); check the "
+        f"{model} cannot be downloaded ({type(error).__name__}: {first_line(error)}); check the "
         "network, or set model.id to a checkpoint folder"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -32,7 +32,7 @@ _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f
 
 
 def convert(tower: Any, example: Any) -> Any:
-    """A torch module in the IR, traced with `example`; the first dimension of its input is free.
+    """A torch module in the IR, traced with `example`.
 
     Raises whatever the tracer or the converter cannot do with it.
     """
@@ -68,6 +68,6 @@ def compile(model: Any, precision: Precision, *, threads: int, streams: int = 1)
 
 
 def run(compiled: Any, stack: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, D) of (N, …), here and now."""
+    """(N, D) of (N, …). Blocks."""
     vectors: NDArray[np.float32] = compiled([stack])[0]
     return vectors

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.models.checkpoint import Checkpoint, CheckpointError, first_line
 from deployments.models.families import Family
 
 
@@ -36,7 +36,7 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
             )
     except Exception as error:  # whatever a model class raises, it is this checkpoint's fault
         raise CheckpointError(
-            f"model {checkpoint.id!r}: transformers cannot load it ({_first_line(error)})"
+            f"model {checkpoint.id!r}: transformers cannot load it ({first_line(error)})"
         ) from error
     _leave_out_unused(model, family)
     missing = sorted(report["missing_keys"] & model.state_dict().keys())
@@ -87,7 +87,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -14,7 +14,7 @@ from deployments.settings import WantedPrecision
 logger = logging.getLogger("ray.serve")
 
 # The least cosine with the vector that float32 gives in torch.
-LEAST_COSINE: dict[Precision, float] = {
+NEEDED_COSINE: dict[Precision, float] = {
     "float32": 0.9999,
     "bfloat16": 0.999,
     "float16": 0.999,
@@ -52,7 +52,7 @@ def settle(
         except ImpossibleError as error:
             failed = f"{precision} is not possible: {error}"
             continue
-        if cosine >= LEAST_COSINE[precision]:
+        if cosine >= NEEDED_COSINE[precision]:
             return Settled(
                 precision,
                 f"{precision}, because {failed or why}"
@@ -60,7 +60,7 @@ def settle(
             )
         failed = (
             f"{precision} gives vectors with a cosine of {cosine:.4f} with float32's, and "
-            f"{LEAST_COSINE[precision]} is needed"
+            f"{NEEDED_COSINE[precision]} is needed"
         )
     raise ImpossibleError(failed)
 
@@ -74,6 +74,6 @@ def _candidates(wanted: WantedPrecision, native: Set[str]) -> Iterator[tuple[Pre
     if wanted in ("auto", "fastest", "int8"):
         for precision in ("bfloat16", "float16"):
             if precision in native:
-                yield precision, "it is computed in natively here"
-    why = "nothing faster is native here"
+                yield precision, "the device has instructions for it"
+    why = "the device has instructions for nothing faster"
     yield "float32", "model.precision says so" if wanted == "float32" else why

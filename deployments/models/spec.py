@@ -66,7 +66,7 @@ _HARMLESS = {
     *("auto_map", "processor_class", "do_convert_rgb", "data_format", "input_data_format"),
     *("device", "return_tensors", "disable_grouping", "image_seq_length", "pad_size"),
     *("do_reduce_labels", "reduce_labels"),
-    *("_processor_class", "_valid_processor_keys", "_valid_kwargs_names"),
+    *("_processor_class", "_valid_cpu_keys", "_valid_kwargs_names"),
 }
 # DINOv3 has a torchvision class alone. It is ViT's with these defaults, but that it rescales
 # before it resizes, in floats; rounding to 8 bits instead moves a value by at most a grey level.

@@ -42,8 +42,9 @@ def locked(name: Path) -> Iterator[None]:
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes `folder` at the end, flushed to the disk and in one step; it is
-    left out if an error is raised. For one process at a time: what a killed one left is removed.
+    """A new folder that becomes `folder` at the end, flushed to the disk and in one step; if an
+    error is raised, nothing is left behind. For one process at a time: what an earlier one left
+    when it was killed is removed.
     """
     prefix = f".{folder.name}-"
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,6 +56,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
         for file in aside.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+        shutil.rmtree(folder, ignore_errors=True)  # half of an earlier one, or one to be replaced
         aside.replace(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

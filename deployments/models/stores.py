@@ -7,20 +7,25 @@ its key. Knows nothing of what is in there but that the manifest comes last.
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from deployments.models.checkpoint import CheckpointError
+from deployments.models.checkpoint import CheckpointError, first_line
 from deployments.models.exported import MANIFEST
 from deployments.models.storage import written_aside
 
 
 def push(export: Path, store: str) -> str:
     """Copies an export into a store, and says where it is there. Raises CheckpointError."""
-    names = sorted((path.name for path in export.iterdir()), key=lambda name: name == MANIFEST)
+    files = [path.name for path in export.iterdir() if not path.name.startswith(".")]
+    names = sorted(files, key=lambda name: name == MANIFEST)
     if "://" not in store:
         place = Path(store).expanduser() / export.name
+        if place.resolve() == export.resolve():
+            return str(place)
         try:
-            shutil.rmtree(place, ignore_errors=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             with written_aside(place) as aside:
+                aside.chmod(0o755)  # who serves may be another user than who exports
                 for name in names:
                     shutil.copyfile(export / name, aside / name)
         except OSError as error:
@@ -40,22 +45,33 @@ def push(export: Path, store: str) -> str:
                 destination_filesystem=system,
             )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{store}: cannot be written ({_first_line(error)})") from error
-    return f"{path}/{export.name}"
+        raise CheckpointError(f"{shown(store)}: cannot be written ({first_line(error)})") from error
+    return f"{shown(store)}/{export.name}"
 
 
-def pull(store: str, key: str, folder: Path) -> bool:
-    """Copies the export of that key into `folder`; whether the store has it.
-
-    Raises CheckpointError if the store cannot be read.
-    """
+def has(store: str, key: str) -> bool:
+    """Whether a URI's store has the export of that key. Raises CheckpointError."""
     system, path = _open(store)
     from pyarrow import fs
 
     try:
         found = system.get_file_info(f"{path}/{key}/{MANIFEST}")
-        if found.type != fs.FileType.File:
-            return False
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{shown(store)}: cannot be read ({first_line(error)})") from error
+    return bool(found.type == fs.FileType.File)
+
+
+def pull(store: str, key: str, folder: Path) -> bool:
+    """Copies the export of that key into `folder`; whether the store, of a URI, has it.
+
+    Raises CheckpointError if the store cannot be read.
+    """
+    if not has(store, key):
+        return False
+    system, path = _open(store)
+    from pyarrow import fs
+
+    try:
         with written_aside(folder) as aside:
             fs.copy_files(
                 f"{path}/{key}",
@@ -64,8 +80,16 @@ def pull(store: str, key: str, folder: Path) -> bool:
                 destination_filesystem=fs.LocalFileSystem(),
             )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{store}: cannot be read ({_first_line(error)})") from error
+        raise CheckpointError(f"{shown(store)}: cannot be read ({first_line(error)})") from error
     return True
+
+
+def shown(store: str) -> str:
+    """A store's name for people: without the credentials and options that a URI may have."""
+    if "://" not in store:
+        return store
+    parts = urlsplit(store)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 def _open(store: str) -> tuple[Any, str]:
@@ -73,14 +97,10 @@ def _open(store: str) -> tuple[Any, str]:
         from pyarrow import fs
     except ModuleNotFoundError as error:
         raise CheckpointError(
-            f"{store}: object stores need pyarrow: pip install 'raylens[s3]'"
+            f"{shown(store)}: object stores need pyarrow: pip install 'raylens[s3]'"
         ) from error
     try:
         system, path = fs.FileSystem.from_uri(store)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{store}: cannot be opened ({_first_line(error)})") from error
+        raise CheckpointError(f"{shown(store)}: cannot be opened ({first_line(error)})") from error
     return system, path.rstrip("/")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

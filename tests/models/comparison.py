@@ -74,12 +74,12 @@ def in_torch(encoder: Encoder) -> Served:
 
 
 def in_openvino(export: Export, settled: Settled) -> Served:
-    engine = OpenvinoEngine(export, settled, threads=1, device_reason="")
+    engine = OpenvinoEngine(export, settled, threads=1)
     loaded = engine.loaded
     return Served(
         loaded.pixels,
         loaded.text,
-        loaded.tokenizer_json,
+        engine.tokenizer_json,
         lambda pixels: asyncio.run(engine.embed(pixels)),
         lambda tokens: asyncio.run(engine.embed_text(tokens)),
     )

@@ -18,7 +18,7 @@ from deployments.card import PixelSpec
 from deployments.models import bundled
 from deployments.models.encoder import Encoder
 from deployments.models.export import prepare as prepare_export
-from deployments.models.exported import Export
+from deployments.models.exported import Export, cache_root
 from deployments.settings import Model
 from tests.models.families import TINY, write
 
@@ -39,6 +39,13 @@ def one_thread() -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stands for $XDG_CACHE_HOME."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where exports are kept, in a cache that is empty and this test's alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return cache_root()
 
 
 @pytest.fixture(scope="session")
@@ -135,3 +142,8 @@ def changed(tiny: Tiny, tmp_path: Path) -> Callable[..., Path]:
 
 def update(path: Path, keys: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def in_float32(folder: Path, **others: Any) -> Model:
+    """Settings of the checkpoint in `folder`."""
+    return Model(id=str(folder), threads=1, **{"precision": "float32", **others})

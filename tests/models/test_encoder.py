@@ -72,7 +72,7 @@ def encode_both(tower: torch.nn.Module | None = None) -> Encoder:
 
 
 def load(folder: Path, **settings: Any) -> Encoder:
-    return Encoder.load(Model(id=str(folder), precision="float32", compile="off", **settings))
+    return Encoder.load(Model(id=str(folder), precision="float32", **settings))
 
 
 def noise(size: int, height: int = 224, width: int = 224) -> NDArray[np.uint8]:
@@ -320,7 +320,7 @@ def test_the_identity_is_that_of_weights_and_ways_and_not_of_the_place(
     copy = shutil.copytree(folder, tmp_path / folder.name)
     identity = load(folder).identity()
     assert load(copy).identity() == identity
-    other = Encoder.load(Model(id=str(copy), precision="bfloat16", compile="off"))
+    other = Encoder.load(Model(id=str(copy), precision="bfloat16"))
     assert other.precision == "bfloat16"
     assert other.identity() == identity
     assert load(copy, pooling="mean").identity() != identity
@@ -338,7 +338,7 @@ def test_the_configured_number_of_threads_is_used(tiny: Tiny) -> None:
 def test_the_device_can_be_pinned_to_the_cpu(tiny: Tiny) -> None:
     encoder = load(tiny("ViT"), device="cpu")
     assert encoder.device == "cpu"
-    assert encoder.device_reason == "cpu, because model.device says so"
+    assert encoder.device_reason == "this process runs on the CPU"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

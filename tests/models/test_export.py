@@ -1,4 +1,4 @@
-"""A model is exported once, whole or not at all, in a process that takes torch with it."""
+"""A model is exported once, whole or not at all, by one process at a time."""
 
 import json
 import shutil
@@ -19,18 +19,7 @@ from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.models.probes import least_cosine
 from deployments.settings import Model
-from tests.models.conftest import Tiny
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    return exported.cache_root()
-
-
-def settings(folder: Path, **others: Any) -> Model:
-    return Model(id=str(folder), threads=1, **{"precision": "float32", **others})
+from tests.models.conftest import Tiny, in_float32
 
 
 def start(model: Model, **request: Any) -> "subprocess.Popen[str]":
@@ -49,7 +38,7 @@ def start(model: Model, **request: Any) -> "subprocess.Popen[str]":
 
 
 def test_of_several_processes_one_exports_and_the_others_wait(home: Path, tiny: Tiny) -> None:
-    processes = [start(settings(tiny("CLIP"))) for _ in range(3)]
+    processes = [start(in_float32(tiny("CLIP"))) for _ in range(3)]
     said = [process.communicate(timeout=120) for process in processes]
     outcomes = [json.loads(out) for out, _ in said]
     assert [process.returncode for process in processes] == [0, 0, 0]
@@ -64,7 +53,7 @@ def test_of_several_processes_one_exports_and_the_others_wait(home: Path, tiny: 
 
 
 def test_what_a_killed_process_left_is_in_nobodys_way(home: Path, tiny: Tiny) -> None:
-    model = settings(tiny("ViT"))
+    model = in_float32(tiny("ViT"))
     killed = start(model)
     key = exported.export_key(model)
     deadline = time.monotonic() + 60
@@ -82,14 +71,14 @@ def test_what_a_killed_process_left_is_in_nobodys_way(home: Path, tiny: Tiny) ->
 def test_a_second_time_nothing_is_made(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = prepare(settings(tiny("ViT")))
+    first = prepare(in_float32(tiny("ViT")))
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("made again")
 
     monkeypatch.setattr(export_module, "_made", fail)
     monkeypatch.setattr(export_module, "_settle", fail)
-    assert prepare(settings(tiny("ViT"))) == first
+    assert prepare(in_float32(tiny("ViT"))) == first
 
 
 def test_what_openvino_cannot_take_is_refused_once(
@@ -106,7 +95,7 @@ def test_what_openvino_cannot_take_is_refused_once(
         with pytest.raises(
             NotExportableError, match=r"^OpenVINO cannot take it \(TypeError: no such operation\)$"
         ):
-            prepare(settings(tiny("ViT")))
+            prepare(in_float32(tiny("ViT")))
     assert len(asked) == 1
 
 
@@ -119,8 +108,10 @@ def test_an_export_that_gives_other_vectors_is_refused(
         return run(compiled, stack) * (-1 if len(stack) == 1 else 1)
 
     monkeypatch.setattr(ir, "run", wrong_for_one)
-    with pytest.raises(NotExportableError, match=r"its image vectors have a cosine of -1\.0000"):
-        prepare(settings(tiny("ViT")))
+    with pytest.raises(
+        NotExportableError, match=r"OpenVINO gives image vectors with a cosine of -1\.0000"
+    ):
+        prepare(in_float32(tiny("ViT")))
 
 
 def test_a_checkpoint_that_cannot_be_served_is_told_in_a_sentence(
@@ -129,7 +120,7 @@ def test_a_checkpoint_that_cannot_be_served_is_told_in_a_sentence(
     copy = tmp_path / "vit"
     shutil.copytree(tiny("ViT"), copy)
     (copy / "config.json").write_text('{"model_type": "llama"}')
-    process = start(settings(copy))
+    process = start(in_float32(copy))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "whose pooling raylens does not know" in out
@@ -141,15 +132,14 @@ def test_without_a_place_for_it_there_is_no_export(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(NotExportableError, match="cannot be written to"):
-        prepare(settings(tiny("ViT")))
+    with pytest.raises(NotExportableError, match="cannot be kept here"):
+        prepare(in_float32(tiny("ViT")))
 
 
 def test_int8_is_made_once_and_close_to_float32(home: Path, tiny: Tiny) -> None:
-    pytest.importorskip("nncf")
-    export, _ = prepare(settings(tiny("ViT")))
+    export, _ = prepare(in_float32(tiny("ViT")))
     assert not export.tower("image", "int8").exists()
-    export, settled = prepare(settings(tiny("ViT"), precision="int8"))
+    export, settled = prepare(in_float32(tiny("ViT"), precision="int8"))
     assert export.tower("image", "int8").exists()
     assert "int8" in settled.reason
     probes = export.probes()
@@ -166,20 +156,80 @@ def test_int8_without_nncf_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(CheckpointError, match=r"pip install 'raylens\[int8\]'"):
-        prepare(settings(tiny("ViT"), precision="int8"))
+        prepare(in_float32(tiny("ViT"), precision="int8"))
 
 
 def test_a_folder_of_exports_serves_where_nothing_was_made(
     home: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "exports"
-    process = start(settings(tiny("ViT")), to=str(store))
+    process = start(in_float32(tiny("ViT")), to=str(store))
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     copied = Path(json.loads(out)["copied_to"])
+    assert copied.stat().st_mode & 0o055 == 0o055, "another user may serve it"
     assert copied.parent == store
     shutil.rmtree(home)
     monkeypatch.setattr(export_module, "_made", None)
-    export, settled = prepare(settings(tiny("ViT"), exports=str(store)))
+    export, settled = prepare(in_float32(tiny("ViT"), exports=str(store)))
     assert export.folder == copied
     assert settled.precision == "float32"
+
+
+def test_what_was_half_deleted_is_made_again(home: Path, tiny: Tiny) -> None:
+    export, _ = prepare(in_float32(tiny("ViT")))
+    (export.folder / "manifest.json").unlink()
+    (export.folder / "other").mkdir()
+    assert prepare(in_float32(tiny("ViT")))[0] == export
+    assert not (export.folder / "other").exists()
+
+
+def test_memory_that_ran_out_is_no_reason_for_ever(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ir, "save", run_out)
+        with pytest.raises(NotExportableError, match=r"exporting it failed \(MemoryError\)"):
+            prepare(in_float32(tiny("ViT")))
+    assert prepare(in_float32(tiny("ViT")))[0].folder.parent == home
+
+
+def test_a_refusal_keeps_nothing_else(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ir, "run", lambda compiled, stack: np.ones((len(stack), 24)))
+    with pytest.raises(NotExportableError):
+        prepare(in_float32(tiny("CLIP")))
+    (folder,) = (path for path in home.iterdir() if path.is_dir())
+    assert [path.name for path in folder.iterdir()] == ["refusal.txt"]
+
+
+def test_int8_of_an_export_that_is_there_keeps_telemetry_out_as_well(
+    home: Path, tiny: Tiny
+) -> None:
+    prepare(in_float32(tiny("ViT")))
+    process = start(in_float32(tiny("ViT"), precision="int8"))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    outcome = json.loads(out)
+    assert (Path(outcome["folder"]) / "image-int8.bin").exists()
+
+
+def test_a_precision_that_openvino_fails_in_gives_way_to_the_next_one(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_ = ir.compile
+
+    def only_float32(model: Any, precision: str, **options: Any) -> Any:
+        if precision != "float32":
+            raise RuntimeError("no kernel\nat all")
+        return compile_(model, "float32", **options)
+
+    monkeypatch.setattr(ir, "compile", only_float32)
+    monkeypatch.setattr(export_module, "native_precisions", lambda: frozenset({"bfloat16"}))
+    _, settled = prepare(in_float32(tiny("ViT"), precision="auto"))
+    assert settled.precision == "float32"
+    assert "OpenVINO says: no kernel" in settled.reason

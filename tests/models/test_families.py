@@ -25,7 +25,7 @@ Changed = Callable[..., Path]
 
 
 def encode(folder: Path, pooling: Any = "auto") -> Encoder:
-    return Encoder.load(Model(id=str(folder), pooling=pooling, precision="float32", compile="off"))
+    return Encoder.load(Model(id=str(folder), pooling=pooling, precision="float32"))
 
 
 def noise(encoder: Encoder) -> NDArray[np.uint8]:

@@ -35,9 +35,7 @@ CLASSIFIERS = [name for name, tiny in TINY.items() if "ForImageClassification" i
 
 
 def encode(folder: Path, **settings: Any) -> Encoder:
-    return Encoder.load(
-        Model(id=str(folder), precision="float32", compile="off", threads=1, **settings)
-    )
+    return Encoder.load(Model(id=str(folder), precision="float32", threads=1, **settings))
 
 
 def measure(ours: Path, theirs: Path, **settings: Any) -> Comparison:
@@ -50,7 +48,9 @@ def test_vectors_are_those_of_transformers(tiny: Tiny, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_exported_too(tiny: Tiny, exported: Exported, name: str) -> None:
+def test_exported_models_give_the_vectors_of_transformers(
+    tiny: Tiny, exported: Exported, name: str
+) -> None:
     settled = Settled("float32", "float32, because a test says so")
     check(name, compare(in_openvino(exported(name), settled), Reference(tiny(name)), FILES))
 

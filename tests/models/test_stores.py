@@ -18,8 +18,6 @@ from deployments.settings import Model
 from raylens.cluster import free_port
 from tests.models.conftest import Exported, Tiny
 
-pytest.importorskip("moto")
-
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
@@ -64,7 +62,7 @@ def test_a_bucket_gives_back_what_was_put_into_it(
 ) -> None:
     made = exported("ViT")
     assert not stores.pull(bucket, made.key, tmp_path / made.key)
-    assert stores.push(made.folder, bucket) == f"models/exports/{made.key}"
+    assert stores.push(made.folder, bucket) == f"s3://models/exports/{made.key}"
     assert stores.pull(bucket, made.key, tmp_path / made.key)
     assert files(tmp_path / made.key) == files(made.folder)
     assert [path.name for path in tmp_path.iterdir()] == [made.key]
@@ -104,10 +102,11 @@ def test_a_replica_takes_its_model_from_the_bucket(
 def test_a_bucket_out_of_reach_is_told_and_the_model_exported_here(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def pull(*_: object) -> bool:
+        raise CheckpointError("s3://x: no answer")
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        stores, "pull", lambda *_: (_ for _ in ()).throw(CheckpointError("s3://x: no answer"))
-    )
+    monkeypatch.setattr(stores, "pull", pull)
     settings = Model(id=str(tiny("ViT")), precision="float32", threads=1, exports="s3://x/y")
     export, _ = prepare(settings)
     assert export.folder.parent == cache_root()
@@ -132,3 +131,22 @@ def test_without_pyarrow_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(CheckpointError, match="pip install 'raylens"):
         stores.pull("s3://models", "key", tmp_path / "key")
+
+
+def test_a_stores_credentials_are_not_shown() -> None:
+    assert stores.shown("s3://KEY:SECRET@bucket/exports/?region=x") == "s3://bucket/exports"
+    assert stores.shown("/a/folder") == "/a/folder"
+
+
+def test_pushing_into_its_own_folder_leaves_it_alone(exported: Exported) -> None:
+    made = exported("ViT")
+    assert stores.push(made.folder, str(made.folder.parent)) == str(made.folder)
+    assert (made.folder / "manifest.json").exists()
+
+
+def test_pushing_again_replaces_what_is_there(exported: Exported, tmp_path: Path) -> None:
+    made = exported("ViT")
+    (tmp_path / made.key).mkdir()
+    (tmp_path / made.key / "old").write_text("")
+    stores.push(made.folder, str(tmp_path))
+    assert files(tmp_path / made.key) == files(made.folder)

@@ -1,14 +1,19 @@
-"""Which engine runs the configured model; its export is found, or made in a process of its own."""
+"""Which engine runs the configured model; its export is found, or made in a process of its own.
+
+Leaves exporting to `export` and running to the engines.
+"""
 
 import asyncio
 import logging
 import os
 import sys
+from collections import deque
 
 from deployments.models import exported
 from deployments.models.checkpoint import CheckpointError
 from deployments.models.engines.engine import Engine, EngineError
-from deployments.models.exported import Export, NotExportableError, Outcome, Request
+from deployments.models.engines.torch import TorchEngine
+from deployments.models.exported import Export, ExportRequest, NotExportableError, Outcome
 from deployments.models.precision import Settled
 from deployments.settings import Model
 from deployments.threads import thread_count
@@ -22,10 +27,7 @@ async def load_engine(settings: Model, *, has_gpu: bool) -> Engine:
     `has_gpu` says whether this process was given one. Raises CheckpointError if the model cannot be
     served here.
     """
-    # Imported here, because either library is needed by one of the engines alone.
-    from deployments.models.engines.torch import TorchEngine
-
-    if has_gpu or settings.device == "cuda":
+    if settings.device != "cpu" and (has_gpu or settings.device == "cuda"):
         return await TorchEngine.load(settings, reason="torch, as on every GPU")
     settings = settings.model_copy(update={"device": "cpu"})
     if settings.compile == "off":
@@ -35,14 +37,14 @@ async def load_engine(settings: Model, *, has_gpu: bool) -> Engine:
     except NotExportableError as error:
         if settings.compile == "on":
             raise CheckpointError(
-                f"model {settings.name!r} cannot be compiled: {error}; set model.compile to 'auto'"
+                f"model {settings.name!r} cannot be exported: {error}; set model.compile to 'auto'"
             ) from error
         logger.warning(f"Model {settings.name} runs in torch: {error}.")
         return await TorchEngine.load(settings, reason=f"torch, because {error}")
-    return await _compiled(export, settled, settings)
+    return await _in_openvino(export, settled, settings)
 
 
-async def _compiled(export: Export, settled: Settled, settings: Model) -> Engine:
+async def _in_openvino(export: Export, settled: Settled, settings: Model) -> Engine:
     from deployments.models.engines.openvino import OpenvinoEngine
 
     try:
@@ -51,7 +53,6 @@ async def _compiled(export: Export, settled: Settled, settings: Model) -> Engine
             export,
             settled,
             threads=thread_count(settings.threads),
-            device_reason="cpu, because this replica was given no GPU",
         )
         await engine.prove()
     except (OSError, RuntimeError, ValueError, EngineError) as error:
@@ -63,7 +64,7 @@ async def _compiled(export: Export, settled: Settled, settings: Model) -> Engine
 
 
 async def _exported(settings: Model) -> tuple[Export, Settled]:
-    """From disk, or else made in a process of its own, which takes torch with it when it ends."""
+    """From disk, or else made in a process of its own, whose memory is freed when it ends."""
     found = await asyncio.to_thread(_ready_made, settings)
     if found is not None:
         return found
@@ -72,19 +73,42 @@ async def _exported(settings: Model) -> tuple[Export, Settled]:
         *("-P", "-m", "deployments.models.export"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    said, _ = await process.communicate(Request(model=settings).model_dump_json().encode())
-    lines = said.decode(errors="replace").strip().splitlines()
-    if process.returncode != 0 or not lines:
-        raise CheckpointError(
-            lines[-1] if lines else f"exporting the model ended with {process.returncode}"
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
+    log = asyncio.create_task(_log(process.stderr))
+    process.stdin.write(ExportRequest(model=settings).model_dump_json().encode())
+    process.stdin.close()
+    said = (await process.stdout.read()).decode(errors="replace").strip()
+    status, other = await process.wait(), await log
+    if status < 0:
+        raise NotExportableError(
+            f"the process that exports it was killed by signal {-status}, perhaps for its memory"
         )
-    outcome = Outcome.model_validate_json(lines[-1])
+    if status != 0 or not said:
+        if not said:
+            logger.error("Exporting the model failed:\n" + "\n".join(other))
+        raise CheckpointError(said or f"exporting the model ended with {status}; see the log")
+    outcome = Outcome.model_validate_json(said)
     export = exported.read(outcome.folder) if outcome.folder is not None else None
     if export is None or outcome.settled is None:
         raise NotExportableError(outcome.refusal or "its export vanished")
     return export, outcome.settled
+
+
+async def _log(stream: asyncio.StreamReader) -> list[str]:
+    """Repeats the process's log in this one's; returns the last lines of what is not its log."""
+    other: deque[str] = deque(maxlen=40)
+    async for raw in stream:
+        line = raw.decode(errors="replace").rstrip()
+        if line.startswith(exported.LOG_PREFIX):
+            logger.info(line.removeprefix(exported.LOG_PREFIX))
+        else:
+            other.append(line)
+    return list(other)
 
 
 def _ready_made(settings: Model) -> tuple[Export, Settled] | None:

@@ -1,46 +1,31 @@
-"""What every engine is, whatever library runs the model behind it. Imports neither."""
+"""The interface of every engine, and the checks they share. Imports neither torch nor OpenVINO."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deployments.card import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
+from deployments.card import Loaded, Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
+from deployments.vectors import Vectors
 
-Vectors = NDArray[np.float32]
+ON_CPU = "this process runs on the CPU"
 
 
 class EngineError(Exception):
     """The engine does not work any more, or not as it should; the message says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What an engine tells of the model that it runs. Reasons are for `/v1/models`."""
-
-    id: str
-    revision: str | None
-    identity: bytes
-    dimensions: int
-    pixels: PixelSpec | ProcessorSpec
-    text: TextSpec | None
-    tokenizer_json: str | None
-    precision: Precision
-    precision_reason: str
-    engine: str
-    engine_reason: str
-    device: str
-    device_reason: str
-
-
 class Engine(Protocol):
     """A loaded model. Its methods are awaited on the replica's event loop, and do not block it."""
 
     loaded: Loaded
+    tokenizer_json: str | None
+    """For `tokenizers.Tokenizer.from_str`; None without a text tower."""
     slots: int
-    """Batches of one modality that run side by side."""
+    """How many batches of images run side by side."""
+    text_slots: int
+    """The same for texts."""
 
     async def embed(self, pixels: Pixels) -> Vectors:
         """(N, H, W, 3), of `loaded.pixels`' dtype and size, to raw vectors, (N, D) float32.
@@ -62,7 +47,7 @@ class Engine(Protocol):
         """Runs an image, and a text if texts are read. Raises EngineError for wrong vectors."""
 
     async def check(self, *, stuck_after_s: float) -> None:
-        """Raises EngineError if a batch has been running for longer."""
+        """Raises EngineError if a batch has been running for longer than that."""
 
 
 def check_pixels(pixels: Pixels, spec: PixelSpec | ProcessorSpec) -> None:

@@ -8,32 +8,33 @@ import itertools
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from deployments.card import Pixels, Precision, Tokens
+from deployments.card import Loaded, Pixels, Precision, Tokens
 from deployments.models import ir
 from deployments.models.engines.engine import (
+    ON_CPU,
     EngineError,
-    Loaded,
-    Vectors,
     as_fast_as,
     check_pixels,
     check_tokens,
     identity_in,
 )
 from deployments.models.exported import Export
-from deployments.models.precision import LEAST_COSINE, Settled
+from deployments.models.precision import NEEDED_COSINE, Settled
 from deployments.models.probes import least_cosine
+from deployments.vectors import Vectors
 
-# Batches side by side, each with its share of the processors.
+# Batches side by side, each with its share of the processors: beside other load, 7 to 20 % more
+# images/s than one batch after another with all of them (benchmarks/NOTES.md).
 MAX_STREAMS = 4
-# OpenVINO calls back for an inference that went well alone; whether one failed has to be asked.
-ASK_AFTER_S = 0.25
-# So long after batches last ran side by side, a lone image has the processors to itself. Among many
-# callers of large photos the model is alone at times, but the processors are busy decoding, and
-# threads that wait for each other would waste half of what they take.
+# OpenVINO calls back only when an inference succeeds; failures have to be polled for.
+POLL_S = 0.25
+# A lone image gets all processors only if no batches have run side by side for this long: among
+# many callers of large photos the model is alone at times, but the processors are busy decoding,
+# and threads that wait for each other would waste half of what they take.
 QUIET_S = 1.0
 
 
@@ -68,7 +69,7 @@ class Inferences:
         request.set_callback(lambda _: loop.call_soon_threadsafe(finish), None)
         request.start_async({0: stack}, share_inputs=True)
         while not done.done():
-            await asyncio.wait([done], timeout=ASK_AFTER_S)
+            await asyncio.wait([done], timeout=POLL_S)
             if not done.done():
                 request.wait_for(0)  # raises what the inference failed with
         vectors: Vectors = request.get_output_tensor(0).data.copy()
@@ -84,21 +85,27 @@ class Inferences:
         return max((time.monotonic() - began for began in self._began.values()), default=0.0)
 
 
-class ImageTower:
+class ImageLanes:
     """Batches side by side, and lone images as fast as one goes with all processors.
 
-    For these there is a second copy of the tower, because OpenVINO's streams are of fixed width.
+    For these the tower is compiled a second time, because OpenVINO's streams are of fixed width.
     """
 
-    def __init__(self, path: Path, precision: Precision, *, threads: int) -> None:
-        self.slots = min(MAX_STREAMS, threads)
-        model = ir.read(path)
-        compiled = ir.compile(model, precision, threads=threads, streams=self.slots)
-        self._streams = Inferences(compiled)
-        self._whole = self._streams
-        if self.slots > 1:
-            self._whole = Inferences(ir.compile(model, precision, threads=threads))
+    def __init__(self, streams: Inferences, whole: Inferences, *, slots: int) -> None:
+        """`streams` are as many as `slots`; `whole` has all threads, and may be the same."""
+        self.slots = slots
+        self._streams = streams
+        self._whole = whole
         self._crowded = -math.inf  # when there was last more than one batch
+
+    @classmethod
+    def load(cls, path: Path, precision: Precision, *, threads: int) -> Self:
+        model = ir.read(path)
+        slots = min(MAX_STREAMS, threads)
+        streams = Inferences(ir.compile(model, precision, threads=threads, streams=slots))
+        if slots == 1:
+            return cls(streams, streams, slots=1)
+        return cls(streams, Inferences(ir.compile(model, precision, threads=threads)), slots=slots)
 
     async def run(self, pixels: Pixels) -> Vectors:
         now = time.monotonic()
@@ -114,7 +121,7 @@ class ImageTower:
 class OpenvinoEngine:
     """An `engine.Engine` for an export, on the CPU."""
 
-    def __init__(self, export: Export, settled: Settled, *, threads: int, device_reason: str):
+    def __init__(self, export: Export, settled: Settled, *, threads: int) -> None:
         """Maps the export's files and compiles them, in tenths of seconds.
 
         Raises RuntimeError, OpenVINO's own, if a file is damaged.
@@ -123,29 +130,26 @@ class OpenvinoEngine:
         self.loaded = Loaded(
             id=manifest.id,
             revision=manifest.revision,
-            identity=identity_in(precision, bytes.fromhex(manifest.identity)),
+            identity=identity_in(precision, export.identity(precision)),
             dimensions=manifest.dimensions,
             pixels=as_fast_as(precision, manifest.pixels, tolerant=manifest.tolerant),
             text=manifest.text,
-            tokenizer_json=export.tokenizer(),
             precision=precision,
             precision_reason=settled.reason,
             engine="openvino",
             engine_reason=f"OpenVINO {ir.VERSION}, as on every CPU",
             device="cpu",
-            device_reason=device_reason,
+            device_reason=ON_CPU,
         )
-        self._image = ImageTower(export.tower("image", precision), precision, threads=threads)
+        self.tokenizer_json = export.tokenizer()
+        self._image = ImageLanes.load(export.tower("image", precision), precision, threads=threads)
         self._text: Inferences | None = None
         if manifest.text is not None:
             self._text = Inferences(
                 ir.compile(ir.read(export.tower("text", precision)), precision, threads=threads)
             )
-        self.slots = self._image.slots
-        probes = export.probes()
-        self._pixels, self._pixels_vector = probes.pixels[:1], probes.image_vectors[:1]
-        # The second: the first one is the empty text.
-        self._tokens, self._tokens_vector = probes.tokens[1:2], probes.text_vectors[1:2]
+        self.slots, self.text_slots = self._image.slots, 1
+        self._probes = export.probes()
 
     async def embed(self, pixels: Pixels) -> Vectors:
         check_pixels(pixels, self.loaded.pixels)
@@ -157,20 +161,25 @@ class OpenvinoEngine:
         return await self._text.run(tokens)
 
     async def warm_up(self, *, images: int, texts: int) -> None:
-        """One of each is enough: a new size of batch takes some milliseconds, once."""
-        await self.prove()
+        """Runs every stream once; a new size of batch costs some milliseconds more, once."""
+        probes = self._probes
+        stack = probes.pixels[:2]  # not one, which would have all processors
+        for vectors in await asyncio.gather(*(self.embed(stack) for _ in range(self.slots))):
+            self._compare(vectors, probes.image_vectors[:2])
 
     async def prove(self) -> None:
-        found = [(self._pixels_vector, await self.embed(self._pixels))]
-        if self._text is not None:
-            found.append((self._tokens_vector, await self.embed_text(self._tokens)))
-        for expected, vector in found:
-            cosine = least_cosine(expected, vector)
-            if cosine < LEAST_COSINE[self.loaded.precision]:
-                raise EngineError(
-                    f"the model gives a vector with a cosine of {cosine:.4f} with the one that it "
-                    "gave when it was exported"
-                )
+        probes = self._probes
+        self._compare(await self.embed(probes.pixels[:1]), probes.image_vectors[:1])
+        if self._text is not None:  # the first text is the empty one
+            self._compare(await self.embed_text(probes.tokens[1:2]), probes.text_vectors[1:2])
+
+    def _compare(self, vectors: Vectors, expected: Vectors) -> None:
+        cosine = least_cosine(vectors, expected)
+        if cosine < NEEDED_COSINE[self.loaded.precision]:
+            raise EngineError(
+                f"the model gives a vector with a cosine of {cosine:.4f} with the one that it gave "
+                "when it was exported"
+            )
 
     async def check(self, *, stuck_after_s: float) -> None:
         busy_s = self._image.longest_s()

@@ -1,4 +1,7 @@
-"""The engine of what torch runs: any model on a GPU, on a CPU those that cannot be exported."""
+"""The engine of what torch runs: any model on a GPU, on a CPU those that cannot be exported.
+
+Leaves loading and forward passes to `encoder`, which imports torch in the thread that runs it.
+"""
 
 import asyncio
 import time
@@ -7,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from deployments.card import Pixels, Tokens
-from deployments.models.engines.engine import EngineError, Loaded, Vectors, identity_in
+from deployments.card import Loaded, Pixels, Tokens
+from deployments.models.engines.engine import EngineError, identity_in
 from deployments.settings import Model
+from deployments.vectors import Vectors
 
 if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
@@ -17,8 +21,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# So long, at most, are batches of every size run before the first caller: with a large model that
-# alone would take minutes.
+# Time for warming up all sizes of batches before the first request: large models would take
+# minutes.
 WARM_UP_S = 10.0
 
 
@@ -70,7 +74,8 @@ class TorchEngine:
         for thread in threads:
             self._idle.put_nowait(thread)
         self._warm_images = self._warm_texts = 0
-        self.slots = len(threads)
+        self.slots = self.text_slots = len(threads)
+        self.tokenizer_json = encoder.tokenizer_json
         self.loaded = Loaded(
             id=encoder.checkpoint.id,
             revision=encoder.checkpoint.revision,
@@ -78,7 +83,6 @@ class TorchEngine:
             dimensions=encoder.dimensions,
             pixels=encoder.preprocessing.pixels,
             text=encoder.text,
-            tokenizer_json=encoder.tokenizer_json,
             precision=encoder.precision,
             precision_reason=encoder.precision_reason,
             engine="torch",

@@ -5,30 +5,17 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deployments.models import exported, ir
+from deployments.models import ir
 from deployments.models.checkpoint import CheckpointError
 from deployments.models.engines.choice import load_engine
 from deployments.models.engines.torch import TorchEngine
 from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.settings import Model
-from tests.models.conftest import Tiny
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    return exported.cache_root()
-
-
-def settings(folder: Path, **others: Any) -> Model:
-    return Model(id=str(folder), precision="float32", threads=1, **others)
-
+from tests.models.conftest import Tiny, in_float32
 
 PROGRAM = """
 import asyncio, json, sys
@@ -43,7 +30,7 @@ print(json.dumps([engine.loaded.engine, engine.loaded.engine_reason, heavy]))
 def test_the_first_start_exports_and_neither_imports_torch(home: Path, tiny: Tiny) -> None:
     for _ in range(2):
         process = subprocess.run(
-            [sys.executable, "-c", PROGRAM, settings(tiny("CLIP")).model_dump_json()],
+            [sys.executable, "-c", PROGRAM, in_float32(tiny("CLIP")).model_dump_json()],
             capture_output=True,
             text=True,
             timeout=120,
@@ -56,7 +43,7 @@ def test_the_first_start_exports_and_neither_imports_torch(home: Path, tiny: Tin
 
 
 async def test_compile_off_is_torch(home: Path, tiny: Tiny) -> None:
-    engine = await load_engine(settings(tiny("ViT"), compile="off"), has_gpu=False)
+    engine = await load_engine(in_float32(tiny("ViT"), compile="off"), has_gpu=False)
     assert engine.loaded.engine_reason == "torch, because model.compile is off"
     assert not home.exists()
 
@@ -69,8 +56,8 @@ async def test_a_gpu_is_torchs(home: Path, tiny: Tiny, monkeypatch: pytest.Monke
         return "engine"
 
     monkeypatch.setattr(TorchEngine, "load", load)
-    await load_engine(settings(tiny("ViT")), has_gpu=True)
-    await load_engine(settings(tiny("ViT"), device="cuda"), has_gpu=False)
+    await load_engine(in_float32(tiny("ViT")), has_gpu=True)
+    await load_engine(in_float32(tiny("ViT"), device="cuda"), has_gpu=False)
     assert asked == [("auto", "torch, as on every GPU"), ("cuda", "torch, as on every GPU")]
 
 
@@ -84,7 +71,7 @@ def refused(home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     with monkeypatch.context() as patch:
         patch.setattr(ir, "convert", convert)
         with pytest.raises(NotExportableError):
-            prepare(settings(tiny("ViT")))
+            prepare(in_float32(tiny("ViT")))
     return tiny("ViT")
 
 
@@ -92,26 +79,67 @@ async def test_what_cannot_be_exported_runs_in_torch(
     refused: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    engine = await load_engine(settings(refused), has_gpu=False)
+    engine = await load_engine(in_float32(refused), has_gpu=False)
     reason = "OpenVINO cannot take it (TypeError: an operation)"
     assert engine.loaded.engine_reason == f"torch, because {reason}"
     assert f"runs in torch: {reason}" in caplog.text
 
 
 async def test_compile_on_refuses_to_start_then(refused: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot be compiled: OpenVINO .* to 'auto'"):
-        await load_engine(settings(refused, compile="on"), has_gpu=False)
+    with pytest.raises(CheckpointError, match=r"cannot be exported: OpenVINO .* to 'auto'"):
+        await load_engine(in_float32(refused, compile="on"), has_gpu=False)
 
 
 async def test_what_is_wrong_with_a_checkpoint_is_told_as_the_process_tells_it(
     home: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=r"there is no such folder on this machine"):
-        await load_engine(settings(tmp_path / "none"), has_gpu=False)
+        await load_engine(in_float32(tmp_path / "none"), has_gpu=False)
 
 
 async def test_a_damaged_export_is_told_with_its_folder(home: Path, tiny: Tiny) -> None:
-    export, _ = prepare(settings(tiny("ViT")))
+    export, _ = prepare(in_float32(tiny("ViT")))
     (export.folder / "image.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=f"delete {export.folder} to have it made again"):
-        await load_engine(settings(tiny("ViT")), has_gpu=False)
+        await load_engine(in_float32(tiny("ViT")), has_gpu=False)
+
+
+async def test_the_replicas_log_has_what_the_process_says(
+    home: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await load_engine(in_float32(tiny("ViT")), has_gpu=False)
+    assert f"Exporting model {tiny('ViT').name} to OpenVINO, once." in caplog.text
+    assert "raylens: " not in caplog.text
+
+
+async def test_a_process_that_was_killed_leaves_the_model_to_torch(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    engine = await load_engine(in_float32(tiny("ViT")), has_gpu=False)
+    assert "was killed by signal 9" in engine.loaded.engine_reason
+
+
+async def test_a_process_that_fails_is_told_with_its_traceback_in_the_log(
+    home: Path,
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho Traceback >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(CheckpointError, match="ended with 3; see the log"):
+        await load_engine(in_float32(tiny("ViT")), has_gpu=False)
+    assert "Traceback" in caplog.text
+
+
+async def test_on_a_machine_with_a_gpu_device_cpu_is_no_gpu(home: Path, tiny: Tiny) -> None:
+    engine = await load_engine(in_float32(tiny("ViT"), device="cpu"), has_gpu=True)
+    assert engine.loaded.engine == "openvino"

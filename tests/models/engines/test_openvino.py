@@ -1,6 +1,7 @@
 """An exported model gives its vectors on the event loop, and whatever goes wrong is noticed."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.models import ir
 from deployments.models.encoder import Encoder
 from deployments.models.engines import openvino
 from deployments.models.engines.engine import EngineError
-from deployments.models.engines.openvino import ImageTower, Inferences, OpenvinoEngine
+from deployments.models.engines.openvino import ImageLanes, Inferences, OpenvinoEngine
 from deployments.models.exported import Export, read
 from deployments.models.precision import Settled
 from deployments.models.probes import least_cosine
@@ -25,7 +25,7 @@ FLOAT32 = Settled("float32", "float32, because a test says so")
 
 
 def load(export: Export, *, threads: int = 2) -> OpenvinoEngine:
-    return OpenvinoEngine(export, FLOAT32, threads=threads, device_reason="a test")
+    return OpenvinoEngine(export, FLOAT32, threads=threads)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
         assert least_cosine(found, encoder.embed_text(tokens)) > 0.99999
     assert engine.loaded.dimensions == encoder.dimensions
     assert engine.loaded.text == encoder.text
-    assert engine.loaded.tokenizer_json == encoder.tokenizer_json
+    assert engine.tokenizer_json == encoder.tokenizer_json
 
 
 async def test_batches_side_by_side_do_not_mix_and_the_loop_goes_on(clip: Export) -> None:
@@ -113,12 +113,18 @@ async def test_read_only_pixels_are_taken(clip: Export) -> None:
     assert (await engine.embed(read_only) == expected).all()
 
 
-async def test_proving_notices_a_model_that_gives_other_vectors(clip: Export) -> None:
-    engine = load(clip)
-    await engine.prove()
-    engine._pixels_vector = -engine._pixels_vector
+async def test_proving_notices_a_model_that_gives_other_vectors(
+    clip: Export, tmp_path: Path
+) -> None:
+    await load(clip).prove()
+    folder = tmp_path / clip.key
+    shutil.copytree(clip.folder, folder)
+    with np.load(clip.folder / "probes.npz") as arrays:
+        np.savez(folder / "probes.npz", **{**arrays, "image_vectors": -arrays["image_vectors"]})
+    copy = read(folder)
+    assert copy is not None
     with pytest.raises(EngineError, match=r"cosine of -1\.0000"):
-        await engine.prove()
+        await load(copy).prove()
 
 
 def test_a_file_that_was_cut_short_is_noticed(clip: Export, tmp_path: Path) -> None:
@@ -198,7 +204,7 @@ async def test_a_request_whose_caller_left_is_used_again_only_when_it_is_done() 
 async def test_a_stuck_inference_is_found(clip: Export) -> None:
     engine = load(clip)
     await engine.check(stuck_after_s=0.05)
-    engine._image._streams = Inferences(FakeCompiled())
+    engine._image = ImageLanes(stuck := Inferences(FakeCompiled()), stuck, slots=1)
     task = asyncio.create_task(engine.embed(pixels(engine, 2)))
     await asyncio.sleep(0.1)
     await engine.check(stuck_after_s=60)
@@ -218,7 +224,7 @@ from deployments.models.precision import Settled
 
 async def main() -> None:
     export = exported.read(Path(sys.argv[1]))
-    engine = OpenvinoEngine(export, Settled("float32", ""), threads=2, device_reason="")
+    engine = OpenvinoEngine(export, Settled("float32", ""), threads=2)
     await engine.prove()
     size = engine.loaded.pixels.size
     pages = int(open("/proc/self/statm").read().split()[0])
@@ -263,12 +269,11 @@ class Counting(Inferences):
 
 
 async def test_a_lone_image_has_all_processors_where_it_is_quiet(
-    clip: Export, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(openvino, "QUIET_S", 0.1)
-    tower = ImageTower(clip.tower("image", "float32"), "float32", threads=2)
     streams, whole = Counting(), Counting()
-    tower._streams, tower._whole = streams, whole
+    tower = ImageLanes(streams, whole, slots=2)
     one, four = np.zeros((1, 1)), np.zeros((4, 1))
     await tower.run(one)
     await tower.run(four)
@@ -282,11 +287,41 @@ async def test_a_lone_image_has_all_processors_where_it_is_quiet(
 
 
 def test_one_thread_needs_no_second_copy(clip: Export) -> None:
-    tower = ImageTower(clip.tower("image", "float32"), "float32", threads=1)
+    tower = ImageLanes.load(clip.tower("image", "float32"), "float32", threads=1)
     assert tower.slots == 1
     assert tower._whole is tower._streams
 
 
-def test_nothing_is_told_to_openvinos_makers() -> None:
-    assert sys.modules["openvino_telemetry"] is None
-    assert ir.convert_impl.tm is ir.telemetry_stub
+# What OpenVINO would do with its telemetry package, had it been let in.
+TELEMETRY = """
+import os, pathlib
+pathlib.Path(os.environ["TOLD"]).write_text("imported")
+class Telemetry:
+    def __init__(self, *args, **kwargs): pass
+    def __getattr__(self, name): return lambda *args, **kwargs: None
+"""
+CONVERTS = """
+import torch
+from deployments.models import ir
+ir.convert(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+"""
+
+
+def test_nothing_is_told_to_openvinos_makers(tmp_path: Path) -> None:
+    package = tmp_path / "path" / "openvino_telemetry"
+    (package / "backend").mkdir(parents=True)
+    (package / "__init__.py").write_text(TELEMETRY)
+    (package / "backend" / "__init__.py").write_text("backend_ga4 = None")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "path"),
+        "TOLD": str(tmp_path / "told"),
+    }
+
+    def run(program: str) -> None:
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+
+    run(CONVERTS)
+    assert not (tmp_path / "told").exists()
+    run("import openvino")
+    assert (tmp_path / "told").exists(), "the trap does not work"

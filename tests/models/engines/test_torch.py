@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,13 +118,3 @@ async def test_a_loaded_checkpoint_gives_the_encoders_vectors_and_says_what_runs
     await engine.prove()
     assert (engine.loaded.engine, engine.slots) == ("torch", 1)
     assert engine.loaded.engine_reason == "torch, because a test says so"
-
-
-def test_the_identity_is_another_one_in_another_precision(tiny: Tiny, tmp_path: Path) -> None:
-    from deployments.models.engines.engine import identity_in
-
-    identity = Encoder.load(
-        Model(id=str(tiny("ViT")), precision="float32", device="cpu", threads=1)
-    ).identity()
-    assert identity_in("float32", identity) != identity_in("bfloat16", identity)
-    assert identity_in("float32", identity) == identity_in("float32", identity)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.models.processor import features, native_precisions, processor_key
+from deployments.models.cpu import cpu_key, features, native_precisions
 
 X86 = "processor\t: 0\nvendor_id\t: X\nflags\t\t: fpu avx2 avx512_bf16 amx_int8\nbugs\t: spectre\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
@@ -40,6 +40,6 @@ def test_what_lacks_instructions_is_not_native(found: set[str], expected: set[st
     assert native_precisions(frozenset(found)) == expected
 
 
-def test_the_key_is_a_short_name() -> None:
-    assert processor_key() == processor_key()
-    assert len(processor_key()) == 16
+def test_processors_that_compute_alike_have_one_key() -> None:
+    assert cpu_key(frozenset({"a", "b"})) == cpu_key(frozenset({"b", "a"}))
+    assert cpu_key(frozenset({"a", "b"})) != cpu_key(frozenset({"a"}))

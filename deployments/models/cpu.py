@@ -32,7 +32,8 @@ def native_precisions(found: frozenset[str] | None = None) -> frozenset[str]:
     return frozenset(precision for precision, some in native.items() if some & found)
 
 
-def processor_key() -> str:
+def cpu_key(found: frozenset[str] | None = None) -> str:
     """The same on processors that compute alike."""
-    text = " ".join([platform.machine(), *sorted(features())])
+    found = features() if found is None else found
+    text = " ".join([platform.machine(), *sorted(found)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
