@@ -27,6 +27,7 @@ from benchmarks import checkpoints
 from benchmarks.engines import ENGINES, Bare, Settings, Vectors, probe
 from benchmarks.machine import machine
 from deployments.models.probes import least_cosine
+from deployments.models.storage import user_cache
 from deployments.threads import thread_count
 
 REFERENCE = "torch float32"
@@ -66,7 +67,7 @@ def main(
     threads: Annotated[int, typer.Option(help="0: one per processor.")] = 0,
 ) -> None:
     """Races the engines and prints a table for each model."""
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     threads = threads or thread_count("auto")
     wanted = engine.split(",")
     names = [name for name in ENGINES if any(part in name for part in wanted)]
@@ -77,6 +78,7 @@ def main(
             if one in checkpoints.GEOMETRIES:
                 folder = checkpoints.write(one, Path(scratch) / one)
             settings = Settings(folder, tower, threads, Path(scratch))  # type: ignore[arg-type]
+            os.environ.setdefault("HF_HOME", str(user_cache() / "huggingface"))
             os.environ["XDG_CACHE_HOME"] = scratch  # every engine begins with nothing
             with _process() as pool:
                 pool.submit(_make_probes, settings).result()

@@ -80,13 +80,13 @@ class Model(Batching):
     projection, a CLIP-like model embeds images only."""
     precision: WantedPrecision = "auto"
     """`auto` is bfloat16, or a GPU's float16, where there are instructions for it; `fastest` takes
-    int8 before that. What gives other vectors than float32 on real photos is not used. Name one on
-    a cluster of unlike processors: vectors of different precisions are never mixed."""
+    int8 before that. What gives other vectors than float32 on real photos is not used. Unlike
+    processors of a cluster need `float32`: vectors of different precisions are never mixed."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
-    """`auto` exports models on CPUs to OpenVINO, once, and runs in PyTorch what cannot be exported;
-    `on` refuses to start then, and makes CUDA graphs on GPUs. `off` is for PyTorch as it is."""
+    """`auto` exports a model for CPUs to OpenVINO, once; what cannot be exported runs in PyTorch.
+    `on` refuses to start instead, and makes CUDA graphs on a GPU. `off` always runs PyTorch."""
     exports: Annotated[str, AfterValidator(_absolute)] | None = None
-    """A folder or s3:// URI that `raylens export --to` has filled, so that no replica has to."""
+    """A folder or s3:// URI that `raylens export --to` filled; replicas then export nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
