@@ -180,10 +180,11 @@ def table(runners: list[Runner], sizes: list[int], title: str) -> Table:
     grid = Table(title=title, box=box.SIMPLE_HEAD)
     grid.add_column("engine", no_wrap=True)
     for size in (*map(str, sizes), _STREAMS):
-        grid.add_column(size if size == _STREAMS else f"batch {size}", justify="right")
-        grid.add_column("×", justify="right", style="bold")  # noqa: RUF001
+        heading = size if size == _STREAMS else f"batch {size}"
+        grid.add_column(heading, justify="right", no_wrap=True)
+        grid.add_column("×", justify="right", style="bold", no_wrap=True)  # noqa: RUF001
     for heading in ("cosine", "ready s", "later s", "MB", "anonymous"):
-        grid.add_column(heading, justify="right")
+        grid.add_column(heading, justify="right", no_wrap=True)
     first = runners[0]
     for runner in runners:
         cells = []

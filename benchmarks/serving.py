@@ -94,7 +94,7 @@ def main(
     console.print(footer(found, rounds, hits, ours.ready_s))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        name = file_name(now, model, bare.runs_in, only)
+        name = file_name(now, model, bare.runs_in, only.strip())
         figures: dict[str, Any] = {
             "date": now.isoformat(timespec="seconds"),
             "machine": machine(),
