@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     began = time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

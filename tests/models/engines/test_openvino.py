@@ -242,7 +242,7 @@ async def main() -> None:
 
 asyncio.run(main())
 sys.stdout.flush()
-# At once: the thread that called back last may still be in Python, and Python 3.11 ends with an abort
+# At once: the thread that called back last may still be in Python, and Python 3.11 aborts at its end
 # where such a thread is not its own.
 os._exit(0)
 """
