@@ -242,7 +242,7 @@ async def main() -> None:
 
 asyncio.run(main())
 sys.stdout.flush()
-# At once: the thread that called back last may still be in Python, and Python 3.11 aborts at its end
+# At once: the thread that called back last may still be in Python, which aborts at its own end
 # where such a thread is not its own.
 os._exit(0)
 """
