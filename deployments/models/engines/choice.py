@@ -20,6 +20,9 @@ from deployments.threads import thread_count
 
 logger = logging.getLogger("ray.serve")
 
+# Of the exporting process's log: libraries' progress bars go on and on in one line.
+_MAX_LINE_BYTES = 64 * 1024 * 1024
+
 
 async def load_engine(settings: Model, *, has_gpu: bool) -> Engine:
     """The configured model, loaded and proved; in tenths of seconds where it was exported before.
@@ -74,6 +77,7 @@ async def _exported(settings: Model) -> tuple[Export, Settled]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        limit=_MAX_LINE_BYTES,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdin is not None  # noqa: S101

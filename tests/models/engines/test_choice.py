@@ -143,3 +143,17 @@ async def test_a_process_that_fails_is_told_with_its_traceback_in_the_log(
 async def test_on_a_machine_with_a_gpu_device_cpu_is_no_gpu(home: Path, tiny: Tiny) -> None:
     engine = await load_engine(in_float32(tiny("ViT"), device="cpu"), has_gpu=True)
     assert engine.loaded.engine == "openvino"
+
+
+async def test_a_library_that_prints_no_line_ends_does_not_stop_the_start(
+    home: Path,
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nhead -c 1000000 /dev/zero | tr '\\0' . >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(CheckpointError, match="ended with 3; see the log"):
+        await load_engine(in_float32(tiny("ViT")), has_gpu=False)
