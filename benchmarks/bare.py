@@ -80,18 +80,18 @@ def _chosen(folder: Path, precision: str) -> str:
 
 def _prepare(folder: Path, precision: Any) -> str:
     from deployments.models.export import prepare
-    from deployments.settings import Model
+    from deployments.settings import ModelSettings
 
-    return prepare(Model(id=str(folder), precision=precision))[1].precision
+    return prepare(ModelSettings(id=str(folder), precision=precision))[1].precision
 
 
 def _load(name: str, settings: Settings) -> None:
     global _engine, _pixels
     from deployments.models import exported
-    from deployments.settings import Model
+    from deployments.settings import ModelSettings
 
     _engine = ENGINES[name](settings)
-    export = exported.find(Model(id=str(settings.folder)))
+    export = exported.find(ModelSettings(id=str(settings.folder)))
     assert export is not None  # noqa: S101
     _pixels = export.probes().pixels
 

@@ -26,8 +26,8 @@ from rich.table import Table
 from benchmarks import checkpoints
 from benchmarks.engines import ENGINES, Bare, Settings, Vectors, probe
 from benchmarks.machine import machine
+from deployments.checkpoints.storage import user_cache
 from deployments.models.probes import least_cosine
-from deployments.models.storage import user_cache
 from deployments.threads import thread_count
 
 REFERENCE = "torch float32"
@@ -153,9 +153,11 @@ def _load(name: str, settings: Settings) -> tuple[Vectors, float, float]:
 
 def _make_probes(settings: Settings) -> None:
     from deployments.models.encoder import Encoder
-    from deployments.settings import Model
+    from deployments.settings import ModelSettings
 
-    encoder = Encoder.load(Model(id=str(settings.folder), precision="float32", device="cpu"))
+    encoder = Encoder.load(
+        ModelSettings(id=str(settings.folder), precision="float32", device="cpu")
+    )
     np.save(settings.scratch / _PROBES, probe(encoder, settings.tower))
 
 

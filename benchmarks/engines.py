@@ -45,11 +45,13 @@ class Torch:
         import torch
 
         from deployments.models.encoder import Encoder
-        from deployments.settings import Model
+        from deployments.settings import ModelSettings
 
         self._torch = torch
         self._threads = settings.threads
-        model = Model(id=str(settings.folder), precision="float32", threads=settings.threads)
+        model = ModelSettings(
+            id=str(settings.folder), precision="float32", threads=settings.threads
+        )
         encoder = Encoder.load(model.model_copy(update={"device": "cpu"}))
         tower: Any = encoder.image_tower if settings.tower == "image" else encoder.text_tower
         if precision == "bfloat16":
@@ -96,9 +98,11 @@ class Openvino:
     def __init__(self, settings: Settings, precision: Any) -> None:
         from deployments.models import ir
         from deployments.models.export import prepare
-        from deployments.settings import Model
+        from deployments.settings import ModelSettings
 
-        model = Model(id=str(settings.folder), threads=settings.threads, precision=precision)
+        model = ModelSettings(
+            id=str(settings.folder), threads=settings.threads, precision=precision
+        )
         export, _ = prepare(model)
         model = ir.read(export.tower(settings.tower, precision))
         threads = settings.threads
@@ -142,9 +146,9 @@ class OnnxRuntime:
             import torch
 
             from deployments.models.encoder import Encoder
-            from deployments.settings import Model
+            from deployments.settings import ModelSettings
 
-            model = Model(id=str(settings.folder), precision="float32", device="cpu")
+            model = ModelSettings(id=str(settings.folder), precision="float32", device="cpu")
             encoder = Encoder.load(model)
             tower: Any = encoder.image_tower if settings.tower == "image" else encoder.text_tower
             stack = probe(encoder, settings.tower)[:2]

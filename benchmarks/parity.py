@@ -24,7 +24,7 @@ from deployments.models.encoder import Encoder
 from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.models.families import Family
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.comparison import TEXTS, Comparison, compare, in_openvino, in_torch
 from tests.models.families import TINY, write
 from tests.models.odd_images import odd_images
@@ -50,7 +50,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        models = {"EfficientNet-Lite0, bundled": Model().id}
+        models = {"EfficientNet-Lite0, bundled": ModelSettings().id}
         models |= {name: str(Path(folder) / str(i)) for i, name in enumerate(TINY)}
         rows = [
             measure(name, model)
@@ -81,7 +81,7 @@ def main() -> int:
 def measure(name: str, model: str) -> Row:
     if name in TINY:
         write(name, Path(model))
-    settings = Model(id=model, precision="float32", device="cpu", threads=1)
+    settings = ModelSettings(id=model, precision="float32", device="cpu", threads=1)
     encoder = Encoder.load(settings)
     served, engine, refusal = in_torch(encoder), "torch", ""
     try:

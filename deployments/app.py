@@ -5,9 +5,9 @@ from typing import Any
 import ray
 from ray.serve import Application
 
-from deployments.embedder import Embedder
+from deployments.embedder.deployment import Embedder
 from deployments.ingress import Ingress
-from deployments.settings import Batching, Model, Settings, load_settings
+from deployments.settings import Batching, ModelSettings, Settings, load_settings
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -36,7 +36,7 @@ def build_graph(settings: Settings) -> Application:
     return Ingress.bind(settings, embedders)  # type: ignore[attr-defined]
 
 
-def place(model: Model, gpus: float) -> tuple[dict[str, float], str]:
+def place(model: ModelSettings, gpus: float) -> tuple[dict[str, float], str]:
     """The resources that a model replica asks Ray for, and the reason as a clause.
 
     `gpus` are those that no other model has.

@@ -4,14 +4,15 @@ Knows nothing of HTTP bodies or of Ray; rendering is `api/render.py`'s job.
 An error is raised where the fact is known and pickles across Ray unchanged.
 """
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 
 class RaylensError(Exception):
     """Base of all errors that a caller may see.
 
     `message` says what was wrong and what to do about it. It never holds a path of the
-    server, an address, a traceback or an upstream's text.
+    server, an address, a traceback or an upstream's text. What does is `cause`, which is for the
+    log: a kind, a colon and the details.
     """
 
     status: ClassVar[int] = 500
@@ -21,6 +22,7 @@ class RaylensError(Exception):
     # looks up what its class lacks on the original, so a default would hide the value.
     param: str | None
     retry_after_s: int | None
+    cause: str | None
     items: "tuple[tuple[int, RaylensError], ...]"
 
     def __init__(
@@ -29,16 +31,22 @@ class RaylensError(Exception):
         *,
         param: str | None = None,
         retry_after_s: int | None = None,
+        cause: str | None = None,
         items: "tuple[tuple[int, RaylensError], ...]" = (),
     ) -> None:
         super().__init__(message)
         self.param = param
         self.retry_after_s = retry_after_s
+        self.cause = cause
         self.items = items
 
     @property
     def message(self) -> str:
         return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the cause: what is pickled goes to a caller."""
+        return type(self), self.args, {**self.__dict__, "cause": None}
 
     def bare(self) -> Self:
         """Itself without what it remembers of where it was raised. An error that is kept as an

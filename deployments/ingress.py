@@ -1,6 +1,7 @@
 """The ingress deployment: HTTP and handle calls in, stacks of pixels to the model deployment."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,20 +16,22 @@ from starlette.applications import Starlette
 from deployments.allocator import give_large_blocks_back, trim
 from deployments.api.listing import model_list
 from deployments.api.routes import Api
-from deployments.embedder_client import EmbedderClient
+from deployments.embedder.client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported
-from deployments.images.fetch import Fetcher
-from deployments.images.files import ImageRoots
-from deployments.images.workers import DecodeWorkers
 from deployments.items import Parsed, PathItem, TextItem, parse_items
-from deployments.loader import ImageLoader
 from deployments.metrics import ItemCounter, ProcessGauges
-from deployments.replica_port import keep_to_node
-from deployments.request import OnError
-from deployments.service import EmbeddingService
+from deployments.pixels.workers import DecodeWorkers
+from deployments.ray_internals import NodePort
+from deployments.service.causes import WithoutCallersErrors
+from deployments.service.embedding import EmbeddingService
+from deployments.service.job import Context, ItemGroup, OnError, Options
+from deployments.service.loader import ImageLoader
+from deployments.service.vectors import cosines, stack_rows
 from deployments.settings import Settings
+from deployments.sources.fetch import Fetcher
+from deployments.sources.files import ImageRoots
 from deployments.threads import thread_count
-from deployments.vectors import Vector, Vectors, cosines, stack_rows
+from deployments.wire import Vector, Vectors
 
 
 @serve.deployment(
@@ -50,8 +53,9 @@ class Ingress:
     """
 
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
-        keep_to_node()
+        self._port = NodePort()
         give_large_blocks_back()
+        logging.getLogger("ray.serve").addFilter(WithoutCallersErrors())
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)
@@ -100,6 +104,7 @@ class Ingress:
         await asyncio.to_thread(self._workers.warm_up, model.card.pixels)
 
     async def check_health(self) -> None:
+        self._port.check()
         self._gauges.record()
         await asyncio.to_thread(trim)
 
@@ -114,14 +119,9 @@ class Ingress:
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
         """A (D,) vector for each item, in any spelling; errors in place under "report"."""
-        return await self._rows(
-            parse_items(a_list(items)),
-            dimensions=dimensions,
-            normalize=normalize,
-            truncate=truncate,
-            on_error=on_error,
-            model=model,
-        )
+        options = Options(dimensions, normalize, truncate, on_error)
+        group = ItemGroup("input", parse_items(a_list(items)))
+        return await self._rows(group, options, model=model)
 
     async def embed_image(self, path: str | Path) -> Vector:
         """(D,) for a file under one of the image roots."""
@@ -188,23 +188,23 @@ class Ingress:
         return model_list(self._service)
 
     async def _vector(self, item: dict[str, Any]) -> Vector:
-        vectors = stack_rows(await self._rows(parse_items([item]), params=["input"]))
-        return vectors.reshape(-1)
+        group = ItemGroup("input", parse_items([item]), is_list=False)
+        return stack_rows(await self._rows(group)).reshape(-1)
 
     async def _similarity(self, a: dict[str, Any], b: dict[str, Any]) -> float:
         vectors = await self._vectors(parse_items([a, b]))
         return float(cosines(vectors[:1], vectors[1:])[0])
 
     async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
-        return stack_rows(await self._rows(items))
+        return stack_rows(await self._rows(ItemGroup("input", items)))
 
     async def _rows(
-        self, items: Sequence[Parsed], *, model: str | None = None, **options: Any
+        self, group: ItemGroup, options: Options | None = None, *, model: str | None = None
     ) -> list[Vector | RaylensError]:
-        """What the service's `embed` gives for `items` under its `options`."""
+        """What the service's `embed` gives for one group of items."""
         chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(items, model=chosen, deadline=deadline, **options)
+            embedded = await self._service.embed([group], Context(chosen, deadline), options)
         return embedded.rows
 
 

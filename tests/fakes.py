@@ -8,17 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from deployments.card import ModelCard, Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens
 from deployments.errors import RaylensError, Unavailable
-from deployments.gate import Answer
-from deployments.images.decode import decode
-from deployments.images.fetch import Fetcher
-from deployments.images.files import ImageRoots
-from deployments.loader import ImageLoader
-from deployments.service import EmbeddingService
+from deployments.pixels.decode import decode
+from deployments.service.embedding import EmbeddingService
+from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
+from deployments.sources.fetch import Fetcher
+from deployments.sources.files import ImageRoots
 from deployments.tokenizer import Encoded
-from deployments.vectors import Vector
+from deployments.wire import (
+    ModelCard,
+    Pixels,
+    PixelSpec,
+    ProcessorSpec,
+    StackVectors,
+    TextSpec,
+    Tokens,
+    Vector,
+)
 
 CARD = ModelCard(
     id="fake",
@@ -77,21 +84,25 @@ class FakeModel:
     async def ready(self) -> ModelCard:
         return self.card
 
-    async def embed(self, stack: Pixels, deadline: float, caller: str | None = None) -> Answer:
+    async def embed(
+        self, stack: Pixels, deadline: float, tenant: str | None = None
+    ) -> StackVectors:
         if self.error is not None:
             raise self.error
         self.stacks.append(stack)
         quarters = stack.reshape(len(stack), 2, 4, 2, 4, 3).mean(axis=(2, 4))
         vectors = quarters.reshape(len(stack), 12).astype(np.float32) - 127.5
-        return Answer(vectors, 1.5, 2.5, self.card.identity)
+        return StackVectors(vectors, 1.5, 2.5, self.card.identity)
 
-    async def embed_text(self, stack: Tokens, deadline: float, caller: str | None = None) -> Answer:
+    async def embed_text(
+        self, stack: Tokens, deadline: float, tenant: str | None = None
+    ) -> StackVectors:
         if self.error is not None:
             raise self.error
         self.token_stacks.append(stack)
         texts = ["".join(chr(i) for i in row if i >= 0) for row in stack]
         vectors = np.stack([self._vector(text) for text in texts])
-        return Answer(vectors, 0.5, 1.0, self.card.identity)
+        return StackVectors(vectors, 0.5, 1.0, self.card.identity)
 
     @staticmethod
     def _vector(text: str) -> Vector:

@@ -63,30 +63,79 @@ def room(*packages: str) -> set[str]:
     return found
 
 
-def test_only_the_rim_of_the_deployments_imports_ray() -> None:
-    rim = {
-        f"deployments.{name}"
-        for name in ("app", "ingress", "embedder", "embedder_client", "metrics", "replica_port")
+VOCABULARY = ("errors", "items", "keys", "settings", "wire", "fairness", "threads", "tokenizer")
+# Which of the rooms, and of the files at the top, each room may import; all may the vocabulary.
+MAY_IMPORT = {
+    "app": {"ingress", "embedder.deployment"},
+    "ingress": {"api", "service", "sources", "pixels", "embedder.client", "metrics"},
+    "api": {"service"},
+    "service": {"sources", "pixels"},
+    "sources": set(),
+    "pixels": set(),
+    "embedder.client": set(),
+    "embedder.gate": {"embedder.batch_queue"},
+    "embedder.batch_queue": set(),
+    "embedder.deployment": {"embedder.gate", "models", "metrics"},
+    "models": {"checkpoints"},
+    "checkpoints": set(),
+    "metrics": set(),
+    "ray_internals": set(),
+    "allocator": set(),
+}
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_imports_point_down_the_page(name: str) -> None:
+    allowed = {name, *MAY_IMPORT[name], *VOCABULARY}
+    if name in ("ingress", "embedder.deployment"):
+        allowed |= {"ray_internals", "allocator"}
+    inside = room(f"deployments.{name}")
+    for module in inside:
+        ours = {i for i in imports(module) if i in NAMES and within(i, ["deployments"])}
+        packages = {i for i in ours if MODULES[i].name == "__init__.py"}
+        wrong = {i for i in ours - packages if not within(i, [f"deployments.{a}" for a in allowed])}
+        assert not wrong, f"{module} imports {sorted(wrong)}"
+
+
+def test_every_module_of_the_deployments_has_its_place() -> None:
+    known = [f"deployments.{name}" for name in (*MAY_IMPORT, *VOCABULARY)]
+    assert not {n for n in room("deployments") if not within(n, known) and "." in n} - {
+        f"deployments.{package}" for package in ("embedder",)
     }
-    assert importers("ray") & room("deployments") == rim
 
 
-def test_only_models_and_the_resizing_of_images_import_torch() -> None:
+def test_the_vocabulary_knows_nothing_of_the_rooms() -> None:
+    vocabulary = [f"deployments.{name}" for name in VOCABULARY]
+    for module in room(*vocabulary):
+        ours = {i for i in imports(module) if within(i, ["deployments"])} - {"deployments"}
+        assert all(within(i, vocabulary) for i in ours), module
+
+
+def test_only_the_rim_of_the_deployments_imports_ray() -> None:
+    rim = ("app", "ingress", "embedder.deployment", "embedder.client", "metrics", "ray_internals")
+    assert importers("ray") & room("deployments") == {f"deployments.{name}" for name in rim}
+
+
+def test_only_models_the_bundled_one_and_the_resizing_of_images_import_torch() -> None:
     users = importers("torch", "safetensors", "huggingface_hub")
-    assert users - room("deployments.models") == room("deployments.images.resample")
-    assert "torch" not in imports("deployments.images.resample", deep=False)
+    others = room("deployments.checkpoints", "deployments.pixels.resample")
+    assert users - room("deployments.models") <= others
+    torch_users = importers("torch") - room("deployments.models")
+    assert torch_users == room("deployments.checkpoints.bundled", "deployments.pixels.resample")
+    for name in torch_users:
+        assert "torch" not in imports(name, deep=False)
 
 
 def test_outside_the_models_only_a_checkpoints_own_processor_needs_transformers() -> None:
     users = importers("transformers") - room("deployments.models")
-    assert users == room("deployments.images.processor")
-    assert not {i for i in imports("deployments.images.processor", deep=False) if "transf" in i}
+    assert users == room("deployments.pixels.processor")
+    assert not {i for i in imports("deployments.pixels.processor", deep=False) if "transf" in i}
 
 
 def test_a_replica_of_an_exported_model_needs_neither_torch_nor_the_hub() -> None:
     """By what `load_engine` imports before it knows that torch is needed."""
     seen: set[str] = set()
-    todo = ["deployments.embedder", "deployments.models.engines.openvino"]
+    todo = ["deployments.embedder.deployment", "deployments.models.engines.openvino"]
     while todo:
         name = todo.pop()
         seen.add(name)
@@ -99,32 +148,9 @@ def test_only_one_module_imports_openvino_which_keeps_its_telemetry_out() -> Non
     assert importers("openvino") == room("deployments.models.ir")
 
 
-def test_images_and_models_do_not_know_each_other() -> None:
-    assert not importers("deployments.models") & room("deployments.images")
-    assert not importers("deployments.images") & room("deployments.models")
-
-
-def test_nothing_behind_the_http_layer_knows_it() -> None:
-    behind = room(
-        *(
-            f"deployments.{n}"
-            for n in (
-                *("images", "models", "gate", "loader", "tokenizer"),
-                *("stacks", "service", "classify", "embedder"),
-            )
-        )
-    )
-    assert not importers("deployments.api") & behind
-
-
-def test_only_the_loader_and_the_ingress_know_how_images_are_had() -> None:
-    users = importers("deployments.images") - room("deployments.images")
-    assert users == room("deployments.loader", "deployments.ingress")
-
-
-def test_only_the_ingress_and_the_http_layer_know_the_service() -> None:
-    users = room("deployments.ingress", "deployments.api", "deployments.classify")
-    assert importers("deployments.service") <= users
+def test_only_the_loader_knows_both_where_images_are_and_how_they_are_decoded() -> None:
+    both = importers("deployments.sources") & importers("deployments.pixels")
+    assert both == room("deployments.service.loader", "deployments.ingress")
 
 
 def test_the_deployments_import_nothing_of_the_users_package() -> None:
@@ -155,15 +181,6 @@ def test_importing_the_users_package_loads_neither_ray_nor_torch() -> None:
     assert process.stdout.strip() == "[]"
 
 
-def test_the_vocabulary_knows_nothing_of_the_rooms() -> None:
-    words = [f"deployments.{n}" for n in ("errors", "keys", "settings", "card", "items")]
-    vocabulary = room(*words)
-    allowed = words[:-1]
-    for name in vocabulary:
-        ours = {i for i in imports(name) if within(i, ["deployments"])} - {"deployments"}
-        assert all(within(i, allowed) for i in ours), name
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_module_says_what_it_does(name: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[name].read_text()))
@@ -173,6 +190,10 @@ def test_every_module_says_what_it_does(name: str) -> None:
 def test_every_module_fits_on_a_few_screens(name: str) -> None:
     lines = MODULES[name].read_text().count("\n")
     assert lines <= MAX_LINES
+
+
+def test_few_files_stand_at_the_top_of_the_deployments() -> None:
+    assert len(list((ROOT / "deployments").glob("*.py"))) <= 14
 
 
 def test_no_module_is_named_after_nothing() -> None:

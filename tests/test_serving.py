@@ -46,7 +46,7 @@ ray::ServeReplica:raylens:Embedder.initialize_and_get_metadata() (pid=1, ip=127.
 RuntimeError: Traceback (most recent call last):
   File "/x/deployments/models/finding.py", line 60, in find_checkpoint
     raise CheckpointError(f"model {id!r}: there is no such folder on this machine")
-deployments.models.checkpoint.CheckpointError: model '/nowhere': there is no such folder
+deployments.checkpoints.checkpoint.CheckpointError: model '/nowhere': there is no such folder
 
 """
 

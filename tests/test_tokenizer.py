@@ -1,14 +1,13 @@
-"""Texts to ids and ids to stacks, with a tokenizer of a few words."""
+"""Texts to ids, with a tokenizer of a few words."""
 
 import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from deployments.tokenizer import Encoded, TextTokenizer, join, stack
+from deployments.tokenizer import Encoded, TextTokenizer
 from tests.servers import ROOT
 
 START, END, UNKNOWN, A, CAT = range(5)
@@ -64,16 +63,6 @@ def test_a_pair_of_surrogates_is_the_character_it_stands_for() -> None:
     assert TextTokenizer(json, max_tokens=9).encode(["\ud83d\ude00"])[0].ids == [0]
 
 
-def test_a_stack_is_filled_up_with_minus_one() -> None:
-    tokens = stack([[7], [], [1, 2, 3]])
-    assert tokens.dtype == np.int32
-    assert tokens.tolist() == [[7, -1, -1], [-1, -1, -1], [1, 2, 3]]
-
-
-def test_a_stack_of_nothing_is_empty() -> None:
-    assert stack([]).shape == (0, 0)
-
-
 def test_it_starts_no_threads_and_needs_neither_torch_nor_transformers() -> None:
     program = (
         "import psutil, sys; from tests.test_tokenizer import *; "
@@ -91,9 +80,3 @@ def test_it_starts_no_threads_and_needs_neither_torch_nor_transformers() -> None
         timeout=60,
     )
     assert process.stdout.strip() == "0 []", process.stderr
-
-
-def test_stacks_of_several_callers_become_one_as_wide_as_the_widest_text() -> None:
-    joined = join([stack([[1], [2, 3]]), stack([[4, 5, 6]]), stack([[7, 8]])[:, :2]])
-    assert joined.tolist() == [[1, -1, -1], [2, 3, -1], [4, 5, 6], [7, 8, -1]]
-    assert joined.dtype == np.int32

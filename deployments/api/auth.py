@@ -91,9 +91,9 @@ def _path(scope: Scope) -> str:
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
-def caller(request: Request) -> str | None:
+def tenant_of(request: Request) -> str | None:
     """The name of the key that the request came with; None where none is wanted."""
-    return getattr(request.state, "caller", None)
+    return getattr(request.state, "tenant", None)
 
 
 class KeyGuard:
@@ -121,7 +121,7 @@ class KeyGuard:
                 response.headers["www-authenticate"] = "Bearer"
             await response(scope, receive, send)
             return
-        request.state.caller = key.name
+        request.state.tenant = key.name
         self._running[key.name] += 1
         try:
             await self._app(scope, receive, send)

@@ -3,36 +3,34 @@
 The limit of one body is `bodies`' business.
 """
 
-from collections import Counter
-
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.api.auth import caller
+from deployments.api.auth import tenant_of
 from deployments.errors import Overloaded
+from deployments.fairness import TenantCount
 from deployments.settings import Limits
 
-# A photo or two; and what all bodies of more may have of the budget.
+# A photo or two. Requests of more may fill only this part of the budget, so that large bodies that
+# stall, or come slowly, leave room for small ones.
 SMALL_BYTES = 1024 * 1024
 LARGE_PART = 0.875
 
 
 class BodyBudget:
     """ASGI middleware: a body counts as it comes, until its answer begins. Beyond
-    `limits.max_inflight_bytes`, reading raises Overloaded; for a caller with a key beyond half.
+    `limits.max_inflight_bytes`, or a tenant's part of them, reading raises Overloaded.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
-        self._most = limits.max_inflight_bytes
-        self._held = 0
-        self._held_by: Counter[str] = Counter()
+        self._bytes = TenantCount(limits.max_inflight_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        who = caller(Request(scope))
+        tenant = tenant_of(Request(scope))
         held = 0
 
         async def counted() -> Message:
@@ -40,14 +38,14 @@ class BodyBudget:
             message = await receive()
             more = len(message.get("body", b""))
             if more:
-                self._check(more, held, who)
+                self._check(more, held, tenant)
                 held += more
-                self._add(more, who)
+                self._bytes.add(more, tenant)
             return message
 
         def release() -> None:
             nonlocal held
-            self._add(-held, who)
+            self._bytes.add(-held, tenant)
             held = 0
 
         async def released(message: Message) -> None:
@@ -61,21 +59,10 @@ class BodyBudget:
         finally:
             release()
 
-    def _check(self, more: int, held: int, who: str | None) -> None:
-        # Large bodies that stall, or come slowly, leave room for small ones.
+    def _check(self, more: int, held: int, tenant: str | None) -> None:
         part = 1.0 if held + more <= SMALL_BYTES else LARGE_PART
-        own = self._held if who is None else self._held_by[who]
-        most = self._most if who is None else self._most // 2
-        # Whoever is alone is let in: the limit of one body holds anyway.
-        if (self._held > held and self._held + more > part * self._most) or (
-            own > held and own + more > part * most
-        ):
+        if self._bytes.refusal(more, tenant, held=held, part=part) is not None:
             raise Overloaded(
                 "Too many bytes of requests are under way already; retry after a pause.",
                 retry_after_s=1,
             )
-
-    def _add(self, number: int, who: str | None) -> None:
-        self._held += number
-        if who is not None:
-            self._held_by[who] += number

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from deployments.card import ModelCard
-from deployments.service import EmbeddingService
+from deployments.service.embedding import EmbeddingService
 from deployments.settings import PUBLIC_LIMITS, Limits
+from deployments.wire import ModelCard
 
 
 def model_list(service: EmbeddingService) -> dict[str, Any]:

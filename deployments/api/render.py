@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from deployments.api.answers import error_type
 from deployments.api.schema import Dtype, EncodingFormat
 from deployments.errors import RaylensError
-from deployments.service import Embedded
-from deployments.vectors import Vector
+from deployments.service.embedding import Embedded
+from deployments.wire import Vector
 
 # Some clients (aiohttp) refuse header lines of more than 8,190 bytes.
 MAX_ERROR_HEADER_BYTES = 8000
@@ -156,11 +157,3 @@ def error_response(error: RaylensError, request_id: str) -> Response:
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     return json_response({"error": body}, error.status, headers)
-
-
-def error_type(status: int) -> str:
-    if status >= 500:
-        return "api_error"
-    return {401: "authentication_error", 429: "overloaded_error"}.get(
-        status, "invalid_request_error"
-    )

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from deployments.api import render
-from deployments.api.auth import KeyGuard, KeyRing, caller
+from deployments.api.auth import KeyGuard, KeyRing, tenant_of
 from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
 from deployments.api.budget import BodyBudget
 from deployments.api.fence import request_id
@@ -30,7 +30,6 @@ from deployments.api.schema import (
     SimilarityBody,
     parse,
 )
-from deployments.classify import Classifier
 from deployments.errors import (
     BadRequest,
     Internal,
@@ -39,12 +38,14 @@ from deployments.errors import (
     RaylensError,
     UnsupportedMediaType,
 )
-from deployments.items import BytesItem, Modality, Parsed, parse_items
-from deployments.request import Model, Timing
-from deployments.service import EmbeddingService, too_many_items
-from deployments.stacks import all_or_none
-from deployments.turns import Turns
-from deployments.vectors import Vectors, cosines, stack_rows
+from deployments.fairness import FairSemaphore
+from deployments.items import BytesItem, Modality, parse_items
+from deployments.service.classify import Classifier
+from deployments.service.embedding import EmbeddingService, too_many_items
+from deployments.service.job import Context, ItemGroup, Options, Timing
+from deployments.service.stacks import all_or_none
+from deployments.service.vectors import cosines, stack_rows
+from deployments.wire import Vectors
 
 logger = logging.getLogger("ray.serve")
 
@@ -88,7 +89,7 @@ class Api:
         self.service = service
         self._classifier = Classifier(service)
         self._limits = service.settings.limits
-        self._parsing = Turns(1)
+        self._parsing = FairSemaphore(1)
 
     def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """The application; `lifespan` is entered while it is served."""
@@ -118,35 +119,27 @@ class Api:
     @endpoint
     async def embeddings(self, request: Request, deadline: float) -> Response:
         answer = wanted(request)
-        options, items, params = await self._embedding_input(request)
-        model = self.service.model(options.model)
-        card = model.card
-        embedded = await self.service.embed(
-            items,
-            model=model,
-            params=params,
-            deadline=deadline,
-            on_error=options.on_error,
-            dimensions=options.dimensions,
-            normalize=options.normalize,
-            truncate=options.truncate,
-            caller=caller(request),
-        )
+        asked, group = await self._embedding_input(request)
+        context = self._context(request, asked.model, deadline)
+        card = context.model.card
+        options = Options(asked.dimensions, asked.normalize, asked.truncate, asked.on_error)
+        embedded = await self.service.embed([group], context, options)
         headers = server_timing(embedded.timing)
         if answer == "npy":
-            width = options.dimensions or card.dimensions
-            return render.embeddings_npy(embedded.rows, width, options.dtype, headers)
+            width = asked.dimensions or card.dimensions
+            return render.embeddings_npy(embedded.rows, width, asked.dtype, headers)
         return render.embeddings_json(
-            embedded, card.id, options.dtype, options.encoding_format, headers
+            embedded, card.id, asked.dtype, asked.encoding_format, headers
         )
 
+    def _context(self, request: Request, model: str | None, deadline: float) -> Context:
+        return Context(self.service.model(model), deadline, tenant_of(request))
+
     async def _json(self, request: Request) -> dict[str, Any]:
-        turn = self._parsing.of(caller(request))
+        turn = self._parsing.turn(tenant_of(request))
         return await read_json(request, self._limits.max_body_bytes, turn)
 
-    async def _embedding_input(
-        self, request: Request
-    ) -> tuple[EmbeddingOptions, Sequence[Parsed], Sequence[str]]:
+    async def _embedding_input(self, request: Request) -> tuple[EmbeddingOptions, ItemGroup]:
         kind = media_type(request)
         # The query's options hold for any body; what the body says itself comes first.
         asked = parse(EmbeddingOptions, dict(request.query_params), strict=False)
@@ -154,26 +147,25 @@ class Api:
         if kind == "multipart/form-data":
             fields, files = await read_form(request, self._limits)
             options = parse(EmbeddingOptions, {**query, **fields}, strict=False)
-            return options, [BytesItem(f) for f in files], indexed("file", len(files))
+            return options, ItemGroup("file", [BytesItem(f) for f in files])
         if kind.startswith("image/") or kind == "application/octet-stream":
             data = await read_body(request, self._limits.max_body_bytes)
-            return asked, [BytesItem(data)], ["input"]
+            return asked, ItemGroup("input", [BytesItem(data)], is_list=False)
         if not is_json(kind):
             raise UnsupportedMediaType(
                 "Send application/json, multipart/form-data or the image itself as image/*."
             )
         content = await self._json(request)
         body = parse(EmbeddingsBody, {**query, **content})
-        items, params = one_or_more("input", body.input, self._limits.max_items, body.modality)
-        return body, items, params
+        return body, one_or_more("input", body.input, self._limits.max_items, body.modality)
 
     @endpoint
     async def similarity(self, request: Request, deadline: float) -> Response:
         body = parse(SimilarityBody, await self._json(request))
         most = self._limits.max_items
         groups = [one_or_more("a", body.a, most), one_or_more("b", body.b, most)]
-        model = self.service.model(body.model)
-        (a, b), timing = await self._vectors(request, groups, model, deadline)
+        context = self._context(request, body.model, deadline)
+        (a, b), timing = await self._vectors(groups, context)
         scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
         return render.json_response({"scores": scores}, headers=server_timing(timing))
 
@@ -181,32 +173,24 @@ class Api:
     async def rank(self, request: Request, deadline: float) -> Response:
         body = parse(RankBody, await self._json(request))
         documents = one_or_more("documents", body.documents, self._limits.max_items)
-        groups = [(parse_items([body.query]), ["query"]), documents]
-        model = self.service.model(body.model)
-        (query, others), timing = await self._vectors(request, groups, model, deadline)
-        scores = (others @ query[0]).clip(-1, 1)
+        query = ItemGroup("query", parse_items([body.query]), is_list=False)
+        context = self._context(request, body.model, deadline)
+        (target, others), timing = await self._vectors([query, documents], context)
+        scores = (others @ target[0]).clip(-1, 1)
         best = np.argsort(-scores, kind="stable")[: body.top_n]
         results = [{"index": int(i), "score": scores[i]} for i in best]
-        answer = {"object": "list", "model": model.card.id, "results": results}
+        answer = {"object": "list", "model": context.model.card.id, "results": results}
         return render.json_response(answer, headers=server_timing(timing))
 
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
         body = parse(ClassifyBody, await self._json(request))
-        items, params = one_or_more("input", body.input, self._limits.max_items)
-        model = self.service.model(body.model)
-        rows, timing = await self._classifier.classify(
-            items,
-            body.labels,
-            body.template,
-            model=model,
-            params=params,
-            deadline=deadline,
-            caller=caller(request),
-        )
+        group = one_or_more("input", body.input, self._limits.max_items)
+        context = self._context(request, body.model, deadline)
+        rows, timing = await self._classifier.classify(group, body.labels, body.template, context)
         # Half a million labels and more: others are answered meanwhile.
         return await asyncio.to_thread(
-            render.labels_json, rows, body.labels, model.card.id, server_timing(timing)
+            render.labels_json, rows, body.labels, context.model.card.id, server_timing(timing)
         )
 
     @endpoint
@@ -232,47 +216,23 @@ class Api:
         return render.json_response(openapi())
 
     async def _vectors(
-        self,
-        request: Request,
-        groups: list[tuple[list[Parsed], list[str]]],
-        model: Model,
-        deadline: float,
+        self, groups: Sequence[ItemGroup], context: Context
     ) -> tuple[list[Vectors], Timing]:
         """Each group of items as its (N, D) unit vectors, embedded together."""
-        items: list[Parsed] = []
-        params: list[str] = []
-        indices: list[int] = []
-        ends = []
-        for parsed, names in groups:
-            items += parsed
-            params += names
-            indices += range(len(parsed))
-            ends.append(len(items))
-        try:
-            embedded = await self.service.embed(
-                items, params=params, model=model, deadline=deadline, caller=caller(request)
-            )
-        except RaylensError as error:  # which counts through all groups
-            error.items = tuple((indices[i], item) for i, item in error.items)
-            raise
+        embedded = await self.service.embed(groups, context)
+        ends = np.cumsum([len(group.items) for group in groups])
         return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
 
 
-def one_or_more(
-    name: str, value: Any, most: int, modality: Modality | None = None
-) -> tuple[list[Parsed], list[str]]:
-    """One item or a list of them, each parsed or its error, and what errors call each."""
+def one_or_more(name: str, value: Any, most: int, modality: Modality | None = None) -> ItemGroup:
+    """One item or a list of them, each parsed or its error."""
     if value == []:
         raise BadRequest(f"{name} is empty; send at least one item.", param=name)
     if isinstance(value, list):
         if len(value) > most:  # now, because parsing millions would take minutes and gigabytes
             raise too_many_items(len(value), most, param=name)
-        return parse_items(value, modality), indexed(name, len(value))
-    return parse_items([value], modality), [name]
-
-
-def indexed(name: str, number: int) -> list[str]:
-    return [f"{name}[{i}]" for i in range(number)]
+        return ItemGroup(name, parse_items(value, modality))
+    return ItemGroup(name, parse_items([value], modality), is_list=False)
 
 
 async def framework_error(request: Request, error: Exception) -> Response:

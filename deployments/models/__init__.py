@@ -1,4 +1,4 @@
-"""Checkpoints to vectors. Beside `images.resample`, only this package imports torch."""
+"""Checkpoints to vectors: families, exports, precision, and the engines that run them."""
 
 import os
 

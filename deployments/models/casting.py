@@ -10,13 +10,12 @@ from functools import partial
 
 import torch
 
-from deployments.card import Pixels, Precision, Tokens
 from deployments.models.cpu import native_precisions
 from deployments.models.precision import NEEDED_COSINE, ImpossibleError, Settled, settle
 from deployments.models.probes import least_cosine
 from deployments.models.towers import GraphTower, Towers
-from deployments.settings import Model
-from deployments.vectors import Vectors
+from deployments.settings import ModelSettings
+from deployments.wire import Pixels, Precision, Tokens, Vectors
 
 logger = logging.getLogger("ray.serve")
 
@@ -25,7 +24,7 @@ def cast(
     towers: Towers,
     *,
     reload: Callable[[], Towers],
-    settings: Model,
+    settings: ModelSettings,
     device: str,
     pixels: Pixels,
     tokens: Tokens | None,

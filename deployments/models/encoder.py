@@ -14,23 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deployments.card import Pixels, PixelSpec, TextSpec, Tokens
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.finding import find_checkpoint
+from deployments.checkpoints.integrity import fingerprint
 from deployments.models.casting import cast
-from deployments.models.checkpoint import Checkpoint, CheckpointError
 from deployments.models.engines.engine import ON_CPU, as_fast_as, check_pixels, check_tokens
 from deployments.models.families import Family, choose_family
-from deployments.models.files import fingerprint
-from deployments.models.finding import find_checkpoint
 from deployments.models.loading import load_model
 from deployments.models.precision import Settled
 from deployments.models.probes import SENTENCES, photos
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.models.texts import read_tokenizer
 from deployments.models.towers import ImageTower, TextTower, Towers, read_text_spec
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from deployments.threads import thread_count
-from deployments.tokenizer import TextTokenizer, stack
-from deployments.vectors import Vectors
+from deployments.tokenizer import TextTokenizer
+from deployments.wire import Pixels, PixelSpec, TextSpec, Tokens, Vectors, pad_tokens
 
 # About a caption. Warming up with the longest texts that BERTs read would take minutes.
 _WARM_TOKENS = 16
@@ -83,7 +82,7 @@ class Encoder:
                 )
 
     @classmethod
-    def load(cls, settings: Model) -> Self:
+    def load(cls, settings: ModelSettings) -> Self:
         """Finds, checks and loads the configured checkpoint. Blocks, for seconds to minutes.
 
         Call it in the thread that will run the model: torch's thread count is set here and
@@ -243,7 +242,7 @@ def _weights(checkpoint: Checkpoint) -> tuple[str, str]:
 
 def _tokenize(texts: Sequence[str], json: str, text: TextSpec) -> Tokens:
     encoded = TextTokenizer(json, max_tokens=text.max_tokens).encode(texts)
-    return stack([ids for ids, _ in encoded])
+    return pad_tokens([ids for ids, _ in encoded])
 
 
 def _choose_device(wanted: str) -> tuple[str, str]:

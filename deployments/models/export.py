@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deployments.card import Precision
+from deployments.checkpoints.checkpoint import CheckpointError, first_line
+from deployments.checkpoints.storage import locked, written_aside
 from deployments.models import exported, stores
-from deployments.models.checkpoint import CheckpointError, first_line
 from deployments.models.cpu import native_precisions
 from deployments.models.exported import (
     Export,
@@ -30,9 +30,9 @@ from deployments.models.exported import (
 )
 from deployments.models.precision import NEEDED_COSINE, ImpossibleError, Settled, settle
 from deployments.models.probes import SENTENCES, least_cosine, photos
-from deployments.models.storage import locked, written_aside
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from deployments.threads import thread_count
+from deployments.wire import Precision
 
 if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
@@ -62,7 +62,7 @@ def main() -> int:
     return 0
 
 
-def prepare(settings: Model) -> tuple[Export, Settled]:
+def prepare(settings: ModelSettings) -> tuple[Export, Settled]:
     """The configured model's export, and the precision it runs in on this processor.
 
     What is missing is made, by one process at a time; others wait, and find it. Raises
@@ -84,7 +84,7 @@ def prepare(settings: Model) -> tuple[Export, Settled]:
     return export, settled
 
 
-def pulled(settings: Model, folder: Path) -> Export | None:
+def pulled(settings: ModelSettings, folder: Path) -> Export | None:
     """From the configured store, which `find` has looked into if it is a folder."""
     store = settings.exports
     if store is None:
@@ -101,7 +101,7 @@ def pulled(settings: Model, folder: Path) -> Export | None:
     return None
 
 
-def _made(settings: Model, folder: Path) -> Export:
+def _made(settings: ModelSettings, folder: Path) -> Export:
     from deployments.models.encoder import Encoder  # torch, for seconds
 
     logger.info(f"Exporting model {settings.name} to OpenVINO, once.")
@@ -245,7 +245,7 @@ def _add_int8(export: Export, *, must: bool) -> None:
         ) from error
 
 
-def _settle(export: Export, settings: Model) -> Settled:
+def _settle(export: Export, settings: ModelSettings) -> Settled:
     """Tries precisions on this processor, and keeps what comes of it."""
     from deployments.models import ir
 

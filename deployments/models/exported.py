@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from deployments.card import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
-from deployments.models import bundled
-from deployments.models.checkpoint import CheckpointError
+from deployments.checkpoints import bundled
+from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.finding import find_checkpoint, is_local
+from deployments.checkpoints.integrity import fingerprint
+from deployments.checkpoints.storage import user_cache
 from deployments.models.cpu import cpu_key
-from deployments.models.files import fingerprint
-from deployments.models.finding import find_checkpoint, is_local
 from deployments.models.precision import Settled
-from deployments.models.storage import user_cache
-from deployments.settings import Model
+from deployments.settings import ModelSettings
+from deployments.wire import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
 
 MANIFEST = "manifest.json"
 REFUSAL = "refusal.txt"
@@ -125,7 +125,7 @@ class Export:
 class ExportRequest(BaseModel):
     """What the process that exports is asked for."""
 
-    model: Model
+    model: ModelSettings
     to: str | None = None
     """A store to copy the export to."""
 
@@ -156,7 +156,7 @@ def cache_root() -> Path:
     return user_cache() / "raylens" / "exported"
 
 
-def find(settings: Model, key: str | None = None) -> Export | None:
+def find(settings: ModelSettings, key: str | None = None) -> Export | None:
     """The configured model's export, if it is on this machine: in the cache, or in a folder that
     `settings.exports` names. `key` is its `export_key`, where that is known.
 
@@ -185,7 +185,7 @@ def read(folder: Path) -> Export | None:
         ) from error
 
 
-def export_key(settings: Model) -> str:
+def export_key(settings: ModelSettings) -> str:
     """The name of the configured model's export: of all that it is made of, and made with."""
     if is_pinned(settings):
         id, weights = settings.id, settings.revision or bundled.REVISION
@@ -197,7 +197,7 @@ def export_key(settings: Model) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def is_pinned(settings: Model) -> bool:
+def is_pinned(settings: ModelSettings) -> bool:
     """Whether the settings alone tell which weights are meant: the bundled ones, or a commit's."""
     if settings.id == bundled.BUNDLED_ID:
         return settings.revision is None
@@ -206,10 +206,11 @@ def is_pinned(settings: Model) -> bool:
 
 @cache
 def _made_with() -> tuple[str, ...]:
-    """The versions of the packages, and this package's own code."""
+    """The versions of the packages, and raylens's own code that makes exports."""
     code = hashlib.sha256()
-    here = Path(__file__).parent
-    for path in (*sorted(here.glob("*.py")), here.parent / "card.py", here.parent / "tokenizer.py"):
+    top = Path(__file__).parent.parent
+    made_by = [top / "wire.py", top / "tokenizer.py", top / "checkpoints" / "bundled.py"]
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), *made_by):
         code.update(path.read_bytes())
     found = [code.hexdigest()]
     for package in _PACKAGES:

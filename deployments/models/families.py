@@ -8,7 +8,7 @@ family that is not in the table is refused, never guessed at.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from deployments.models.checkpoint import Checkpoint, CheckpointError, read_json
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
 
 Pooling = Literal["cls", "mean", "pooler", "projection"]
 """From a model's output to one vector of each image:

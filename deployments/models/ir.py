@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.card import Precision
+from deployments.wire import Precision
 
 # As if it were not installed: OpenVINO, and NNCF too, then use stand-ins that do nothing. Measured
 # with OpenVINO 2026.4 and NNCF 3.4.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deployments.models.checkpoint import Checkpoint, CheckpointError, first_line
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
 from deployments.models.families import Family
 
 

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple
 
-from deployments.card import Precision
 from deployments.settings import WantedPrecision
+from deployments.wire import Precision
 
 logger = logging.getLogger("ray.serve")
 

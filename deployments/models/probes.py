@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from deployments.card import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
 SENTENCES = (
     "",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deployments.card import ProcessorSpec
-from deployments.models.checkpoint import CheckpointError, read_json
+from deployments.checkpoints.checkpoint import CheckpointError, read_json
+from deployments.wire import ProcessorSpec
 
 # (width, height) of two blank images that show whether all images come out in one size.
 _PROBES = ((37, 91), (200, 64))

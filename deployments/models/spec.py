@@ -3,7 +3,7 @@
 transformers' own class reads the keys, so defaults, null and old spellings mean what they do there.
 Where all that it does is known to be a resize and a crop in uint8, a multiply-add and perhaps a
 change to BGR, that is what comes out; for anything else the processor itself is to be run. Doing
-either is left to `deployments.images`.
+either is left to `deployments.pixels`.
 """
 
 import json
@@ -15,12 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.card import PixelSpec, ProcessorSpec
-from deployments.models.checkpoint import CheckpointError, read_json
+from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.integrity import preprocessor_settings
 from deployments.models.processors import build, class_name, own_spec
-
-FILE = "preprocessor_config.json"
-_NESTING_FILE, _NESTED_KEY = "processor_config.json", "image_processor"
+from deployments.wire import PixelSpec, ProcessorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,31 +73,13 @@ _DINOV3_DEFAULTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.
 _NAFLEX = "Siglip2ImageProcessor"
 
 
-def preprocessor_file(folder: Path) -> Path:
-    """The file in `folder` that holds the image processor's settings.
-
-    That is processor_config.json if they are nested in it, as transformers 5 saves them together
-    with a tokenizer's, else preprocessor_config.json; transformers looks in this order too.
-    Raises CheckpointError if neither is there.
-    """
-    nesting = folder / _NESTING_FILE
-    if nesting.is_file() and isinstance(read_json(nesting).get(_NESTED_KEY), dict):
-        return nesting
-    if not (folder / FILE).is_file():
-        raise CheckpointError(f"{folder / FILE}: the file is missing")
-    return folder / FILE
-
-
 def read_preprocessing(folder: Path) -> Preprocessing:
     """The preprocessing of the checkpoint in `folder`.
 
     Raises CheckpointError, which names the file and the key or the class, for settings that are
     wrong, and for a processor that does not make three channels of one size of every image.
     """
-    path = preprocessor_file(folder)
-    keys = read_json(path)
-    if path.name == _NESTING_FILE:
-        keys = keys[_NESTED_KEY]
+    path, keys = preprocessor_settings(folder)
     name = class_name(path, keys)
     if name == _NAFLEX:
         raise CheckpointError(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deployments.models.checkpoint import CheckpointError, first_line
+from deployments.checkpoints.checkpoint import CheckpointError, first_line
+from deployments.checkpoints.storage import written_aside
 from deployments.models.exported import MANIFEST
-from deployments.models.storage import written_aside
 
 
 def push(export: Path, store: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from deployments.checkpoints.checkpoint import CheckpointError, read_json
 from deployments.models import siglip_tokenizer
-from deployments.models.checkpoint import CheckpointError, read_json
 
 _CONFIG = "tokenizer_config.json"
 

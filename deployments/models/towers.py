@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from deployments.card import TextSpec
 from deployments.models.families import Family, TextRules
 from deployments.models.spec import Preprocessing
+from deployments.wire import TextSpec
 
 
 class ImageTower(nn.Module):

@@ -537,7 +537,7 @@ async def test_a_vector_that_is_not_finite_is_an_error_of_its_item(
     connect: Connect, photo: Path, jpeg: Jpeg
 ) -> None:
     class Broken(FakeModel):
-        async def embed(self, stack: Any, deadline: float, caller: str | None = None) -> Any:
+        async def embed(self, stack: Any, deadline: float, tenant: str | None = None) -> Any:
             answer = await super().embed(stack, deadline)
             answer.vectors[0, 3] = np.nan
             return answer
@@ -553,7 +553,7 @@ async def test_a_full_queue_answers_429_and_empties_again(connect: Connect, phot
     class Slow(FakeModel):
         release = asyncio.Event()
 
-        async def embed(self, stack: Any, deadline: float, caller: str | None = None) -> Any:
+        async def embed(self, stack: Any, deadline: float, tenant: str | None = None) -> Any:
             await self.release.wait()
             return await super().embed(stack, deadline)
 
@@ -573,7 +573,7 @@ async def test_a_full_queue_answers_429_and_empties_again(connect: Connect, phot
 
 async def test_a_request_is_answered_when_its_time_is_up(connect: Connect, photo: Path) -> None:
     class Stuck(FakeModel):
-        async def embed(self, stack: Any, deadline: float, caller: str | None = None) -> Any:
+        async def embed(self, stack: Any, deadline: float, tenant: str | None = None) -> Any:
             await asyncio.sleep(60)
 
     began = time.monotonic()

@@ -171,12 +171,8 @@ def test_the_schema_is_a_valid_document_with_every_code() -> None:
     text = str(document)
     for name in document["components"]["schemas"]:
         assert f"#/components/schemas/{name}" in text
-    codes = set(
-        document["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"][
-            "enum"
-        ]
-    )
-    assert codes == {kind.code for kind in all_errors(RaylensError)}
+    details = document["components"]["schemas"]["ErrorDetails"]["properties"]
+    assert set(details["code"]["enum"]) == {kind.code for kind in all_errors(RaylensError)}
 
 
 def all_errors(kind: type[RaylensError]) -> list[type[RaylensError]]:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from deployments.api.bodies import MAX_MENDED_BYTES
-from deployments.stacks import CHARS_AT_A_TIME
+from deployments.service.stacks import CHARS_AT_A_TIME
 from deployments.tokenizer import Encoded
 from tests.api.conftest import Connect
 from tests.fakes import CARD, TEXT, FakeModel, FakeTokenizer

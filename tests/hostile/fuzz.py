@@ -10,10 +10,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["PIL", "deployments", "yarl", "idna"]):
-    from deployments.card import PixelSpec
     from deployments.errors import BadUrl, RaylensError
-    from deployments.images.decode import decode
-    from deployments.images.fetch import MAX_URL_CHARS, parse_url
+    from deployments.pixels.decode import decode
+    from deployments.sources.urls import MAX_URL_CHARS, parse_url
+    from deployments.wire import PixelSpec
 
 from tests.hostile.attack import LEAKS
 from tests.hostile.images import good

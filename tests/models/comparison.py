@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.card import PixelSpec, ProcessorSpec, TextSpec
-from deployments.images.decode import decode
 from deployments.models.encoder import Encoder
 from deployments.models.engines.openvino import OpenvinoEngine
 from deployments.models.exported import Export
 from deployments.models.precision import Settled
-from deployments.tokenizer import TextTokenizer, stack
-from deployments.vectors import probabilities
+from deployments.pixels.decode import decode
+from deployments.service.vectors import probabilities
+from deployments.tokenizer import TextTokenizer
+from deployments.wire import PixelSpec, ProcessorSpec, TextSpec, pad_tokens
 from tests.models.reference import Reference, upright_rgb
 
 TEXTS = (
@@ -119,7 +119,7 @@ def embed_text(model: Served, texts: Sequence[str]) -> Vectors:
     ids = [encoded.ids for encoded in tokenizer.encode(texts)]
     half = len(ids) // 2
     return unit(
-        np.concatenate([model.embed_text(stack(part)) for part in (ids[:half], ids[half:])])
+        np.concatenate([model.embed_text(pad_tokens(part)) for part in (ids[:half], ids[half:])])
     )
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from deployments.card import PixelSpec
-from deployments.models import bundled
+from deployments.checkpoints import bundled
 from deployments.models.encoder import Encoder
 from deployments.models.export import prepare as prepare_export
 from deployments.models.exported import Export, cache_root
-from deployments.settings import Model
+from deployments.settings import ModelSettings
+from deployments.wire import PixelSpec
 from tests.models.families import TINY, write
 
 Prepare = Callable[[Path, PixelSpec], NDArray[np.uint8]]
@@ -58,7 +58,7 @@ def encoder(cache: Path) -> Encoder:
     """The bundled model, shared: nothing in it changes after loading."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        return Encoder.load(Model(threads=1))
+        return Encoder.load(ModelSettings(threads=1))
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def bundled_export(cache: Path) -> Export:
     """The bundled model's, shared. Not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        return prepare_export(Model(precision="float32", threads=1))[0]
+        return prepare_export(ModelSettings(precision="float32", threads=1))[0]
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,9 @@ def exported(cache: Path, tiny: "Tiny") -> Exported:
     def export(name: str) -> Export:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(cache))
-            return prepare_export(Model(id=str(tiny(name)), precision="float32", threads=1))[0]
+            return prepare_export(
+                ModelSettings(id=str(tiny(name)), precision="float32", threads=1)
+            )[0]
 
     return export
 
@@ -144,6 +146,6 @@ def update(path: Path, keys: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
-def in_float32(folder: Path, **others: Any) -> Model:
+def in_float32(folder: Path, **others: Any) -> ModelSettings:
     """Settings of the checkpoint in `folder`."""
-    return Model(id=str(folder), threads=1, **{"precision": "float32", **others})
+    return ModelSettings(id=str(folder), threads=1, **{"precision": "float32", **others})

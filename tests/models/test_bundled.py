@@ -11,9 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from deployments.models import bundled
-from deployments.models.checkpoint import CheckpointError
+from deployments.checkpoints import bundled
+from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.finding import find_checkpoint
 from deployments.models.encoder import Encoder
+from deployments.settings import ModelSettings
 from tests.models import lite0
 from tests.models.conftest import Prepare
 
@@ -42,6 +44,16 @@ def check_golden(name: str, vector: np.ndarray) -> None:
     np.testing.assert_allclose(vector[:8], first, atol=1e-4)
     np.testing.assert_allclose(vector[100::200], spread, atol=1e-4)
     assert float(np.linalg.norm(vector)) == pytest.approx(norm, abs=1e-3)
+
+
+def test_the_bundled_id_means_the_bundled_model(
+    cache: Path, bundled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    found = find_checkpoint(ModelSettings())
+    assert (found.id, found.folder) == (bundled.BUNDLED_ID, bundled_folder)
+    assert found.revision is not None
+    assert bundled.SHA256.startswith(found.revision)
 
 
 def test_the_vector_of_a_synthetic_image_stays_what_it_was(encoder: Encoder) -> None:
@@ -131,5 +143,5 @@ def test_the_cache_follows_the_xdg_variable_if_it_is_absolute(
 
 
 def test_importing_the_module_does_not_import_transformers() -> None:
-    code = "import sys, deployments.models.bundled; sys.exit('transformers' in sys.modules)"
+    code = "import sys, deployments.checkpoints.bundled; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

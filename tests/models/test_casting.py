@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from deployments.card import PixelSpec
 from deployments.models import casting
 from deployments.models.casting import cast
 from deployments.models.precision import Settled
 from deployments.models.probes import photos
 from deployments.models.towers import GraphTower, Towers
-from deployments.settings import Model, WantedPrecision
+from deployments.settings import ModelSettings, WantedPrecision
+from deployments.wire import PixelSpec
 
 PIXELS = photos(PixelSpec(resize=("exact", 32, 48), resample=3, crop=None))
 
@@ -41,7 +41,7 @@ def chosen(
     return cast(
         Towers(make(), None),
         reload=lambda: Towers(make(), None),
-        settings=Model(precision=wanted),
+        settings=ModelSettings(precision=wanted),
         device="cpu",
         pixels=PIXELS,
         tokens=None,

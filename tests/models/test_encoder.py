@@ -12,13 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deployments.card import PixelSpec, ProcessorSpec, TextSpec
-from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.encoder import Encoder
 from deployments.models.families import Family
 from deployments.models.spec import Preprocessing
 from deployments.models.towers import ImageTower
-from deployments.settings import Model
+from deployments.settings import ModelSettings
+from deployments.wire import PixelSpec, ProcessorSpec, TextSpec
 from tests.models.conftest import Tiny
 
 Changed = Callable[..., Path]
@@ -72,7 +72,7 @@ def encode_both(tower: torch.nn.Module | None = None) -> Encoder:
 
 
 def load(folder: Path, **settings: Any) -> Encoder:
-    return Encoder.load(Model(id=str(folder), precision="float32", **settings))
+    return Encoder.load(ModelSettings(id=str(folder), precision="float32", **settings))
 
 
 def noise(size: int, height: int = 224, width: int = 224) -> NDArray[np.uint8]:
@@ -320,7 +320,7 @@ def test_the_identity_is_that_of_weights_and_ways_and_not_of_the_place(
     copy = shutil.copytree(folder, tmp_path / folder.name)
     identity = load(folder).identity()
     assert load(copy).identity() == identity
-    other = Encoder.load(Model(id=str(copy), precision="bfloat16"))
+    other = Encoder.load(ModelSettings(id=str(copy), precision="bfloat16"))
     assert other.precision == "bfloat16"
     assert other.identity() == identity
     assert load(copy, pooling="mean").identity() != identity
@@ -344,4 +344,4 @@ def test_the_device_can_be_pinned_to_the_cpu(tiny: Tiny) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(CheckpointError, match=r"model\.device is 'cuda', but this P"):
-        Encoder.load(Model(id="/none", device="cuda"))
+        Encoder.load(ModelSettings(id="/none", device="cuda"))

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import export as export_module
 from deployments.models import exported, ir
-from deployments.models.checkpoint import CheckpointError
 from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.models.probes import least_cosine
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny, in_float32
 
 
-def start(model: Model, **request: Any) -> "subprocess.Popen[str]":
+def start(model: ModelSettings, **request: Any) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "deployments.models.export"],
         stdin=subprocess.PIPE,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import exported
-from deployments.models.checkpoint import CheckpointError
 from deployments.models.exported import (
     Export,
     NotExportableError,
@@ -19,7 +19,7 @@ from deployments.models.exported import (
     read,
 )
 from deployments.models.precision import Settled
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.conftest import Exported, Tiny
 
 Changed = Callable[..., Path]
@@ -27,7 +27,7 @@ COMMIT = "0123456789" * 4
 
 
 def key(folder: Path, **settings: Any) -> str:
-    return export_key(Model(id=str(folder), **settings))
+    return export_key(ModelSettings(id=str(folder), **settings))
 
 
 def test_a_checkpoint_has_the_same_key_wherever_it_lies(tiny: Tiny, tmp_path: Path) -> None:
@@ -71,18 +71,18 @@ def test_a_pinned_model_needs_neither_files_nor_a_network(monkeypatch: pytest.Mo
         raise AssertionError("looked for")
 
     monkeypatch.setattr(exported, "find_checkpoint", fail)
-    pinned = export_key(Model(id="openai/clip", revision=COMMIT))
-    assert pinned != export_key(Model(id="openai/clip", revision=COMMIT[::-1]))
-    assert export_key(Model()) != pinned
+    pinned = export_key(ModelSettings(id="openai/clip", revision=COMMIT))
+    assert pinned != export_key(ModelSettings(id="openai/clip", revision=COMMIT[::-1]))
+    assert export_key(ModelSettings()) != pinned
     with pytest.raises(AssertionError, match="looked for"):
-        export_key(Model(id="openai/clip", revision="main"))
+        export_key(ModelSettings(id="openai/clip", revision="main"))
 
 
 def test_it_is_found_in_the_cache_and_in_a_folder_of_exports(
     exported: Exported, tiny: Tiny, home: Path, tmp_path: Path
 ) -> None:
     made = exported("ViT")
-    settings = Model(id=str(tiny("ViT")))
+    settings = ModelSettings(id=str(tiny("ViT")))
     assert find(settings) is None
     shutil.copytree(made.folder, tmp_path / "exports" / made.key)
     elsewhere = find(settings.model_copy(update={"exports": str(tmp_path / "exports")}))

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel
 
-from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.encoder import Encoder
 from deployments.models.families import FAMILIES, choose_family
 from deployments.models.loading import load_model
 from deployments.models.towers import read_text_spec
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny
 from tests.models.families import TINY
 from tests.servers import ROOT
@@ -25,7 +25,7 @@ Changed = Callable[..., Path]
 
 
 def encode(folder: Path, pooling: Any = "auto") -> Encoder:
-    return Encoder.load(Model(id=str(folder), pooling=pooling, precision="float32"))
+    return Encoder.load(ModelSettings(id=str(folder), pooling=pooling, precision="float32"))
 
 
 def noise(encoder: Encoder) -> NDArray[np.uint8]:

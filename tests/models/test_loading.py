@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.models.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.families import choose_family
 from deployments.models.loading import load_model
 from tests.models.conftest import Tiny, update

@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, DeiTForImageClassificationWithTeacher
 
-from deployments.card import PixelSpec
-from deployments.images.decode import decode
 from deployments.models.encoder import Encoder
 from deployments.models.precision import Settled
-from deployments.settings import Model
+from deployments.pixels.decode import decode
+from deployments.settings import ModelSettings
+from deployments.wire import PixelSpec
 from tests.models.comparison import Comparison, compare, in_openvino, in_torch, unit
 from tests.models.conftest import Exported, Tiny, update
 from tests.models.families import TINY
@@ -35,7 +35,7 @@ CLASSIFIERS = [name for name, tiny in TINY.items() if "ForImageClassification" i
 
 
 def encode(folder: Path, **settings: Any) -> Encoder:
-    return Encoder.load(Model(id=str(folder), precision="float32", threads=1, **settings))
+    return Encoder.load(ModelSettings(id=str(folder), precision="float32", threads=1, **settings))
 
 
 def measure(ours: Path, theirs: Path, **settings: Any) -> Comparison:

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from deployments.card import Precision
 from deployments.models.precision import ImpossibleError, settle
 from deployments.settings import WantedPrecision
+from deployments.wire import Precision
 
 COSINES = {"float32": 1.0, "bfloat16": 0.9995, "float16": 0.9999, "int8": 0.997}
 BOTH = frozenset({"bfloat16", "int8"})

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from deployments.card import PixelSpec, ProcessorSpec
 from deployments.models.probes import least_cosine, photos
+from deployments.wire import PixelSpec, ProcessorSpec
 
 
 def test_the_photos_are_real_and_differ() -> None:

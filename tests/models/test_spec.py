@@ -12,10 +12,11 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 
-from deployments.card import PixelSpec, ProcessorSpec
-from deployments.images.geometry import fit
-from deployments.models.checkpoint import CheckpointError
-from deployments.models.spec import Preprocessing, preprocessor_file, read_preprocessing
+from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.integrity import preprocessor_settings
+from deployments.models.spec import Preprocessing, read_preprocessing
+from deployments.pixels.geometry import fit
+from deployments.wire import PixelSpec, ProcessorSpec
 from tests.models.published import PUBLISHED
 
 CLIP: dict[str, Any] = {
@@ -189,7 +190,7 @@ def test_settings_saved_together_with_a_tokenizer_are_found(tmp_path: Path) -> N
     image_processor = transformers.CLIPImageProcessorPil(size=64, crop_size=48)
     transformers.CLIPProcessor(image_processor, tokenizer).save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved" / "preprocessor_config.json").exists()
-    assert preprocessor_file(tmp_path / "saved").name == "processor_config.json"
+    assert preprocessor_settings(tmp_path / "saved")[0].name == "processor_config.json"
     pixels = read_preprocessing(tmp_path / "saved").pixels
     assert pixels == PixelSpec(resize=("shortest_edge", 64), resample=3, crop=(48, 48))
 
@@ -209,7 +210,7 @@ def test_a_processor_file_without_nested_settings_is_passed_over(
 ) -> None:
     plain = read(tmp_path)
     (tmp_path / "processor_config.json").write_text(json.dumps(content))
-    assert preprocessor_file(tmp_path) == tmp_path / "preprocessor_config.json"
+    assert preprocessor_settings(tmp_path)[0] == tmp_path / "preprocessor_config.json"
     assert read_preprocessing(tmp_path) == plain
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import export as export_module
 from deployments.models import stores
-from deployments.models.checkpoint import CheckpointError
 from deployments.models.export import prepare
 from deployments.models.exported import cache_root
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from raylens.cluster import free_port
 from tests.models.conftest import Exported, Tiny
 
@@ -92,7 +92,7 @@ def test_a_replica_takes_its_model_from_the_bucket(
     stores.push(made.folder, bucket)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(export_module, "_made", None)
-    settings = Model(id=str(tiny("CLIP")), precision="float32", threads=1, exports=bucket)
+    settings = ModelSettings(id=str(tiny("CLIP")), precision="float32", threads=1, exports=bucket)
     export, settled = prepare(settings)
     assert export.folder == cache_root() / made.key
     assert files(export.folder) == files(made.folder)
@@ -107,7 +107,9 @@ def test_a_bucket_out_of_reach_is_told_and_the_model_exported_here(
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(stores, "pull", pull)
-    settings = Model(id=str(tiny("ViT")), precision="float32", threads=1, exports="s3://x/y")
+    settings = ModelSettings(
+        id=str(tiny("ViT")), precision="float32", threads=1, exports="s3://x/y"
+    )
     export, _ = prepare(settings)
     assert export.folder.parent == cache_root()
     assert "The model is exported here: s3://x: no answer." in caplog.text

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from transformers import AutoTokenizer
 
-from deployments.models.checkpoint import CheckpointError
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.texts import read_tokenizer
 from deployments.tokenizer import Encoded, TextTokenizer
 from tests.models import tokenizers

@@ -9,13 +9,13 @@ import os
 import sys
 from collections import deque
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import exported
-from deployments.models.checkpoint import CheckpointError
 from deployments.models.engines.engine import Engine, EngineError
 from deployments.models.engines.torch import TorchEngine
 from deployments.models.exported import Export, ExportRequest, NotExportableError, Outcome
 from deployments.models.precision import Settled
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from deployments.threads import thread_count
 
 logger = logging.getLogger("ray.serve")
@@ -24,7 +24,7 @@ logger = logging.getLogger("ray.serve")
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
-async def load_engine(settings: Model, *, has_gpu: bool) -> Engine:
+async def load_engine(settings: ModelSettings, *, has_gpu: bool) -> Engine:
     """The configured model, loaded and proved; in tenths of seconds where it was exported before.
 
     `has_gpu` says whether this process was given one. Raises CheckpointError if the model cannot be
@@ -47,7 +47,7 @@ async def load_engine(settings: Model, *, has_gpu: bool) -> Engine:
     return await _in_openvino(export, settled, settings)
 
 
-async def _in_openvino(export: Export, settled: Settled, settings: Model) -> Engine:
+async def _in_openvino(export: Export, settled: Settled, settings: ModelSettings) -> Engine:
     from deployments.models.engines.openvino import OpenvinoEngine
 
     try:
@@ -66,7 +66,7 @@ async def _in_openvino(export: Export, settled: Settled, settings: Model) -> Eng
     return engine
 
 
-async def _exported(settings: Model) -> tuple[Export, Settled]:
+async def _exported(settings: ModelSettings) -> tuple[Export, Settled]:
     """From disk, or else made in a process of its own, whose memory is freed when it ends."""
     found = await asyncio.to_thread(_ready_made, settings)
     if found is not None:
@@ -115,7 +115,7 @@ async def _log(stream: asyncio.StreamReader) -> list[str]:
     return list(other)
 
 
-def _ready_made(settings: Model) -> tuple[Export, Settled] | None:
+def _ready_made(settings: ModelSettings) -> tuple[Export, Settled] | None:
     export = exported.find(settings)
     settled = export.settled(settings.precision) if export is not None else None
     return None if export is None or settled is None else (export, settled)

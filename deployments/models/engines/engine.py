@@ -6,8 +6,16 @@ from typing import Protocol
 
 import numpy as np
 
-from deployments.card import Loaded, Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
-from deployments.vectors import Vectors
+from deployments.wire import (
+    Loaded,
+    Pixels,
+    PixelSpec,
+    Precision,
+    ProcessorSpec,
+    TextSpec,
+    Tokens,
+    Vectors,
+)
 
 ON_CPU = "this process runs on the CPU"
 

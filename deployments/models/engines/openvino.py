@@ -12,7 +12,6 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from deployments.card import Loaded, Pixels, Precision, Tokens
 from deployments.models import ir
 from deployments.models.engines.engine import (
     ON_CPU,
@@ -25,7 +24,7 @@ from deployments.models.engines.engine import (
 from deployments.models.exported import Export
 from deployments.models.precision import NEEDED_COSINE, Settled
 from deployments.models.probes import least_cosine
-from deployments.vectors import Vectors
+from deployments.wire import Loaded, Pixels, Precision, Tokens, Vectors
 
 # Batches side by side, each with its share of the processors: beside other load, 7 to 20 % more
 # images/s than one batch after another with all of them (benchmarks/NOTES.md).

@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from deployments.card import Loaded, Pixels, Tokens
 from deployments.models.engines.engine import EngineError, identity_in
-from deployments.settings import Model
-from deployments.vectors import Vectors
+from deployments.settings import ModelSettings
+from deployments.wire import Loaded, Pixels, Tokens, Vectors
 
 if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
@@ -92,7 +91,7 @@ class TorchEngine:
         )
 
     @classmethod
-    async def load(cls, settings: Model, *, reason: str) -> Self:
+    async def load(cls, settings: ModelSettings, *, reason: str) -> Self:
         """Finds, checks and loads the configured checkpoint. Raises CheckpointError."""
         thread = ModelThread()
         encoder = await thread.run(_load, settings)
@@ -139,7 +138,7 @@ class TorchEngine:
             self._idle.put_nowait(thread)
 
 
-def _load(settings: Model) -> "Encoder":
+def _load(settings: ModelSettings) -> "Encoder":
     # Here, because torch belongs to the model thread from its import on.
     from deployments.models.encoder import Encoder
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import ir
-from deployments.models.checkpoint import CheckpointError
 from deployments.models.engines.choice import load_engine
 from deployments.models.engines.torch import TorchEngine
 from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny, in_float32
 
 PROGRAM = """
@@ -51,7 +51,7 @@ async def test_compile_off_is_torch(home: Path, tiny: Tiny) -> None:
 async def test_a_gpu_is_torchs(home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    async def load(settings: Model, *, reason: str) -> str:
+    async def load(settings: ModelSettings, *, reason: str) -> str:
         asked.append((settings.device, reason))
         return "engine"
 

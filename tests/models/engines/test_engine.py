@@ -2,8 +2,8 @@
 
 import pytest
 
-from deployments.card import PixelSpec, Precision, ProcessorSpec
 from deployments.models.engines.engine import as_fast_as, identity_in
+from deployments.wire import PixelSpec, Precision, ProcessorSpec
 
 SPEC = PixelSpec(resize=("exact", 4, 6), resample=3, crop=None)
 OWN = ProcessorSpec("X", "{}", (4, 6))

@@ -18,7 +18,7 @@ from deployments.models.engines.openvino import ImageLanes, Inferences, Openvino
 from deployments.models.exported import Export, read
 from deployments.models.precision import Settled
 from deployments.models.probes import least_cosine
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.conftest import Exported, Tiny
 
 FLOAT32 = Settled("float32", "float32, because a test says so")
@@ -41,7 +41,7 @@ def pixels(engine: OpenvinoEngine, number: int, seed: int = 0) -> np.ndarray:
 async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
     engine = load(clip)
     encoder = Encoder.load(
-        Model(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
+        ModelSettings(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
     )
     for number in (1, 3, 8):
         images = pixels(engine, number, seed=number)

@@ -10,7 +10,7 @@ import pytest
 from deployments.models.encoder import Encoder
 from deployments.models.engines.engine import EngineError
 from deployments.models.engines.torch import ModelThread, TorchEngine
-from deployments.settings import Model
+from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny
 
 
@@ -106,7 +106,7 @@ async def test_every_thread_is_warmed_up_for_every_size_once(
 async def test_a_loaded_checkpoint_gives_the_encoders_vectors_and_says_what_runs_it(
     tiny: Tiny,
 ) -> None:
-    settings = Model(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
+    settings = ModelSettings(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
     engine = await TorchEngine.load(settings, reason="torch, because a test says so")
     encoder = Encoder.load(settings)
     pixels = np.random.default_rng(0).integers(

@@ -1,0 +1,60 @@
+"""From the configured id to a folder of checked files: bundled, local or from the Hugging Face hub.
+
+Knows nothing of torch, and nothing of what is in the weights.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deployments.checkpoints import bundled
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.integrity import check_files
+from deployments.settings import ModelSettings
+
+
+def is_local(settings: ModelSettings) -> bool:
+    """Whether `settings.id` is a folder, there or not."""
+    return Path(settings.id).expanduser().is_dir() or settings.id.startswith(
+        ("/", "./", "../", "~")
+    )
+
+
+def _download(id: str, revision: str | None) -> Path:
+    from deployments.checkpoints import hub  # its client takes a while to import
+
+    return hub.download(id, revision)
+
+
+def find_checkpoint(
+    settings: ModelSettings, *, download: Callable[[str, str | None], Path] = _download
+) -> Checkpoint:
+    """The folder that `settings.id` means: the bundled model, a local folder or a hub id.
+
+    A hub id is downloaded once into the hub's cache, and its commit becomes the revision.
+
+    Raises CheckpointError if it cannot be had, or a file is missing, damaged or only a pickle.
+    """
+    local = Path(settings.id).expanduser()
+    if settings.id == bundled.BUNDLED_ID:
+        _refuse_revision(settings)
+        found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
+    elif local.is_dir():
+        _refuse_revision(settings)
+        found = Checkpoint(settings.name, None, local.resolve())
+    elif is_local(settings):
+        raise CheckpointError(
+            f"model {settings.id!r}: there is no such folder on this machine; correct model.id"
+        )
+    else:
+        folder = download(settings.id, settings.revision)
+        found = Checkpoint(settings.id, folder.name, folder)  # snapshots/<commit>
+    check_files(found.folder)
+    return found
+
+
+def _refuse_revision(settings: ModelSettings) -> None:
+    if settings.revision is not None:
+        raise CheckpointError(
+            f"model.revision is {settings.revision!r}, but {settings.id!r} is not a Hugging Face "
+            "id; remove the revision"
+        )

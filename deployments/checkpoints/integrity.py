@@ -1,0 +1,111 @@
+"""Whether the files of a checkpoint are there and whole: read in part, and never run.
+
+Knows nothing of where they came from, and nothing of what the values in them mean.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from deployments.checkpoints.checkpoint import CheckpointError, anew, check_present, read_json
+
+_WEIGHTS = "model.safetensors"
+_PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
+_INDEX = "model.safetensors.index.json"
+_TOKENIZER_JSON = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json"),
+)
+_TOKENIZER_OTHER = ("vocab.txt", "merges.txt", "*.model")
+
+# Everything that raylens reads of a checkpoint, as patterns.
+NAMES = [
+    *("config.json", _PREPROCESSOR, _PROCESSOR),
+    *(_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
+    *_TOKENIZER_JSON,
+    *_TOKENIZER_OTHER,
+]
+
+
+def check_files(folder: Path) -> None:
+    """Raises CheckpointError, naming the file, if one is missing, damaged, or only a pickle.
+
+    Which tokenizer files a model needs is left to who reads them; those that are here are whole.
+    """
+    read_json(folder / "config.json")
+    preprocessor_settings(folder)
+    for path in _weight_files(folder):
+        check_present(path)
+        try:
+            with safe_open(path, framework="np"):  # compares the header to the length
+                pass
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path}: cut short or not a safetensors file ({error}); {anew(path)}"
+            ) from error
+    for name in _TOKENIZER_JSON:
+        if os.path.lexists(folder / name):
+            read_json(folder / name)
+    for pattern in _TOKENIZER_OTHER:
+        for path in folder.glob(pattern):
+            check_present(path)
+
+
+def preprocessor_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file in `folder` that holds the image processor's settings, and these.
+
+    That is processor_config.json if they are nested in it, as transformers 5 saves them together
+    with a tokenizer's, else preprocessor_config.json; transformers looks in this order too.
+    Raises CheckpointError.
+    """
+    nesting = folder / _PROCESSOR
+    if nesting.is_file():
+        nested = read_json(nesting).get("image_processor")
+        if isinstance(nested, dict):
+            return nesting, nested
+    path = folder / _PREPROCESSOR
+    if not path.is_file():
+        raise CheckpointError(f"{path}: the file is missing")
+    return path, read_json(path)
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells a checkpoint from all others: a hash of every file that raylens reads of it.
+
+    The same on every machine, for files without a revision. A gigabyte takes about a second.
+    """
+    found = hashlib.sha256()
+    files = {path for name in NAMES for path in folder.glob(name)} | set(_weight_files(folder))
+    for path in sorted(files):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.name} {content}\n".encode())
+    return found.hexdigest()
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether there are weights in safetensors, whole or not."""
+    return os.path.lexists(folder / _WEIGHTS) or os.path.lexists(folder / _INDEX)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not has_weights(folder):
+        raise CheckpointError(
+            f"{folder / _WEIGHTS}: the file is missing, and raylens reads weights from safetensors "
+            "alone, because pickles (.bin, .pt, .ckpt) can run code; choose a checkpoint or a "
+            "model.revision that has it"
+        )
+    if os.path.lexists(folder / _WEIGHTS):
+        return [folder / _WEIGHTS]
+    index = folder / _INDEX
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(f"{index}: has no weight_map; {anew(index)}")
+    names = {str(name) for name in shards.values()}
+    for name in sorted(names):
+        if name in ("", "..") or Path(name).name != name:
+            raise CheckpointError(f"{index}: names {name!r}, which is no file of its folder")
+    return [folder / name for name in sorted(names)]

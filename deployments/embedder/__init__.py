@@ -1,0 +1,1 @@
+"""The model deployment, and its client in the ingress."""

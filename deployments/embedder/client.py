@@ -1,0 +1,190 @@
+"""The model deployment as the ingress reaches it: one retry, deadlines, and errors of our own."""
+
+import asyncio
+import logging
+import math
+import os
+from typing import Any
+
+import grpc
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from deployments.tokenizer import TextTokenizer
+from deployments.wire import ModelCard, Pixels, Stack, StackVectors, Tokens, WrongGeometryError
+
+logger = logging.getLogger("ray.serve")
+
+# What a call ends with when its replica dies. Embedding is pure, so such a call is repeated once.
+REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
+
+# Ray's own limit for one message between replicas, and room in it for all but the pixels.
+MESSAGE_BYTES = int(os.environ.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 1024 * 1024))
+ENVELOPE_BYTES = 64 * 1024
+
+READY_WITHIN_S = 5.0
+
+
+class EmbedderClient:
+    """The model deployment, reached through its handle; the service's `ModelClient`."""
+
+    stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
+
+    def __init__(
+        self, handle: DeploymentHandle[Any], *, names: frozenset[str], request_timeout_s: float
+    ) -> None:
+        """`names` are what a request may call the model: its id and aliases. A call's deadline is
+        about `request_timeout_s` after its request began.
+        """
+        self.names = names
+        self._request_timeout_s = request_timeout_s
+        self._ready_within_s = min(READY_WITHIN_S, 0.8 * request_timeout_s)
+        # Made once: a handle per call costs more than the call. By value, that is by gRPC:
+        # by reference every array would go through the object store.
+        self._embed = handle.options(method_name="embed", _by_reference=False)
+        self._embed_text = handle.options(method_name="embed_text", _by_reference=False)
+        self._ready = handle.options(method_name="ready", _by_reference=False)
+        # Once, and of tens of megabytes, which gRPC would refuse.
+        self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
+        self._card: ModelCard | None = None
+        self._tokenizer: TextTokenizer | None = None
+        self._reloading: asyncio.Task[bool] | None = None
+        self._last_answer = -math.inf
+        self._last_death = -math.inf
+
+    @property
+    def card(self) -> ModelCard:
+        if self._card is None:
+            raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
+        return self._card
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._card is not None
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        if self._tokenizer is None:
+            raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
+        return self._tokenizer
+
+    async def wait_until_loaded(self) -> None:
+        """Returns once the card and the tokenizer are there, however long that takes."""
+        while self._card is None:
+            if not await self._load():
+                await asyncio.sleep(2)
+
+    async def _load(self) -> bool:
+        """Whether the card and the tokenizer of the model that answers now could be had."""
+        try:
+            card = await self._ready.remote()
+            if card.text is not None:
+                identity, json = await self._read_tokenizer.remote()
+                if identity != card.identity:  # another replica, while models are replaced
+                    return False
+                self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
+            self._warn_of_precisions(card)
+            self._card = card
+        except Exception as error:
+            name = min(self.names, default="")
+            logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _warn_of_precisions(self, card: ModelCard) -> None:
+        known = self._card
+        if known is None or (known.id, known.revision) != (card.id, card.revision):
+            return
+        if known.precision != card.precision:
+            logger.warning(
+                f"Replicas of {card.id} run in {known.precision} and in {card.precision}, whose "
+                "vectors are not mixed: requests fail while both serve. On unlike processors set "
+                "model.precision to float32."
+            )
+
+    def _reload_unless(self, identity: bytes) -> None:
+        """When another version of the model has answered, it is time to learn what it is."""
+        if self._card is None or self._card.identity == identity:
+            return
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._load())
+
+    async def ready(self) -> ModelCard:
+        self.card  # noqa: B018  # while there is none yet, say so without waiting
+        try:
+            async with asyncio.timeout(self._ready_within_s):
+                card: ModelCard = await self._ready.remote()
+        except (TimeoutError, BackPressureError):
+            # Busy is not dead: what it answered a moment ago proves more than this call.
+            if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
+                return self.card
+            reason = "does not answer"
+        except Exception as error:
+            logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
+            reason = "fails"
+        else:
+            if card.identity == self.card.identity:
+                self._card = card
+            self._reload_unless(card.identity)  # with its tokenizer
+            return card
+        raise Unavailable(f"The model {reason}.", retry_after_s=5)
+
+    async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
+        return await self._made(self._embed, stack, deadline, tenant)
+
+    async def embed_text(self, stack: Tokens, deadline: float, tenant: str | None) -> StackVectors:
+        return await self._made(self._embed_text, stack, deadline, tenant)
+
+    async def _made(
+        self, method: Any, stack: Stack, deadline: float, tenant: str | None
+    ) -> StackVectors:
+        try:
+            async with asyncio.timeout_at(deadline) as timer:
+                made = await self._call_twice_at_most(method, stack, tenant)
+        except TimeoutError:
+            if not timer.expired():  # the model's own, not ours
+                logger.exception("The model failed on a stack.")
+                raise Internal("The model failed on this request.") from None
+            # Since the request began, not this call: a large request is made of several.
+            began = deadline - self._request_timeout_s
+            if self._last_answer > max(began, self._last_death):  # it is alive, only slow
+                raise DeadlineExceeded(
+                    "The model did not get to this request in time; send fewer items or retry."
+                ) from None
+            raise Unavailable("The model does not answer; retry.", retry_after_s=5) from None
+        except WrongGeometryError as error:
+            self._reload_unless(error.identity)
+            raise Unavailable(
+                "The model is being replaced by another; retry.", retry_after_s=1
+            ) from None
+        except BackPressureError:
+            raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
+        except (*REPLICA_DIED, DeploymentUnavailableError) as error:
+            logger.warning(f"The model deployment is unavailable: {type(error).__name__}.")
+            raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
+        except Exception:
+            logger.exception("The model failed on a stack.")
+            raise Internal("The model failed on this request.") from None
+        self._last_answer = asyncio.get_running_loop().time()
+        self._reload_unless(made.identity)
+        return made
+
+    async def _call_twice_at_most(self, method: Any, *args: Any) -> StackVectors:
+        try:
+            return await self._call(method, *args)
+        except REPLICA_DIED as error:
+            logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
+            return await self._call(method, *args)
+
+    async def _call(self, method: Any, *args: Any) -> StackVectors:
+        try:
+            return await method.remote(*args)  # type: ignore[no-any-return]
+        except REPLICA_DIED:
+            self._last_death = asyncio.get_running_loop().time()
+            raise

@@ -1,0 +1,222 @@
+"""The model deployment: one loaded model behind its gates and `@serve.batch`."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import ray
+from ray import serve
+
+from deployments.embedder.gate import Gate
+from deployments.metrics import BatchCounter, ProcessGauges
+from deployments.models.engines.choice import load_engine
+from deployments.ray_internals import NodePort
+from deployments.settings import Batching, ModelSettings
+from deployments.wire import (
+    Loaded,
+    ModelCard,
+    Pixels,
+    Stack,
+    StackVectors,
+    Tokens,
+    Vectors,
+    WrongGeometryError,
+    join_tokens,
+)
+
+logger = logging.getLogger("ray.serve")
+
+# A model that has answered so shortly before is ready; monitors that ask often cost it nothing.
+JUST_ANSWERED_S = 5.0
+# 32 texts of 512 tokens would keep a large text tower busy for two minutes on a CPU.
+TOKENS_AT_A_TIME = 2048
+
+
+class BatchedTower:
+    """One modality of the model: a gate, and `@serve.batch` behind it."""
+
+    def __init__(
+        self,
+        modality: str,
+        forward: Callable[[list[Stack]], Awaitable[list[Vectors]]],
+        *,
+        batches: BatchCounter,
+        slots: int,
+        max_batch_size: int,
+        linger_s: float,
+    ) -> None:
+        async def run(pieces: list[Stack]) -> list[Vectors]:
+            batches.count(modality, sum(len(piece) for piece in pieces))
+            return await forward(pieces)
+
+        # Decorated here and not on a class, because the settings are known only now.
+        self._batched: Any = serve.batch(
+            max_batch_size=max_batch_size,
+            batch_wait_timeout_s=0,
+            max_concurrent_batches=slots,
+            batch_size_fn=lambda pieces: sum(len(piece) for piece in pieces),
+        )(run)
+        self.gate = Gate(
+            self._batched, slots=slots, max_batch_size=max_batch_size, linger_s=linger_s
+        )
+
+    def reconfigure(self, *, max_batch_size: int, linger_s: float) -> None:
+        self.gate.max_batch_size = max_batch_size
+        self.gate.linger_s = linger_s
+        self._batched.set_max_batch_size(max_batch_size)
+
+
+@serve.deployment(
+    # Calls, of up to a stack each, that wait in the gate. More than two batches' worth, or the
+    # gate could not fill a batch while another runs.
+    max_ongoing_requests=256,
+    max_queued_requests=1024,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=20,
+    max_surge_percent=100,  # a new version starts before the old one stops
+    ray_actor_options={"num_cpus": 1},
+)
+class Embedder:
+    """Holds the model. Its callers are the ingress replicas, through deployment handles."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: ModelSettings, placement: str
+    ) -> None:
+        """`placement` says why the replica was scheduled on a CPU or a GPU."""
+        self._port = NodePort()
+        self._settings = settings
+        self._answered = -math.inf
+        self._proof: asyncio.Task[None] | None = None
+        self._gauges = ProcessGauges()
+        began = time.monotonic()
+        self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
+        await self._warm_up(settings)
+        loaded = self._engine.loaded
+        told = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
+        self._card = ModelCard(
+            **{**told, "device_reason": f"{placement}; {loaded.device_reason}"},
+            aliases=settings.aliases,
+            matryoshka=settings.matryoshka,
+            loaded_unix_s=int(time.time()),
+        )
+        linger_s = settings.batch_linger_ms / 1e3
+        batches = BatchCounter()
+        # Two queues, so that texts never wait behind a pile of images.
+        self._images = BatchedTower(
+            "image",
+            self._embed_pixels,
+            batches=batches,
+            slots=self._engine.slots,
+            max_batch_size=settings.max_batch_size,
+            linger_s=linger_s,
+        )
+        self._texts: BatchedTower | None = None
+        if loaded.text is not None:
+            self._texts = BatchedTower(
+                "text",
+                self._embed_tokens,
+                batches=batches,
+                slots=self._engine.text_slots,
+                max_batch_size=settings.max_text_batch_size,
+                linger_s=linger_s,
+            )
+        logger.info(
+            f"Model {loaded.id} is ready after {time.monotonic() - began:.1f} s: {loaded.engine} "
+            f"on {loaded.device} in {loaded.precision}, {loaded.dimensions} dimensions. "
+            f"Engine: {loaded.engine_reason}. Device: {self._card.device_reason}. "
+            f"Precision: {loaded.precision_reason}."
+        )
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes new batch settings from the Serve config without a restart."""
+        batching = Batching(**self._settings.model_dump(include=set(Batching.model_fields)))
+        batching = Batching(**{**batching.model_dump(), **user_config})
+        await self._warm_up(batching)
+        linger_s = batching.batch_linger_ms / 1e3
+        self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
+        if self._texts is not None:
+            self._texts.reconfigure(max_batch_size=batching.max_text_batch_size, linger_s=linger_s)
+        logger.info(
+            f"The model takes batches of at most {batching.max_batch_size} images or "
+            f"{batching.max_text_batch_size} texts, with a linger of "
+            f"{batching.batch_linger_ms:g} ms."
+        )
+
+    async def embed(self, stack: Pixels, tenant: str | None = None) -> StackVectors:
+        """(N, H, W, 3), already in the geometry of the card, to N raw vectors.
+
+        Raises WrongGeometryError.
+        """
+        if stack.shape[1:3] != self._card.pixels.size:
+            raise WrongGeometryError(self._card.identity)
+        made = await self._images.gate.submit(stack, tenant)
+        return made._replace(identity=self._card.identity)
+
+    async def embed_text(self, stack: Tokens, tenant: str | None = None) -> StackVectors:
+        """(N, L) token ids to N raw vectors in the images' space."""
+        if self._texts is None:
+            raise RuntimeError("the model has no text tower")
+        made = await self._texts.gate.submit(stack, tenant)
+        return made._replace(identity=self._card.identity)
+
+    async def tokenizer(self) -> tuple[bytes, str]:
+        """The card's identity, and the tokenizer of the model's text tower, as JSON of the
+        `tokenizers` library."""
+        json = self._engine.tokenizer_json
+        if json is None:
+            raise RuntimeError("the model has no text tower")
+        return self._card.identity, json
+
+    async def ready(self) -> ModelCard:
+        """The card, once the model has just answered: a caller, or else this very question."""
+        if time.monotonic() - self._answered > JUST_ANSWERED_S:
+            # Shared, and goes on when a monitor gives up: the next one finds it done.
+            if self._proof is None or self._proof.done():
+                self._proof = asyncio.create_task(self._prove())
+            await asyncio.shield(self._proof)
+        return self._card
+
+    async def _prove(self) -> None:
+        await self._engine.prove()
+        self._answered = time.monotonic()
+
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds; a raised error replaces the replica."""
+        self._port.check()
+        self._gauges.record()
+        self._images.gate.check()
+        if self._texts is not None:
+            self._texts.gate.check()
+        await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
+
+    async def _warm_up(self, batching: Batching) -> None:
+        await self._engine.warm_up(
+            images=batching.max_batch_size, texts=batching.max_text_batch_size
+        )
+        self._answered = time.monotonic()
+
+    async def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
+        pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        vectors = await self._engine.embed(pixels)
+        self._answered = time.monotonic()
+        return _split(vectors, pieces)
+
+    async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
+        tokens = join_tokens(pieces)
+        # One after another: in torch, images and health checks get in between long texts.
+        rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
+        vectors = []
+        for start in range(0, len(tokens), rows):
+            vectors.append(await self._engine.embed_text(tokens[start : start + rows]))
+            self._answered = time.monotonic()
+        return _split(np.concatenate(vectors), pieces)
+
+
+def _split(vectors: Vectors, pieces: list[Any]) -> list[Vectors]:
+    """The vectors of each piece, from those of all pieces together."""
+    return np.split(vectors, np.cumsum([len(piece) for piece in pieces])[:-1])

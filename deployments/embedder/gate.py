@@ -1,0 +1,109 @@
+"""The gate in front of the model, which fills its batches.
+
+A plain object: it knows neither Ray nor any engine. `deployment` puts `@serve.batch` behind it.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.embedder.batch_queue import BatchQueue, Piece, Waiting
+from deployments.wire import Stack, StackVectors, Vectors
+
+
+@dataclass(slots=True, eq=False)
+class _Submitted(Waiting):
+    """A stack with its answer, which comes in parts."""
+
+    arrived: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    parts: list[tuple[int, Vectors]] = field(default_factory=list)
+    answer: asyncio.Future[StackVectors] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def finish(self, start: int, part: Vectors | Exception) -> None:
+        if self.is_over:
+            return
+        if isinstance(part, Exception):
+            self.is_over = True
+            self.answer.set_exception(part)
+            return
+        self.parts.append((start, part))
+        if sum(len(vectors) for _, vectors in self.parts) == len(self.stack):
+            self.is_over = True
+            self.parts.sort(key=lambda part: part[0])
+            vectors = np.concatenate([vectors for _, vectors in self.parts])
+            queue_ms = (self.started - self.arrived) * 1e3
+            model_ms = (time.monotonic() - self.started) * 1e3
+            self.answer.set_result(StackVectors(vectors, queue_ms, model_ms))
+
+
+class Gate:
+    """Holds stacks back while the model is busy, then lets one full batch through at once.
+
+    `@serve.batch` alone cuts its batches before it waits for the model, so crumbs queue up
+    instead of merging (measured: 37 images/s, against 84 with the gate). Each of `slots` lanes
+    takes at most a batch's worth of waiting items, hands every piece to `run` in the same turn of
+    the event loop, where `@serve.batch` joins them again, and waits until all are answered.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Stack], Awaitable[Vectors]],
+        *,
+        slots: int,
+        max_batch_size: int,
+        linger_s: float,
+    ) -> None:
+        self.max_batch_size = max_batch_size
+        self.linger_s = linger_s
+        self._run = run
+        self._item_s = 0.0  # how long the model takes for one, on average
+        self._queue = BatchQueue()
+        self._arrival = asyncio.Event()
+        self._lanes = [asyncio.create_task(self._lane()) for _ in range(slots)]
+
+    async def submit(self, stack: Stack, tenant: str | None = None) -> StackVectors:
+        """A stack of N >= 1 items to its vectors. Cancelling it drops what still waits."""
+        due = time.monotonic() + len(stack) * self._item_s
+        submitted = _Submitted(stack, tenant, due)
+        self._queue.put(submitted)
+        self._arrival.set()
+        try:
+            return await submitted.answer
+        finally:
+            submitted.is_over = True
+
+    def check(self) -> None:
+        """Raises RuntimeError when a lane has ended, which only a bug can make it do."""
+        for lane in self._lanes:
+            if lane.done():
+                raise RuntimeError(f"a lane of the batch gate has ended: {lane!r}")
+
+    async def _lane(self) -> None:
+        while True:
+            await self._arrival.wait()
+            pieces = self._queue.next(self.max_batch_size)
+            if not len(self._queue):
+                self._arrival.clear()
+            if not pieces:
+                continue
+            began = time.monotonic()
+            await asyncio.gather(*map(self._run_piece, pieces))
+            items = sum(len(piece.stack) for piece in pieces)
+            self._item_s += 0.2 * ((time.monotonic() - began) / items - self._item_s)
+            if len(self._queue) < self.max_batch_size:
+                await asyncio.sleep(self.linger_s)
+
+    async def _run_piece(self, piece: Piece) -> None:
+        submitted = piece.waiting
+        assert isinstance(submitted, _Submitted)  # noqa: S101  (nothing else is put)
+        submitted.started = submitted.started or time.monotonic()
+        try:
+            submitted.finish(piece.start, await self._run(piece.stack))
+        except Exception as error:  # belongs to the callers of this batch, not to the lane
+            submitted.finish(piece.start, error)

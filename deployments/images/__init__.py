@@ -1,1 +1,0 @@
-"""From what a caller sent (base64, a path, a URL) to pixels. Knows nothing of models or of HTTP."""

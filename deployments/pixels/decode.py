@@ -1,0 +1,160 @@
+"""Image bytes to pixels: opens the allowed formats, bounded, and maps what goes wrong.
+
+Leaves colours to `colour`, sizes to `geometry` and `processor`; knows nothing of where the bytes
+came from.
+"""
+
+import re
+from io import BytesIO
+from typing import Any
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,  # noqa: F401  (these register themselves; without them Image.open would import
+    # all of Pillow's 40-odd plugins at the first request)
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
+from deployments.pixels.colour import key_as_decoded, to_srgb, turn_upright
+from deployments.pixels.geometry import fit
+from deployments.pixels.jpeg import decode_plain
+from deployments.pixels.processor import process
+from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, as phones write it, is a JPEG
+
+# Pillow's own limit warns, or raises at twice its value. Ours is a setting, and `_open` applies
+# it to every image before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+# By default as many as there are processors, each of which has an image of its own to decode.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+# Pillow computes boxes in single precision, which counts whole pixels up to here.
+_MAX_SIDE_PIXELS = 1 << 24
+
+_SIGNATURES = tuple(
+    (name, re.compile(pattern, re.DOTALL))
+    for name, pattern in (
+        ("JPEG", rb"\xff\xd8\xff"),
+        ("PNG", rb"\x89PNG\r\n\x1a\n"),
+        ("WEBP", rb"RIFF....WEBP"),
+        ("GIF", rb"GIF8[79]a"),
+        ("BMP", rb"BM.{4}\0\0\0\0"),  # two letters alone begin many a text; four zeros follow
+        ("AVIF", rb"....ftyp(avif|avis|mif1.{4,60}avif)"),
+        ("TIFF", rb"II[*+]\0|MM\0[*+]"),
+    )
+)
+
+
+def decode(
+    data: bytes,
+    spec: PixelSpec | ProcessorSpec,
+    *,
+    max_pixels: int,
+    allow_tiff: bool = False,
+    fast: bool = False,
+) -> Pixels:
+    """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3).
+
+    For a `PixelSpec` uint8, RGB, sRGB, resized and cropped; for a `ProcessorSpec` the float32
+    values that the processor makes of such an image.
+    EXIF orientation is applied, transparency is put over white, 16-bit, CMYK, palettes and ICC
+    profiles are converted. C-contiguous and writable. Thread-safe; the GIL is released while
+    Pillow decodes and resizes. With `fast`, large JPEGs are decoded at a half, a quarter or an
+    eighth of their size if the model wants no more, which is not exact.
+
+    Raises UnsupportedImage for bytes of no known or no allowed format and for what a processor
+    does not take, CorruptImage for broken, truncated or empty ones, ImageTooLarge when
+    width x height exceeds `max_pixels` or a strip is too long for a processor.
+    """
+    try:
+        image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
+        if isinstance(spec, ProcessorSpec):
+            return process(_load(image), spec, max_pixels=max_pixels)
+        size = image.size
+        if fast and spec.resize is not None:
+            edge = max(spec.resize[1:])  # of both sides, because it may be turned afterwards
+            image.draft(None, (edge, edge))  # does nothing but to JPEGs
+        plain = None if spec.exact or image.size != size else decode_plain(data, image)
+        return fit(_load(image) if plain is None else plain, spec)
+    except RaylensError:
+        raise
+    except MemoryError:
+        raise ImageTooLarge(
+            "The image is too large to be decoded here. Send a smaller one."
+        ) from None
+
+
+def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
+    """The image with its header read and nothing decoded."""
+    formats = (*FORMATS, "TIFF") if allow_tiff else FORMATS
+    try:
+        image = Image.open(BytesIO(data), formats=formats)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if not data:
+            raise CorruptImage("The image is empty: there are no bytes.") from None
+        if _looks_like(data) in formats:
+            raise _corrupt(error) from None
+        raise UnsupportedImage(
+            f"That is no image of a format this service reads: {', '.join(formats)}."
+        ) from None
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise _corrupt(ValueError("no width or no height"))
+    if width * height > max_pixels or max(width, height) > _MAX_SIDE_PIXELS:
+        raise ImageTooLarge(
+            f"The image has {width} x {height} pixels; at most {max_pixels} in all are accepted. "
+            "Send a smaller one."
+        )
+    return image
+
+
+def _load(image: Image.Image) -> Image.Image:
+    """The first frame decoded: RGB, upright."""
+    try:
+        tiles = getattr(image, "tile", None)
+        extents, rawmode = _layout(tiles[0]) if tiles else ((0, 0, *image.size), "")
+        if image.format == "PNG" and "transparency" in image.info:
+            image.info["transparency"] = key_as_decoded(image.info["transparency"], rawmode)
+        image.load()
+        rgb = to_srgb(image, rawmode)
+        if image.format == "GIF" and extents != (0, 0, *image.size):
+            # Nothing is drawn outside the first frame; Pillow fills it with palette entry 0.
+            canvas = Image.new("RGB", rgb.size, "white")
+            canvas.paste(rgb.crop(extents), extents)
+            rgb = canvas
+        return turn_upright(rgb, image)
+    except (RaylensError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        raise _corrupt(error) from None
+
+
+def _layout(tile: Any) -> tuple[tuple[int, int, int, int], str]:
+    """Where a tile lies in the image, and the raw mode of its samples in the file."""
+    rawmode = tile.args if isinstance(tile.args, str) else tile.args[0]
+    return tile.extents, str(rawmode)
+
+
+def _looks_like(data: bytes) -> str | None:
+    """The format whose signature `data` begins with, however broken the rest is."""
+    for name, signature in _SIGNATURES:
+        if signature.match(data):
+            return name
+    return None
+
+
+def _corrupt(error: Exception) -> CorruptImage:
+    return CorruptImage(
+        "The image is broken or cut short. Send the whole file.",
+        cause=f"{type(error).__name__}: {error}",
+    )

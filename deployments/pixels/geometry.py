@@ -1,0 +1,98 @@
+"""Resize and centre crop, as the Hugging Face processors with Pillow do. Knows no formats."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deployments.pixels.resample import as_image, resize, size_of
+from deployments.wire import PixelSpec
+
+# Above this an intermediate image is never built: 16 M pixels are 64 MB in Pillow.
+MAX_INTERMEDIATE_PIXELS = 16_000_000
+
+# Support of each of Pillow's filters, in pixels of the coarser grid (libImaging/Resample.c).
+_FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
+
+
+def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
+    """`image`, RGB of any size, from Pillow or as (H, W, 3), resized and cropped to `spec`.
+
+    uint8 (H, W, 3), C-contiguous. Where it is smaller than the crop, black surrounds it. Sizes
+    and offsets round as `get_resize_output_image_size` and `center_crop` of transformers'
+    image_transforms do.
+    """
+    full = size_of(image)
+    width, height = _resized_size(full, spec)
+    crop_height, crop_width = spec.crop or (height, width)
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    # The part of the resized image that the crop keeps, in its own pixels.
+    kept = (
+        max(left, 0),
+        max(top, 0),
+        min(left + crop_width, width),
+        min(top + crop_height, height),
+    )
+    resample = Image.Resampling(spec.resample)
+    if max(width * height, width * full[1]) <= MAX_INTERMEDIATE_PIXELS:
+        resized = resize(image, (width, height), resample, exact=spec.exact)
+        part = resized[kept[1] : kept[3], kept[0] : kept[2]]
+    else:
+        part = np.asarray(_resize_kept(as_image(image), (width, height), kept, resample))
+    if part.shape[:2] == (crop_height, crop_width):
+        return np.array(part, order="C")
+    padded = np.zeros((crop_height, crop_width, 3), np.uint8)
+    x, y = max(-left, 0), max(-top, 0)
+    padded[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return padded
+
+
+def _resized_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:
+    """(width, height) after the resize; the long side is rounded down, never below the short."""
+    width, height = size
+    if spec.resize is None:
+        return size
+    if spec.resize[0] == "exact":
+        return spec.resize[2], spec.resize[1]
+    short = spec.resize[1]
+    # Float division, then truncation: transformers' own arithmetic, so the same last pixel.
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+def _resize_kept(
+    image: Image.Image,
+    size: tuple[int, int],
+    kept: tuple[int, int, int, int],
+    resample: Image.Resampling,
+) -> Image.Image:
+    """Only the `kept` part of `image` resized to `size`, without an image of that size.
+
+    For strips: a picture of 1 by 50 million pixels would otherwise need hundreds of gigabytes.
+    Not for all images, because Pillow keeps a `box` in single precision: over 150 random images
+    of 5 to 1200 pixels a side, 3% of the values differ from resize and crop, by up to 24 of 255
+    (bicubic, upscaled noise).
+    """
+    scale_x, scale_y = image.width / size[0], image.height / size[1]
+    x0, x1 = kept[0] * scale_x, min(kept[2] * scale_x, image.width)
+    y0, y1 = kept[1] * scale_y, min(kept[3] * scale_y, image.height)
+    # First the pixels that can matter, so that single precision is good enough for the rest.
+    margin_x = _FILTER_SUPPORT[resample] * max(scale_x, 1.0) + 1
+    margin_y = _FILTER_SUPPORT[resample] * max(scale_y, 1.0) + 1
+    left, top = max(math.floor(x0 - margin_x), 0), max(math.floor(y0 - margin_y), 0)
+    right = min(math.ceil(x1 + margin_x), image.width)
+    bottom = min(math.ceil(y1 + margin_y), image.height)
+    if (left, top, right, bottom) != (0, 0, *image.size):
+        image = image.crop((left, top, right, bottom))
+    x0, x1, y0, y1 = x0 - left, x1 - left, y0 - top, y1 - top
+
+    kept_width, kept_height = kept[2] - kept[0], kept[3] - kept[1]
+    if kept_width * image.height > MAX_INTERMEDIATE_PIXELS and kept_width > image.width:
+        # Before Pillow 13 rows come first, and widening a tall strip before shortening it is the
+        # bomb (https://github.com/python-pillow/Pillow/pull/9549).
+        rows = (image.width, kept_height)
+        image = image.resize(rows, resample, box=(0, y0, image.width, y1))
+        y0, y1 = 0, kept_height
+    return image.resize((kept_width, kept_height), resample, box=(x0, y0, x1, y1))

@@ -1,0 +1,75 @@
+"""Vectors of what has been embedded before, by content: bounded in bytes, each made once at a time.
+
+Knows nothing of items or models: whoever asks puts the whole identity of an answer into its key.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from deployments.wire import Vector
+
+# Of Python's objects around a vector: key, entry, array and its place in the order.
+OVERHEAD_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item as the model embedded it."""
+
+    vector: Vector
+    """(D,) as the model made it: not normalised."""
+    tokens: int = 0
+    """How many the model read, of a text."""
+    truncated: bool = False
+    """Whether the text goes on behind them."""
+
+
+class VectorCache:
+    """Entries by key; the least recently used go first. For use on one event loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """With 0, nothing is kept and nobody waits for another."""
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._flights: dict[bytes, asyncio.Future[Entry]] = {}
+
+    def get(self, key: bytes) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def flight(self, key: bytes) -> asyncio.Future[Entry] | None:
+        """The entry that another caller is making; cancelled if it comes to nothing.
+
+        None makes the caller the one who makes it, and who must end with `put` or `give_up`.
+        """
+        if not self._max_bytes:
+            return None
+        flight = self._flights.get(key)
+        if flight is None:
+            self._flights[key] = asyncio.get_running_loop().create_future()
+        return flight
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        if not self._max_bytes:
+            return
+        if key not in self._entries:
+            # A copy, because a view would keep the whole batch that it is a row of.
+            entry = Entry(entry.vector.copy(), entry.tokens, entry.truncated)
+            self._entries[key] = entry
+            self._bytes += entry.vector.nbytes + OVERHEAD_BYTES
+        while self._bytes > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.vector.nbytes + OVERHEAD_BYTES
+        flight = self._flights.pop(key, None)
+        if flight is not None and not flight.done():
+            flight.set_result(entry)
+
+    def give_up(self, key: bytes) -> None:
+        """The entry was not made; those who wait for it are told."""
+        flight = self._flights.pop(key, None)
+        if flight is not None:
+            flight.cancel()

@@ -1,0 +1,263 @@
+"""One request's way: items to vectors, with its options, limits and errors. No HTTP, no Ray."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    DimensionsUnsupported,
+    ModelNotFound,
+    Overloaded,
+    RateLimited,
+    RaylensError,
+    TooManyItems,
+)
+from deployments.fairness import TenantCount
+from deployments.service.cache import VectorCache
+from deployments.service.causes import CauseLog
+from deployments.service.job import (
+    Context,
+    ItemGroup,
+    Job,
+    ModelClient,
+    Options,
+    Slot,
+    Timing,
+    is_text,
+)
+from deployments.service.loader import ImageLoader, LoadLimits
+from deployments.service.stacks import StackEmbedder
+from deployments.service.vectors import finished
+from deployments.settings import Settings
+from deployments.wire import ModelCard, Vector
+
+# Of a request's time, what the model gets at the end for what has been decoded by then.
+MODEL_PART = 0.1
+
+
+@dataclass(slots=True)
+class Embedded:
+    """A request's answer: for each item, in order, its (D,) float32 vector or its error."""
+
+    rows: list[Vector | RaylensError]
+    texts: int
+    """How many of the vectors are of texts."""
+    tokens: int
+    """What the model read of the texts."""
+    truncated: set[int]
+    """The texts that are longer than what the model read of them."""
+    cached: int
+    """Items answered without the model: in the cache, in another request at the same time, or
+    twins of an earlier item."""
+    timing: Timing
+
+
+class EmbeddingService:
+    """Turns items into vectors, with each bad item kept to itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: Sequence[ModelClient],
+        loader: ImageLoader,
+        count: Callable[[str, int], None] = lambda outcome, number: None,
+    ) -> None:
+        """The first of `models` answers requests that name none. `count` is told how many items
+        ended with which outcome, for the metrics.
+        """
+        self.settings = settings
+        self.models = models
+        cache = VectorCache(settings.cache.max_bytes)
+        self._stacks = StackEmbedder(loader, cache, max_text_chars=settings.limits.max_text_chars)
+        self._loader = loader
+        self._count = count
+        self._causes = CauseLog()
+        self._pending = TenantCount(settings.limits.max_queued_items)
+        self._limits_of: dict[str, LoadLimits] = {}  # as many as there are keys
+
+    @asynccontextmanager
+    async def time_limit(self) -> AsyncIterator[float]:
+        """Ends what runs inside when a request's time is up, with DeadlineExceeded.
+
+        Yields the deadline for the model's answer, on the loop's clock: a little earlier, so
+        that a model that does not answer is told from a request that asks for too much.
+        """
+        limit_s = self.settings.limits.request_timeout_s
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(now + 0.99 * limit_s) as timer:
+                yield now + 0.97 * limit_s
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise DeadlineExceeded(
+                f"The request took longer than {limit_s:g} s; send fewer items or retry."
+            ) from None
+
+    def model(self, name: str | None) -> ModelClient:
+        """The model that a request means by `name`, an id or an alias; None is the first one.
+
+        Raises ModelNotFound.
+        """
+        for model in self.models:
+            if name is None or name in model.names:
+                return model
+        raise ModelNotFound(
+            "This service does not have that model; GET /v1/models lists what it has.",
+            param="model",
+        )
+
+    async def embed(
+        self, groups: Sequence[ItemGroup], context: Context, options: Options | None = None
+    ) -> Embedded:
+        """The vectors of all items, one group behind the other; an item that could not even be
+        parsed comes as its error.
+
+        Under `on_error="fail"` the error of the first bad item is raised, with all bad items in
+        its `items`, by their index in their group; under "report" errors stand in their rows.
+        """
+        options = options or Options()
+        number = sum(len(group.items) for group in groups)
+        if number > self.settings.limits.max_items:
+            raise too_many_items(number, self.settings.limits.max_items, param=groups[0].name)
+        _check_options(options)
+        job = self._job(groups, context, options)
+        try:
+            # Those that are errors already wait for nothing.
+            good = sum(not isinstance(slot.item, RaylensError) for slot in job.slots)
+            with self._admitted(good, context.tenant):
+                await self._stacks.fill(job)
+        except RaylensError as error:
+            self._count(error.code, number)
+            raise
+        _finish(job.slots, options)
+        self._tell_errors(job.slots, groups)
+        if options.on_error == "fail":
+            _raise_first([slot.row for slot in job.slots], groups)
+        # Only a job that fails anyway skips the model and leaves rows empty.
+        answered = [slot for slot in job.slots if slot.row is not None]
+        good_slots = [slot for slot in answered if not slot.is_bad]
+        self._count("ok", len(good_slots))
+        return Embedded(
+            rows=[slot.row for slot in answered if slot.row is not None],
+            texts=sum(is_text(slot) for slot in good_slots),
+            tokens=sum(slot.tokens for slot in job.slots),
+            truncated={index for index, slot in enumerate(job.slots) if slot.truncated},
+            cached=sum(slot.cached for slot in good_slots),
+            timing=job.timing,
+        )
+
+    def _job(self, groups: Sequence[ItemGroup], context: Context, options: Options) -> Job:
+        card = context.model.card
+        _check_dimensions(options.dimensions, card)
+        return Job(
+            slots=[Slot(item) for group in groups for item in group.items],
+            context=context,
+            card=card,
+            options=options,
+            load_by=context.deadline - MODEL_PART * self.settings.limits.request_timeout_s,
+            limits=self._limits(context.tenant),
+        )
+
+    def _limits(self, tenant: str | None) -> LoadLimits:
+        """Those of this one request, or of all requests of a tenant with a key."""
+        if tenant is None:
+            return self._loader.limits()
+        if tenant not in self._limits_of:
+            self._limits_of[tenant] = self._loader.limits()
+        return self._limits_of[tenant]
+
+    @contextmanager
+    def _admitted(self, number: int, tenant: str | None) -> Iterator[None]:
+        match self._pending.refusal(number, tenant):
+            case "all":
+                raise Overloaded(
+                    "Too much is waiting already; retry after a pause.", retry_after_s=1
+                )
+            case "tenant":
+                raise RateLimited(
+                    "Too many items of this key are waiting already; retry after a pause.",
+                    retry_after_s=1,
+                )
+        self._pending.add(number, tenant)
+        try:
+            yield
+        finally:
+            self._pending.add(-number, tenant)
+
+    def _tell_errors(self, slots: Sequence[Slot], groups: Sequence[ItemGroup]) -> None:
+        places = ((group, index) for group in groups for index in range(len(group.items)))
+        for slot, (group, index) in zip(slots, places, strict=True):
+            if isinstance(slot.row, RaylensError):
+                slot.row.param = group.param(index)
+                self._count(slot.row.code, 1)
+                self._causes.note(slot.row)
+
+
+def _finish(slots: Sequence[Slot], options: Options) -> None:
+    """Gives twins their rows, and every vector the form that the caller wants."""
+    for slot in slots:
+        first = slot.twin
+        if first is not None:
+            slot.row = copy.copy(first.row)  # an error gets a name of its own
+            slot.tokens, slot.truncated, slot.cached = first.tokens, first.truncated, True
+    for slot in slots:
+        if slot.row is not None:
+            slot.row = finished(slot.row, options.dimensions, options.normalize)
+
+
+def too_many_items(number: int, most: int, *, param: str) -> TooManyItems:
+    return TooManyItems(
+        f"{number} items are more than the {most} that one request may have; split the request.",
+        param=param,
+    )
+
+
+def _check_options(options: Options) -> None:
+    """A handle's callers are not checked elsewhere. Raises BadRequest."""
+    if options.on_error not in ("fail", "report"):
+        raise BadRequest('on_error must be "fail" or "report".', param="on_error")
+    for param in ("normalize", "truncate"):
+        if not isinstance(getattr(options, param), bool):
+            raise BadRequest(f"{param} must be true or false.", param=param)
+
+
+def _check_dimensions(dimensions: int | None, card: ModelCard) -> None:
+    if dimensions is None:
+        return
+    whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
+    if not whole or dimensions < 1:
+        raise BadRequest("dimensions must be a whole number from 1 on.", param="dimensions")
+    if dimensions == card.dimensions:
+        return
+    if not card.matryoshka:
+        raise DimensionsUnsupported(
+            f"The vectors of {card.id} may not be shortened; leave dimensions out or set it "
+            f"to {card.dimensions}.",
+            param="dimensions",
+        )
+    if dimensions > card.dimensions:
+        raise DimensionsUnsupported(
+            f"dimensions is at most {card.dimensions} for {card.id}.", param="dimensions"
+        )
+
+
+def _raise_first(rows: Sequence[Vector | RaylensError | None], groups: Sequence[ItemGroup]) -> None:
+    """Raises the error of the first bad row, naming every bad row in its `items`."""
+    indices = [index for group in groups for index in range(len(group.items))]
+    bad = tuple(
+        (index, row)
+        for index, row in zip(indices, rows, strict=True)
+        if isinstance(row, RaylensError)
+    )
+    if bad:
+        first = copy.copy(bad[0][1])
+        first.items = bad
+        raise first

@@ -1,0 +1,172 @@
+"""One request on its way: for whom, with which options, and what is known of each item so far."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from deployments.errors import RaylensError, TextTooLong
+from deployments.items import Parsed, TextItem
+from deployments.service.cache import Entry
+from deployments.service.loader import LoadLimits
+from deployments.tokenizer import TextTokenizer
+from deployments.wire import ModelCard, Pixels, StackVectors, Tokens, Vector
+
+OnError = Literal["fail", "report"]
+Stage = Literal["fetch", "decode", "queue", "model"]
+
+
+class ModelClient(Protocol):
+    """A model deployment as the service sees it."""
+
+    names: frozenset[str]
+    """Its id and its aliases."""
+    stack_bytes: int
+    """The largest stack of pixels that fits into one call."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a card."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Raises Unavailable while the model has not been loaded yet."""
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """Of a model whose card has a text tower. Raises Unavailable like `card`."""
+
+    async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
+        """(N, H, W, 3) in the card's geometry to N raw vectors, before `deadline` on the loop's
+        clock. Tenants share the model; the stacks of one of them wait for each other.
+
+        Raises Unavailable, Overloaded, DeadlineExceeded or Internal.
+        """
+
+    async def embed_text(self, stack: Tokens, deadline: float, tenant: str | None) -> StackVectors:
+        """(N, L) token ids to N raw vectors; otherwise like `embed`."""
+
+    async def ready(self) -> ModelCard:
+        """Has the model answer once, now. Raises Unavailable with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What everything that is done for a request has to know."""
+
+    model: ModelClient
+    deadline: float
+    """When, on the loop's clock, the model has to have answered."""
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a request wants its vectors."""
+
+    dimensions: int | None = None
+    """Cut to so many, for models that allow it."""
+    normalize: bool = True
+    truncate: bool = True
+    """Whether a text that is too long is cut; otherwise it is an error."""
+    on_error: OnError = "fail"
+    """Whether a bad item fails the request or is reported in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGroup:
+    """The items of one parameter of a request, which errors call by its name."""
+
+    name: str
+    items: Sequence[Parsed]
+    is_list: bool = True
+    """Whether the parameter is a list, so that errors name an index."""
+    first: int = 0
+    """The index of the first one, in a part of a longer list."""
+
+    def param(self, index: int) -> str:
+        """What errors call the item at `index` of `items`."""
+        return f"{self.name}[{self.first + index}]" if self.is_list else self.name
+
+
+@dataclass(slots=True)
+class Timing:
+    """Milliseconds by stage. Items overlap, so a stage is as long as its slowest item."""
+
+    fetch: float = 0.0
+    decode: float = 0.0
+    queue: float = 0.0
+    model: float = 0.0
+
+    def note(self, stage: Stage, ms: float) -> None:
+        setattr(self, stage, max(getattr(self, stage), ms))
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One item of a job, and what is known of it."""
+
+    item: Parsed
+    row: Vector | RaylensError | None = None
+    """The answer: the model's raw vector, or the error of this item."""
+    key: bytes | None = None
+    """Under which others may wait for the vector, while this job makes it."""
+    twin: "Slot | None" = None
+    """An earlier slot with the same content, whose row this one gets."""
+    flight: asyncio.Future[Entry] | None = None
+    """The vector that another job is making."""
+    tokens: int = 0
+    """How many tokens of its text the model reads."""
+    truncated: bool = False
+    """Whether the text goes on behind them."""
+    cached: bool = False
+    """Whether the row came from the cache or from another job."""
+    is_slow: bool = False
+    """Whether the image takes long to decode."""
+
+    @property
+    def is_bad(self) -> bool:
+        return isinstance(self.row, RaylensError)
+
+    def take(self, entry: Entry, *, truncate: bool) -> None:
+        """Takes the answer that the cache or another job has."""
+        if entry.truncated and not truncate:
+            self.row = too_many_tokens(entry.tokens)
+            return
+        self.row, self.cached = entry.vector, True
+        self.tokens, self.truncated = entry.tokens, entry.truncated
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way through the service."""
+
+    slots: list[Slot]
+    context: Context
+    card: ModelCard
+    options: Options
+    load_by: float
+    """When, on the loop's clock, an image that is not ready for the model fails, so that the model
+    can still answer for the others."""
+    limits: LoadLimits
+    first_of: dict[bytes, Slot] = field(default_factory=dict)
+    """The cache key of each distinct content, and the slot that brought it first."""
+    impatient: bool = False
+    """Whether other jobs were waited for in vain, so that this one embeds everything itself."""
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def is_doomed(self) -> bool:
+        """Whether the request fails anyway, so that the model need not run for it."""
+        return self.options.on_error == "fail" and any(slot.is_bad for slot in self.slots)
+
+
+def is_text(slot: Slot) -> bool:
+    return isinstance(slot.item, TextItem)
+
+
+def too_many_tokens(most: int) -> TextTooLong:
+    return TextTooLong(
+        f"The text is longer than the {most} tokens that the model reads; shorten it or leave "
+        "truncate true."
+    )

@@ -1,0 +1,148 @@
+"""An item to its bytes, and bytes to pixels, in a bounded pool of decode threads."""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import NamedTuple
+
+from deployments.errors import ImageTooLarge
+from deployments.fairness import TENANT_PART, ByteQuota, FairSemaphore
+from deployments.items import Base64Item, BytesItem, DataUriItem, ImageItem, PathItem, UrlItem
+from deployments.pixels.workers import DecodeWorkers, TakesLongError
+from deployments.settings import Settings
+from deployments.sources.fetch import Fetcher
+from deployments.sources.files import ImageRoots
+from deployments.sources.inline import decode_base64, decode_data_uri
+from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+
+# Up to here, base64 is read and hashed in less time than a thread needs to take it over.
+INLINE_BYTES = 256 * 1024
+
+
+class LoadedImage(NamedTuple):
+    """An image's bytes, and their SHA-256: equal hashes are the same image."""
+
+    data: bytes
+    digest: bytes
+
+
+class LoadLimits(NamedTuple):
+    """What one tenant, or one request of nobody in particular, may be loading at the same time, so
+    that others need not wait until all of a large request is done. It is also what takes turns
+    with others in decoding."""
+
+    loads: asyncio.Semaphore
+    """Images that are fetched or read: a part of the connections that there may be."""
+    quota: ByteQuota
+    """Bytes of those: a part of what there is in all."""
+
+
+class ImageLoader:
+    """Gets images from wherever their items say they are."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        roots: ImageRoots,
+        fetcher: Fetcher,
+        workers: DecodeWorkers,
+        threads: int,
+    ) -> None:
+        """Decodes in so many threads, and what takes long in half as many more."""
+        self._limits = settings.limits
+        self._max_connections = settings.fetch.max_connections
+        self._workers = workers
+        self._roots = roots
+        self._fetcher = fetcher
+        self._quota = ByteQuota(settings.limits.max_inflight_bytes)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._turns = FairSemaphore(threads)
+        slow_threads = max(1, threads // 2)
+        self._slow_pool = ThreadPoolExecutor(slow_threads, thread_name_prefix="decode-slow")
+        self._slow_turns = FairSemaphore(slow_threads)
+
+    def limits(self) -> LoadLimits:
+        """New ones, for a tenant or for one request."""
+        return LoadLimits(
+            asyncio.Semaphore(max(1, int(TENANT_PART * self._max_connections))),
+            ByteQuota(int(TENANT_PART * self._limits.max_inflight_bytes)),
+        )
+
+    @asynccontextmanager
+    async def loaded(self, item: ImageItem, limits: LoadLimits) -> AsyncIterator[LoadedImage]:
+        """The bytes behind an item, while they are needed. Those that are fetched or read wait
+        until the limits have room for them; what came with the request's body is there already.
+
+        Raises the error that the item is, a RaylensError.
+        """
+        async with AsyncExitStack() as stack:
+
+            async def reserve(number: int) -> None:
+                await stack.enter_async_context(limits.quota.hold(number))
+                await stack.enter_async_context(self._quota.hold(number))
+
+            if isinstance(item, UrlItem | PathItem):
+                await stack.enter_async_context(limits.loads)
+            if isinstance(item, UrlItem):
+                item = BytesItem(await self._fetcher.download(item.url, reserve=reserve))
+            elif isinstance(item, PathItem):
+                await reserve(self._limits.max_image_bytes)
+            if _size(item) <= INLINE_BYTES:
+                yield self._read(item)
+            else:
+                loop = asyncio.get_running_loop()
+                yield await loop.run_in_executor(self._pool, self._read, item)
+
+    async def decode(
+        self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
+    ) -> Pixels | None:
+        """An image's bytes as (H, W, 3), just as the model wants it; None for one that takes long,
+        which is for `decode_slowly`.
+
+        Raises UnsupportedImage, CorruptImage or ImageTooLarge.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._turns.turn(limits):
+            try:
+                return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
+            except TakesLongError:
+                return None
+
+    async def decode_slowly(
+        self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
+    ) -> Pixels:
+        """The same for any image, in the lane of those that take long."""
+        decode = partial(self._workers.decode, data, spec, slow_lane=True)
+        async with self._slow_turns.turn(limits):
+            return await asyncio.get_running_loop().run_in_executor(self._slow_pool, decode)
+
+    def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> LoadedImage:
+        max_bytes = self._limits.max_image_bytes
+        if isinstance(item, PathItem):
+            data = self._roots.read(item.path)
+        elif isinstance(item, DataUriItem):
+            data = decode_data_uri(item.uri, max_bytes=max_bytes)
+        elif isinstance(item, Base64Item):
+            data = decode_base64(item.text, max_bytes=max_bytes)
+        else:
+            data = item.data
+        if len(data) > max_bytes:
+            raise ImageTooLarge(f"The image is larger than {max_bytes} bytes; send a smaller one.")
+        return LoadedImage(data, hashlib.sha256(data).digest())
+
+
+def _size(item: PathItem | DataUriItem | Base64Item | BytesItem) -> float:
+    """Bytes to go through before the image is there; a disk may take any time."""
+    match item:
+        case PathItem():
+            return math.inf
+        case DataUriItem():
+            return len(item.uri)
+        case Base64Item():
+            return len(item.text)
+    return len(item.data)

@@ -1,0 +1,282 @@
+"""A job's slots in stacks: loaded and decoded, or tokenised, and embedded by the model.
+
+Knows what one item costs and how many travel together; limits and answers are `embedding`'s.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from deployments.errors import (
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    RaylensError,
+    TextTooLong,
+    TextUnsupported,
+    Unavailable,
+)
+from deployments.service.cache import Entry, VectorCache
+from deployments.service.job import Job, Slot, is_text, too_many_tokens
+from deployments.service.loader import ImageLoader
+from deployments.wire import ModelCard, Pixels, StackVectors, pad_tokens
+
+logger = logging.getLogger("ray.serve")
+
+T = TypeVar("T")
+
+# Items that cross the handle together. One call costs about as much as 0.2 forward passes, so
+# larger stacks save little; smaller ones let decoding and the model overlap in large requests.
+STACK_ITEMS = 32
+# Tokenised in one go, while other requests wait: the worst of texts take 4 ms per 1,000 characters.
+CHARS_AT_A_TIME = 8192
+# How long a job waits for another one that has the same item before it embeds the item itself: the
+# other one may be waiting for an image from a slow server.
+FOLLOW_S = 2.0
+# Stacks of one job at a time: one in the model, one being decoded.
+STACKS_IN_FLIGHT = 2
+
+
+class StackEmbedder:
+    """Fills the rows of a job's slots with raw vectors, or with the error of a bad item."""
+
+    def __init__(self, loader: ImageLoader, cache: VectorCache, *, max_text_chars: int) -> None:
+        self._loader = loader
+        self._cache = cache
+        self._max_text_chars = max_text_chars
+        # A thread of its own: a text does not wait until the images before it are decoded.
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+    async def fill(self, job: Job) -> None:
+        """Rows of twins stay empty, and those of a doomed job may."""
+        for slot in job.slots:
+            if isinstance(slot.item, RaylensError):
+                slot.row = slot.item
+        todo = [slot for slot in job.slots if not slot.is_bad]
+        fitting = _fitting(job.card, job.context.model.stack_bytes)
+        try:
+            while todo:
+                images = [slot for slot in todo if not is_text(slot)]
+                texts = [slot for slot in todo if is_text(slot)]
+                await all_or_none(
+                    [
+                        in_stacks(self._embed_images, job, images, fitting),
+                        in_stacks(self._embed_texts, job, texts, STACK_ITEMS),
+                    ]
+                )
+                todo = await self._follow(job)
+        finally:
+            for slot in job.slots:
+                self._give_up(slot)
+
+    async def _follow(self, job: Job) -> list[Slot]:
+        """Takes what other jobs have embedded, and returns the slots of those that failed.
+
+        Only once this job has nothing to embed itself, or two could wait for each other.
+        """
+        following = {slot: slot.flight for slot in job.slots if slot.flight is not None}
+        if following and not job.is_doomed:
+            _, waiting = await asyncio.wait(following.values(), timeout=FOLLOW_S)
+            job.impatient = bool(waiting)
+        left = []
+        for slot, flight in following.items():
+            slot.flight = None
+            if flight.done() and not flight.cancelled():
+                slot.take(flight.result(), truncate=job.options.truncate)
+            elif not job.is_doomed:
+                left.append(slot)
+        return left
+
+    def _is_to_be_made(self, job: Job, slot: Slot, content: bytes) -> bool:
+        """Whether the model has to run for a slot: no other slot has this content, it is not in
+        the cache, and no other job is making it."""
+        key = job.card.identity + content
+        first = job.first_of.setdefault(key, slot)
+        if first is not slot:
+            slot.twin = first
+            return False
+        entry = self._cache.get(key)
+        if entry is not None:
+            slot.take(entry, truncate=job.options.truncate)
+            return False
+        flight = self._cache.flight(key)
+        if flight is not None and not job.impatient:
+            slot.flight = flight
+            return False
+        slot.key = key
+        return True
+
+    def _answer(self, job: Job, slots: Sequence[Slot], made: StackVectors) -> None:
+        job.timing.note("queue", made.queue_ms)
+        job.timing.note("model", made.model_ms)
+        if made.identity != job.card.identity:
+            raise Unavailable("The model is being replaced by another; retry.", retry_after_s=1)
+        for slot, vector in zip(slots, made.vectors, strict=True):
+            slot.row = vector
+            if slot.key is not None and np.isfinite(vector).all():
+                self._cache.put(slot.key, Entry(vector, slot.tokens, slot.truncated))
+                slot.key = None
+
+    def _fail(self, slot: Slot, error: RaylensError) -> None:
+        slot.row = error.bare()
+        self._give_up(slot)
+
+    def _give_up(self, slot: Slot) -> None:
+        if slot.key is not None:
+            self._cache.give_up(slot.key)
+            slot.key = None
+
+    async def _embed_images(self, job: Job, slots: Sequence[Slot]) -> None:
+        pixels = await all_or_none([self._pixels_or_none(job, slot) for slot in slots])
+        good = {s: p for s, p in zip(slots, pixels, strict=True) if p is not None}
+        if good and not job.is_doomed:
+            to = job.context
+            made = await to.model.embed(np.stack([*good.values()]), to.deadline, to.tenant)
+            self._answer(job, [*good], made)
+
+    async def _pixels_or_none(self, job: Job, slot: Slot) -> Pixels | None:
+        """The item's pixels, or None if the model need not run for it, as `_is_to_be_made` says,
+        or it is bad."""
+        try:
+            async with asyncio.timeout_at(job.load_by):
+                return await self._pixels(job, slot)
+        except RaylensError as error:
+            self._fail(slot, error)
+        except TimeoutError:
+            self._fail(slot, _too_late(is_slow=slot.is_slow))
+        except Exception:
+            logger.exception("An item failed in a way that no error describes.")
+            self._fail(slot, Internal("The service failed on this item."))
+        return None
+
+    async def _pixels(self, job: Job, slot: Slot) -> Pixels | None:
+        item: Any = slot.item
+        began = time.perf_counter()
+        async with self._loader.loaded(item, job.limits) as (data, digest):
+            loaded = time.perf_counter()
+            job.timing.note("fetch", (loaded - began) * 1e3)
+            if not self._is_to_be_made(job, slot, b"image" + digest):
+                return None
+            pixels = await self._loader.decode(data, job.card.pixels, job.limits)
+            if pixels is None:
+                slot.is_slow = True
+                pixels = await self._loader.decode_slowly(data, job.card.pixels, job.limits)
+        job.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
+        return pixels
+
+    async def _embed_texts(self, job: Job, slots: Sequence[Slot]) -> None:
+        texts = {s: text for s in slots if (text := self._text_or_none(job, s)) is not None}
+        if not texts:
+            return
+        began = time.perf_counter()
+        good: dict[Slot, list[int]] = {}
+        for part in _in_parts(texts):
+            good |= await self._tokenise(job, part)
+        job.timing.note("decode", (time.perf_counter() - began) * 1e3)
+        if good and not job.is_doomed:
+            to = job.context
+            tokens = pad_tokens([*good.values()])
+            made = await to.model.embed_text(tokens, to.deadline, to.tenant)
+            self._answer(job, [*good], made)
+
+    async def _tokenise(self, job: Job, texts: dict[Slot, str]) -> dict[Slot, list[int]]:
+        """The ids of each text that the model may be given."""
+        try:
+            encoded = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing, job.context.model.tokenizer.encode, list(texts.values())
+            )
+        except Exception:
+            logger.exception("A text failed in a way that no error describes.")
+            for slot in texts:
+                self._fail(slot, Internal("The service failed on this item."))
+            return {}
+        good = {}
+        for slot, (ids, truncated) in zip(texts, encoded, strict=True):
+            if truncated and not job.options.truncate:
+                self._fail(slot, too_many_tokens(len(ids)))
+                continue
+            good[slot] = ids
+            slot.tokens, slot.truncated = len(ids), truncated
+        return good
+
+    def _text_or_none(self, job: Job, slot: Slot) -> str | None:
+        """The item's text, or None if the model need not run for it or it is bad."""
+        item: Any = slot.item
+        if job.card.text is None:
+            slot.row = TextUnsupported(
+                f"{job.card.id} embeds images only. A bare string is text unless it is an "
+                'http(s) URL or a data URI; send plain base64 as {"base64": "…"}.'
+            )
+        elif len(item.text) > self._max_text_chars:
+            slot.row = TextTooLong(
+                f"The text is longer than {self._max_text_chars} characters; shorten it."
+            )
+        else:
+            digest = hashlib.sha256(item.text.encode("utf-8", "surrogatepass")).digest()
+            if self._is_to_be_made(job, slot, b"text" + digest):
+                return str(item.text)
+        return None
+
+
+def _fitting(card: ModelCard, stack_bytes: int) -> int:
+    """How many images a stack may have."""
+    height, width = card.pixels.size
+    image_bytes = height * width * 3 * card.pixels.dtype.itemsize
+    return max(1, min(STACK_ITEMS, stack_bytes // image_bytes))
+
+
+def _too_late(*, is_slow: bool) -> RaylensError:
+    if is_slow:
+        return Overloaded(
+            "The image takes long to decode, as do others that came before it; retry after a "
+            "pause, or send it smaller.",
+            retry_after_s=10,
+        )
+    return DeadlineExceeded("There was no time left for this item; send fewer items or retry.")
+
+
+def _in_parts(texts: dict[Slot, str]) -> Iterator[dict[Slot, str]]:
+    """`texts` again, in parts of about CHARS_AT_A_TIME characters and at least one text."""
+    part: dict[Slot, str] = {}
+    chars = 0
+    for slot, text in texts.items():
+        part[slot] = text
+        chars += len(text)
+        if chars >= CHARS_AT_A_TIME:
+            yield part
+            part, chars = {}, 0
+    if part:
+        yield part
+
+
+async def in_stacks(
+    embed: Callable[[Job, Sequence[Slot]], Awaitable[None]],
+    job: Job,
+    slots: Sequence[Slot],
+    most: int,
+) -> None:
+    """Has `embed` fill the rows of `slots`, at most `most` of them at a time."""
+    turn = asyncio.Semaphore(STACKS_IN_FLIGHT)
+
+    async def embed_in_turn(part: Sequence[Slot]) -> None:
+        async with turn:
+            await embed(job, part)
+
+    starts = range(0, len(slots), most)
+    await all_or_none([embed_in_turn(slots[start : start + most]) for start in starts])
+
+
+async def all_or_none(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results in order; when one raises, the others are cancelled and it is re-raised."""
+    tasks = [asyncio.create_task(c) for c in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,47 @@
+"""What is computed with vectors once the model has made them. numpy only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.errors import Internal, RaylensError
+from deployments.wire import TextSpec, Vector, Vectors
+
+
+def finished(
+    row: Vector | RaylensError, dimensions: int | None, normalize: bool
+) -> Vector | RaylensError:
+    """The model's raw (D,) vector as the caller wants it: cut short first, then of length 1."""
+    if isinstance(row, RaylensError):
+        return row
+    if not np.isfinite(row).all():
+        return Internal("The model gave no finite vector for this item.")
+    row = row[:dimensions]
+    return row / max(float(np.linalg.norm(row)), 1e-12) if normalize else row
+
+
+def cosines(a: Vectors, b: Vectors) -> NDArray[np.float32]:
+    """(N,) cosines of the rows of two (N, D) arrays of unit vectors."""
+    result: NDArray[np.float32] = np.sum(a * b, axis=1).clip(-1, 1)
+    return result
+
+
+def probabilities(cosines: Vectors, rule: TextSpec) -> Vectors:
+    """(N, L) cosines of images with labels as probabilities, by the model's own rule.
+
+    CLIP (Radford et al. 2021, section 3.1.2): softmax over the labels of the scaled cosines.
+    SigLIP (Zhai et al. 2023, equation 1): each label by itself, the sigmoid of the same and a bias.
+    """
+    logits = rule.logit_scale * cosines + rule.logit_bias
+    if rule.score == "sigmoid":
+        norm = np.logaddexp(0, logits)
+    else:
+        norm = np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    result: Vectors = np.exp(logits - norm)  # through logarithms, so that nothing overflows
+    return result
+
+
+def stack_rows(rows: Sequence[Vector | RaylensError]) -> Vectors:
+    """(N, D) float32 of rows that are all vectors."""
+    return np.stack([row for row in rows if not isinstance(row, RaylensError)])

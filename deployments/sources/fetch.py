@@ -1,0 +1,257 @@
+"""Image bytes over HTTP. Knows nothing of pixels.
+
+Which addresses may be dialled is `netguard`'s table, enforced in `connector`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from deployments.errors import (
+    BadUrl,
+    FetchBadGateway,
+    FetchFailed,
+    FetchTimeout,
+    ImageTooLarge,
+    RaylensError,
+)
+from deployments.settings import Fetch
+from deployments.sources.breaker import Breaker
+from deployments.sources.connector import ThreadResolver, guarded_connector, open_connector
+from deployments.sources.netguard import DialPolicy
+from deployments.sources.urls import parse_url, redirected
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# The first row that fits decides; RaylensErrors pass as they are. Our own sentences: the text
+# of these exceptions holds addresses and whatever the origin sent.
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ...] = (
+    ((TimeoutError,), FetchTimeout, "The image's server did not deliver it in time. Try later."),
+    ((aiohttp.InvalidURL,), BadUrl, "That URL cannot be fetched. Check its spelling."),
+    (
+        (aiohttp.ClientPayloadError,),
+        FetchBadGateway,
+        "The image's server cut its answer short or encoded it wrongly. Try again later.",
+    ),
+    (
+        (aiohttp.ClientConnectorDNSError,),
+        FetchBadGateway,
+        "The URL's host name was not found. Check its spelling.",
+    ),
+    (
+        (aiohttp.ClientSSLError,),
+        FetchBadGateway,
+        "No trusted TLS connection to the image's server came about. Check its certificate.",
+    ),
+    (
+        (OSError,),  # refused, unreachable, lost
+        FetchBadGateway,
+        "There was no connection to the image's server, or it broke. Try again later.",
+    ),
+    (
+        # ValueError is what aiohttp lets through of some malformed headers and names.
+        (aiohttp.ClientError, ValueError),
+        FetchBadGateway,
+        "The image's server did not answer in proper HTTP. Try again later.",
+    ),
+)
+
+
+class Fetcher:
+    """Downloads by URL under the fetch policy: `start` in the running loop, then `close`.
+
+    Bodies are at most `max_bytes` bytes, decompressed. `resolver` replaces the system's.
+    """
+
+    def __init__(
+        self, settings: Fetch, *, max_bytes: int, resolver: AbstractResolver | None = None
+    ) -> None:
+        self._settings = settings
+        self._max_bytes = max_bytes
+        self._given_resolver = resolver
+        self._policy = DialPolicy(settings.allow_cidrs)
+        self._open_hosts = frozenset(
+            URL.build(scheme="http", host=host).raw_host for host in settings.allow_hosts
+        )
+        self._breaker = Breaker()
+        self._resolver: AbstractResolver | None = None
+        self._guarded: aiohttp.ClientSession | None = None
+        self._open: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Opens the session, and a second one without the guard if there are `allow_hosts`.
+
+        Two, so that which hop may dial anything depends on nothing but its own URL: they share
+        no connection and no cached name.
+        """
+        self._resolver = self._given_resolver or ThreadResolver(self._settings.max_connections)
+        self._guarded = self._session(
+            guarded_connector(self._settings, self._resolver, self._policy)
+        )
+        if self._open_hosts:
+            self._open = self._session(open_connector(self._settings, self._resolver))
+
+    async def close(self) -> None:
+        """Closes every connection; downloads under way fail."""
+        for closable in (self._guarded, self._open, self._resolver):
+            if closable is not None:
+                await closable.close()
+        self._guarded = self._open = self._resolver = None
+
+    async def download(
+        self, url: str, *, reserve: Callable[[int], Awaitable[None]] | None = None
+    ) -> bytes:
+        """The body behind `url`, at most `max_bytes` bytes; empty if the origin sends nothing.
+        `reserve` is awaited with the most that it will take, before it is read.
+
+        Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin says 4xx, or nothing
+        that can be followed), FetchBadGateway (it fails) and FetchTimeout.
+        The time limit runs from the first look-up and stands still while all connections are
+        in use and while `reserve` waits, so that a long list of images of one host is not failed
+        for being long.
+        """
+        target = parse_url(url, allow_ports=self._settings.allow_ports)
+        try:
+            async with asyncio.timeout(self._settings.timeout_s) as deadline:
+                return await self._follow(target, deadline, reserve or _nothing)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise in_our_words(error, origin=str(target.origin())) from error
+
+    async def _follow(
+        self, url: URL, deadline: asyncio.Timeout, reserve: Callable[[int], Awaitable[None]]
+    ) -> bytes:
+        for _ in range(self._settings.max_redirects + 1):
+            response = await self._ask(url, deadline)
+            try:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or location is None:
+                    size = self._size(response)
+                    left_s = _stop(deadline)
+                    await reserve(size)
+                    _go_on(deadline, left_s)
+                    return await self._body(response)
+                url = redirected(url, location, allow_ports=self._settings.allow_ports)
+            finally:
+                response.close()  # keeps the connection if the body was read to its end
+        raise FetchFailed(
+            f"The URL redirects more than {self._settings.max_redirects} times. "
+            "Use the URL it leads to."
+        )
+
+    async def _ask(self, url: URL, deadline: asyncio.Timeout) -> aiohttp.ClientResponse:
+        origin = str(url.origin())
+        if self._breaker.is_dead(origin):
+            raise FetchBadGateway(
+                "The image's server has not answered lately. Try again later.",
+                cause=f"not asked again: {origin} could not be reached a moment ago",
+            )
+        try:
+            response = await self._session_for(url).get(
+                url, allow_redirects=False, trace_request_ctx=deadline
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):  # or accepts, silently
+            self._breaker.failed(origin)
+            raise
+        self._breaker.answered(origin)
+        return response
+
+    def _session_for(self, url: URL) -> aiohttp.ClientSession:
+        session = self._open if url.raw_host in self._open_hosts else self._guarded
+        if session is None:
+            raise RuntimeError("the fetcher is not started")
+        return session
+
+    def _size(self, response: aiohttp.ClientResponse) -> int:
+        """The most bytes that the body may have. Raises the error that the answer is."""
+        status = response.status
+        if status >= 500:
+            raise FetchBadGateway(
+                f"The image's server answered {status}. Try again later.", cause=_answered(response)
+            )
+        if status != 200:
+            raise FetchFailed(
+                f"The image's server answered {status}. Check the URL.", cause=_answered(response)
+            )
+        length = response.content_length
+        if (length or 0) > self._max_bytes:
+            raise self._too_large()
+        packed = "Content-Encoding" in response.headers
+        return self._max_bytes if length is None or packed else length
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for chunk in response.content.iter_any():  # decompressed
+            if len(body) + len(chunk) > self._max_bytes:
+                raise self._too_large()
+            body += chunk
+        return bytes(body)
+
+    def _too_large(self) -> ImageTooLarge:
+        return ImageTooLarge(
+            f"The image behind the URL is larger than {self._max_bytes} bytes. Use a smaller one."
+        )
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        queue = aiohttp.TraceConfig()
+        queue.on_connection_queued_start.append(_stop_the_clock)
+        queue.on_connection_queued_end.append(_start_the_clock)
+        idle_s = self._settings.idle_timeout_s
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"raylens/{_version()}", "Accept": "image/*"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=idle_s, sock_read=idle_s),
+            trust_env=False,
+            auto_decompress=True,
+            trace_configs=[queue],
+        )
+
+
+def in_our_words(error: Exception, *, origin: str = "") -> RaylensError:
+    """What one of aiohttp's or the system's exceptions means to the caller, and for the log."""
+    for kinds, meaning, message in _MEANINGS:
+        if isinstance(error, kinds):
+            # Others may quote the URL, whose query may be a signature.
+            details = f"{error} " if isinstance(error, OSError) else ""
+            return meaning(message, cause=f"{type(error).__name__}: {details}from {origin}")
+    raise error
+
+
+def _answered(response: aiohttp.ClientResponse) -> str:
+    return f"status {response.status}: from {response.url.origin()}"
+
+
+async def _stop_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
+    context.left_s = _stop(context.trace_request_ctx)
+
+
+async def _start_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
+    _go_on(context.trace_request_ctx, context.left_s)
+
+
+def _stop(deadline: asyncio.Timeout) -> float:
+    """Stops the clock, and tells how many seconds were left."""
+    when = deadline.when()
+    assert when is not None  # noqa: S101  (it runs, unless this has stopped it)
+    deadline.reschedule(None)
+    return when - asyncio.get_running_loop().time()
+
+
+def _go_on(deadline: asyncio.Timeout, left_s: float) -> None:
+    deadline.reschedule(asyncio.get_running_loop().time() + left_s)
+
+
+async def _nothing(number: int) -> None:
+    pass
+
+
+def _version() -> str:
+    try:
+        return version("raylens")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0"

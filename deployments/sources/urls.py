@@ -1,0 +1,64 @@
+"""Which URLs are fetched, as they are written. Dials nothing and looks up no name."""
+
+import re
+from ipaddress import AddressValueError, IPv4Address
+
+from yarl import URL
+
+from deployments.errors import BadUrl, FetchFailed
+
+MAX_URL_CHARS = 2048
+
+# White space, control characters, backslashes and lone surrogates: what parsers disagree about.
+_ODD_CHARACTERS = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
+# What a browser takes for an IPv4 address, such as 127.1, 0x7f.1 or 2130706433
+# (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+
+
+def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
+    """The one parsed form of a caller's URL, which is what gets fetched. Raises BadUrl."""
+    if not text[:8].lower().startswith(("http://", "https://")):
+        raise BadUrl(
+            "Only http:// and https:// URLs are fetched; a data URI belongs in base64, image or "
+            "image_url."
+        )
+    if len(text) > MAX_URL_CHARS:
+        raise BadUrl(f"The URL has more than {MAX_URL_CHARS} characters. Use a shorter one.")
+    if _ODD_CHARACTERS.search(text):
+        raise BadUrl("The URL holds spaces, control characters or backslashes. Percent-encode it.")
+    try:
+        url = URL(text)
+        port = url.port
+    except ValueError:
+        raise BadUrl("That is not a URL. Send a complete http(s) address.") from None
+    host = url.raw_host
+    if url.scheme not in ("http", "https") or not host:
+        raise BadUrl("Only http:// and https:// URLs with a host name are fetched.")
+    if "@" in text.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]:
+        raise BadUrl("The URL holds a user name or password. Leave them out.")
+    if "%" in host:
+        raise BadUrl("The URL's host holds a zone id or an escape. Write it plainly.")
+    if port not in allow_ports:
+        allowed = ", ".join(map(str, allow_ports))
+        raise BadUrl(f"The URL's port is not one of those fetched from: {allowed}.")
+    if _ENDS_IN_A_NUMBER.fullmatch(host):
+        try:
+            IPv4Address(host)
+        except AddressValueError:
+            raise BadUrl("Write an IPv4 address as four decimal numbers.") from None
+    return url
+
+
+def redirected(url: URL, location: str, *, allow_ports: tuple[int, ...]) -> URL:
+    """Where `url` redirects to. Raises FetchFailed if that may not be fetched."""
+    try:
+        # Checked before it is joined, which would mend some of what is wrong with it.
+        if _ODD_CHARACTERS.search(location):
+            raise BadUrl("odd characters")
+        return parse_url(str(url.join(URL(location))), allow_ports=allow_ports)
+    except (BadUrl, ValueError):
+        raise FetchFailed(
+            "The URL redirects to one that may not be fetched. Use the image's own URL.",
+            cause=f"redirected: from {url.origin()} to {location.partition('?')[0]}",
+        ) from None

@@ -1,0 +1,154 @@
+"""What crosses the handle between the ingress and a model: its card, stacks and their vectors.
+
+Plain values only; knows neither Ray nor any engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8 | np.float32]
+"""(N, H, W, 3): uint8 RGB in a `PixelSpec`'s geometry, or float32 as a `ProcessorSpec` made it."""
+Tokens = NDArray[np.int32]
+"""(N, L) token ids, each row filled up with -1 behind its text's last token."""
+Stack = NDArray[Any]
+"""(N, …): Pixels or Tokens that go to the model together, of one job."""
+Vector = NDArray[np.float32]
+"""(D,)"""
+Vectors = NDArray[np.float32]
+"""(N, D)"""
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSpec:
+    """The geometry a checkpoint wants: resize, then centre crop, all in uint8 RGB.
+
+    `resize` is ("shortest_edge", n), keeping the aspect ratio, or ("exact", height, width),
+    or None; `crop` is (height, width) in pixels, or None. `resample` is Pillow's filter number
+    (0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming).
+    Scaling and normalisation are not here: they happen inside the model's graph.
+    """
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    """Of the values that reach the model."""
+
+    resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
+    resample: int
+    crop: tuple[int, int] | None
+    exact: bool = True
+    """Whether pixels must be Pillow's to the last grey level; otherwise they may be resized by
+    torch, which is several times faster and at times one level off."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels of every image that reaches the model."""
+        if self.crop is not None:
+            return self.crop
+        if self.resize is not None and self.resize[0] == "exact":
+            return self.resize[1], self.resize[2]
+        raise ValueError("a pixel specification needs a crop or an exact size")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorSpec:
+    """The checkpoint's own image processor, for what a `PixelSpec` cannot say exactly.
+
+    `name` is a PIL-backed class of transformers and `config` the JSON it is built from; it gives
+    float32 values that go into the model as they are.
+    """
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+    """Of the values that reach the model."""
+
+    name: str
+    config: str
+    size: tuple[int, int]
+    """(height, width) in pixels of every image that reaches the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """What the ingress needs to know about a model's text tower, besides its tokenizer."""
+
+    max_tokens: int
+    """The longest text that the model reads, special tokens included."""
+    score: Literal["softmax", "sigmoid"]
+    """How cosines of an image with labels become probabilities:
+    softmax or sigmoid of `logit_scale * cosine + logit_bias`."""
+    logit_scale: float
+    logit_bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an engine tells of the model that it runs. Reasons are for operators."""
+
+    id: str
+    revision: str | None
+    identity: bytes
+    """Vectors of models with different identities cannot be compared."""
+    dimensions: int
+    pixels: PixelSpec | ProcessorSpec
+    text: TextSpec | None
+    """None for a model without a text tower in the image vectors' space."""
+    precision: Precision
+    precision_reason: str
+    engine: Literal["openvino", "torch"]
+    engine_reason: str
+    device: str
+    device_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard(Loaded):
+    """One served model, as `/v1/models` and the handle's `info()` show it."""
+
+    aliases: tuple[str, ...]
+    matryoshka: bool
+    loaded_unix_s: int
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("image",) if self.text is None else ("image", "text")
+
+
+class StackVectors(NamedTuple):
+    """What the model deployment gives for one stack of N items."""
+
+    vectors: Vectors
+    """(N, D) float32, as the model made them: not normalised."""
+    queue_ms: float
+    """From arrival to the moment the model took the first item."""
+    model_ms: float
+    """From that moment to the last vector."""
+    identity: bytes = b""
+    """The `ModelCard.identity` of the model that made them."""
+
+
+class WrongGeometryError(Exception):
+    """A stack is not in the geometry of the model that got it: whoever sent it has the card of
+    the model that this one replaces."""
+
+    identity: bytes
+    """Of the model that got it."""
+
+    def __init__(self, identity: bytes) -> None:
+        super().__init__(identity)
+        self.identity = identity
+
+
+def pad_tokens(ids: Sequence[list[int]]) -> Tokens:
+    """(N, L): a row for each text's token ids, see `Tokens`."""
+    tokens = np.full((len(ids), max(map(len, ids), default=0)), -1, np.int32)
+    for row, text in zip(tokens, ids, strict=True):
+        row[: len(text)] = text
+    return tokens
+
+
+def join_tokens(stacks: Sequence[Tokens]) -> Tokens:
+    """The rows of several stacks as one, which is as wide as the widest of them."""
+    return pad_tokens([row[row >= 0].tolist() for part in stacks for row in part])

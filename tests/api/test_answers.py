@@ -1,0 +1,66 @@
+"""What endpoints really answer is what `answers` declares: every key, and none besides."""
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
+from deployments.api import answers
+from deployments.api.openapi import openapi
+from tests.api.conftest import Connect
+from tests.fakes import TEXT, FakeModel
+
+RED, LONG = "a wall of #ff0000", "long " * 20
+
+CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
+    ("POST", "/v1/embeddings", {"input": [RED, LONG]}, answers.Embeddings),
+    ("POST", "/v1/embeddings", {"input": RED, "encoding_format": "base64"}, answers.Embeddings),
+    (
+        *("POST", "/v1/embeddings"),
+        {"input": [RED, {"base64": "?"}], "on_error": "report"},
+        answers.Embeddings,
+    ),
+    ("POST", "/v1/similarity", {"a": [RED], "b": [RED]}, answers.Similarity),
+    ("POST", "/v1/similarity", {"a": [RED], "b": [RED], "mode": "matrix"}, answers.Similarity),
+    ("POST", "/v1/rank", {"query": RED, "documents": [RED, LONG]}, answers.Rank),
+    ("POST", "/v1/classify", {"input": RED, "labels": ["a", "b"]}, answers.Classification),
+    ("GET", "/v1/models", None, answers.ModelList),
+    ("GET", "/v1/models/fake", None, answers.Model),
+    ("GET", "/livez", None, answers.Alive),
+    ("GET", "/readyz", None, answers.Ready),
+    ("GET", "/nowhere", None, answers.Error),
+    ("POST", "/v1/embeddings", {"input": [{"base64": "?"}, RED]}, answers.Error),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "kind"), CASES)
+async def test_an_answer_has_the_declared_keys_and_no_others(
+    connect: Connect, method: str, path: str, body: dict[str, Any] | None, kind: Any
+) -> None:
+    async with connect(FakeModel(text=TEXT)) as client:
+        response = await client.request(method, path, json=body)
+    assert (response.status_code >= 400) == (kind is answers.Error)
+    check(response.json(), kind)
+
+
+def test_an_undeclared_key_would_be_noticed() -> None:
+    row = {"index": 0, "score": 1.0, "extra": 1}
+    with pytest.raises(ValidationError, match="extra"):
+        check({"object": "list", "model": "fake", "results": [row]}, answers.Rank)
+
+
+def check(answer: Any, kind: Any) -> None:
+    """Raises ValidationError unless `answer` has the keys of `kind` and no others."""
+    components = closed(openapi()["components"])
+    reference = {"$ref": f"#/components/schemas/{kind.__name__}", "components": components}
+    Draft202012Validator(reference).validate(answer)
+
+
+def closed(schema: Any) -> Any:
+    """The schema without a way in for keys that it does not name."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: closed(part) for key, part in schema.items()}
+    return {**found, "additionalProperties": False} if schema.get("type") == "object" else found

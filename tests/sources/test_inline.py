@@ -1,0 +1,125 @@
+import base64
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.errors import BadBase64, ImageTooLarge
+from deployments.sources.inline import decode_base64, decode_data_uri
+
+MIB = 1024 * 1024
+
+
+@given(st.binary(min_size=1, max_size=64), st.booleans(), st.booleans())
+def test_every_spelling_of_base64_gives_back_the_bytes(data, url_safe, padded):
+    encode = base64.urlsafe_b64encode if url_safe else base64.standard_b64encode
+    text = encode(data).decode()
+    assert decode_base64(text if padded else text.rstrip("="), max_bytes=64) == data
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "=",
+        "====",
+        "A",
+        "AAAAA",
+        "AA=",  # one padding character where two belong
+        "AAA==",
+        "AAAA=",
+        "AAAA====",
+        "AA==AA==",  # padding inside
+        "A=AA",
+        "=AAA",
+        "AAAA AAAA",
+        "AAAA\n",
+        " AAAA",
+        "AA\tAA",
+        "AA\0A",
+        "AA.A",
+        "AAAé",
+        "\uff21" * 4,
+        "AA\udcffA",
+        "+-AA",  # both alphabets at once
+        "/_AA",
+        "data:image/png;base64,AAAA",
+    ],
+)
+def test_anything_but_strict_base64_is_refused(text):
+    with pytest.raises(BadBase64) as caught:
+        decode_base64(text, max_bytes=100)
+    assert "base64" in caught.value.message
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_decoded_or_refused_as_base64(text):
+    with suppress(BadBase64):
+        assert isinstance(decode_base64(text, max_bytes=100), bytes)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_the_cap_is_exact_whatever_the_padding(size):
+    text = base64.b64encode(b"x" * size).decode()
+    for spelling in (text, text.rstrip("=")):
+        assert len(decode_base64(spelling, max_bytes=size)) == size
+        with pytest.raises(ImageTooLarge) as caught:
+            decode_base64(spelling, max_bytes=size - 1)
+        assert str(size - 1) in caught.value.message
+
+
+def test_the_length_is_checked_before_anything_is_decoded():
+    # Garbage of too great a length is too large, not garbage: nobody looked at it.
+    with pytest.raises(ImageTooLarge):
+        decode_base64("é" * 1000, max_bytes=100)
+
+
+def test_twenty_megabytes_decode_in_a_moment():
+    text = base64.urlsafe_b64encode(b"\xfb\xff" * (10 * MIB)).decode()
+    started = time.process_time()
+    decode_base64(text, max_bytes=20 * MIB)
+    assert time.process_time() - started < 1.0  # about 0.1 s; a loop over characters takes 3 s
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "data:image/png;base64,",
+        "DATA:IMAGE/PNG;BASE64,",
+        "data:;base64,",
+        "data:text/html;base64,",  # the bytes decide, not the label
+        "data:image/svg+xml;charset=utf-8;base64,",
+    ],
+)
+def test_a_data_uri_needs_base64_and_no_media_type(head):
+    assert decode_data_uri(head + "aGk=", max_bytes=2) == b"hi"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "data:image/png,aGk=",
+        "data:image/png;base64;x=y,aGk=",
+        "data:image/png;base64",
+        "data:base64,aGk=",
+        "data:",
+        "data:,",
+        "data:;base64,",  # nothing in it
+        "data:;base64,aGk%3D",
+        "data:;base64, aGk=",
+        " data:;base64,aGk=",
+        "image/png;base64,aGk=",
+        "aGk=",
+        "",
+    ],
+)
+def test_any_other_data_uri_is_bad_base64(uri):
+    with pytest.raises(BadBase64):
+        decode_data_uri(uri, max_bytes=100)
+
+
+def test_a_data_uri_is_capped_too():
+    with pytest.raises(ImageTooLarge):
+        decode_data_uri("data:;base64,aGk=", max_bytes=1)

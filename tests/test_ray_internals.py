@@ -1,0 +1,65 @@
+"""Each change to Ray's internals, against the installed Ray and against one that has changed."""
+
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from ray.serve._private import replica
+
+from deployments.ray_internals import NodePort, UnknownRayError
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Any]:
+    server = grpc.aio.server()
+    yield server
+    await server.stop(None)
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NodePort` replaces the function; this puts it back."""
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", replica.add_port_to_grpc_server)
+
+
+def listening(port: int) -> set[str]:
+    return {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for connection in psutil.Process().net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+
+
+async def test_the_port_between_replicas_is_on_the_nodes_address_alone(server: Any) -> None:
+    own = NodePort("127.0.0.1")
+    port = replica.add_port_to_grpc_server(server, "[::]:0")
+    await server.start()
+    assert listening(port) == {"127.0.0.1"}
+    own.check()
+
+
+def test_a_ray_that_opens_the_port_in_another_way_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(replica, "add_port_to_grpc_server")
+    with pytest.raises(UnknownRayError, match="cannot keep to the node"):
+        NodePort("127.0.0.1")
+
+
+def test_a_ray_that_passes_the_function_by_is_refused() -> None:
+    with pytest.raises(UnknownRayError, match="has not opened"):
+        NodePort("127.0.0.1").check()
+
+
+def test_a_ray_that_opens_the_port_elsewhere_all_the_same_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as elsewhere:
+        port = elsewhere.getsockname()[1]
+        monkeypatch.setattr(replica, "add_port_to_grpc_server", lambda server, address: port)
+        NodePort("127.0.0.1")
+        with pytest.raises(UnknownRayError, match=r"0\.0\.0\.0"):
+            replica.add_port_to_grpc_server(None, "[::]:0")
