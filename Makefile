@@ -8,13 +8,17 @@ INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 ENGINES_INSTALLED := $(VENV)/.installed-engines
 
-.PHONY: serve test check format hostile fuzz parity bench bench-sweeps bench-encoder bench-text clean
+.PHONY: serve test quick check format docs hostile fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
 
 test: $(DEV_INSTALLED)
 	$(BIN)/python -m pytest
+
+# All tests that start no Ray.
+quick: $(DEV_INSTALLED)
+	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/chaos
 
 check: $(DEV_INSTALLED)
 	$(BIN)/ruff format --check .
@@ -24,6 +28,12 @@ check: $(DEV_INSTALLED)
 format: $(DEV_INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site in .site, with the tables that are made from the code.
+docs: $(DEV_INSTALLED) requirements-docs.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements-docs.txt
+	$(BIN)/python -m docs.tables
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Malformed images, addresses, paths and requests against a service of its own.
 hostile: $(DEV_INSTALLED) .pngsuite
@@ -62,8 +72,15 @@ bench-encoder: $(ENGINES_INSTALLED)
 bench-text: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.text_latency $(URL)
 
+# Every version that `make` installs. With other indexes or a proxy, as uv's own variables say.
+lock: $(VENV)/bin/python
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+		--no-annotate --custom-compile-command 'make lock' --output-file constraints.txt \
+		pyproject.toml requirements-dev.txt requirements-docs.txt benchmarks/requirements-engines.txt
+
 clean:
-	rm -rf $(VENV) .venv-infinity .fuzz .pngsuite .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-infinity .site .fuzz .pngsuite .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"raylens needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try make PYTHON=python3.12")'

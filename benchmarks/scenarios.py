@@ -18,14 +18,14 @@ class Scenario:
     callers: int
     images: int
     """In each request."""
-    size: tuple[int, int] = (640, 480)
+    width_height: tuple[int, int] = (640, 480)
     of_bare: float | None = None
     of_infinity: float | None = None
 
     @property
     def is_large(self) -> bool:
         """Whether its requests take so long that few of them are seen."""
-        return self.images > 1 or self.size[0] > 1000
+        return self.images > 1 or self.width_height[0] > 1000
 
 
 LONE = Scenario("1 x 1 image", 1, 1)
@@ -40,9 +40,9 @@ SCENARIOS = (
 
 def requests(scenario: Scenario, server: Server) -> Requests:
     """JSON with data URIs, as all servers take it; no image twice in one body."""
-    different = 4 if scenario.size[0] > 1000 else 16
+    different = 4 if scenario.width_height[0] > 1000 else 16
     number = max(32, 2 * scenario.images)
-    photos = [jpeg(seed, *scenario.size) for seed in range(different)]
+    photos = [jpeg(seed, *scenario.width_height) for seed in range(different)]
     files = [variant(photos[i % different], i) for i in range(number)]
     uris = [f"data:image/jpeg;base64,{base64.b64encode(f).decode()}" for f in files]
     options = {"model": server.model, "modality": "image", "encoding_format": "base64"}

@@ -5,23 +5,24 @@ from typing import Any
 import ray
 from ray.serve import Application
 
+from deployments.config import load_settings
 from deployments.embedder.deployment import Embedder
 from deployments.ingress import Ingress
-from deployments.settings import Batching, ModelSettings, Settings, load_settings
+from deployments.settings import Batching, ModelSettings, Settings
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """The application that a Serve config's `import_path` names.
+    """Builds the application; a Serve config's `import_path` names this function.
 
-    `args` holds raylens's own settings (`deployments/settings.py`); RAYLENS_… variables of this
-    process override them. Raises SettingsError, which names the key.
+    `args` holds raylens's own settings (`deployments/settings.py`); RAYLENS_… environment
+    variables override them. Raises SettingsError, which names the key.
     """
     return build_graph(load_settings(args))
 
 
 def build_graph(settings: Settings) -> Application:
     models = (settings.model, *settings.models)
-    # Those that insist on a GPU come first, and each takes one.
+    # Models that require a GPU are counted first: they take one each.
     gpus = cluster_gpus() - sum(model.device == "cuda" for model in models)
     embedders = []
     for model, name in zip(models, settings.deployments, strict=True):
@@ -37,9 +38,9 @@ def build_graph(settings: Settings) -> Application:
 
 
 def place(model: ModelSettings, gpus: float) -> tuple[dict[str, float], str]:
-    """The resources that a model replica asks Ray for, and the reason as a clause.
+    """The resources that a model replica requests from Ray, and the reason, as a clause.
 
-    `gpus` are those that no other model has.
+    `gpus` are the GPUs not yet taken by other models.
     """
     if model.device == "cpu":
         return {"num_cpus": 1}, "model.device is cpu"

@@ -1,7 +1,7 @@
-"""Every error a caller can meet: its HTTP status, its code and a sentence.
+"""Every error that a caller can get: its HTTP status, its code and its message.
 
-Knows nothing of HTTP bodies or of Ray; rendering is `api/render.py`'s job.
-An error is raised where the fact is known and pickles across Ray unchanged.
+Knows nothing of HTTP bodies or Ray; `api/render.py` renders errors. An error is raised where the
+fact is known, and survives pickling across Ray.
 """
 
 from typing import Any, ClassVar, Self
@@ -10,16 +10,16 @@ from typing import Any, ClassVar, Self
 class RaylensError(Exception):
     """Base of all errors that a caller may see.
 
-    `message` says what was wrong and what to do about it. It never holds a path of the
-    server, an address, a traceback or an upstream's text. What does is `cause`, which is for the
-    log: a kind, a colon and the details.
+    `message` says what was wrong and what to do about it. It never contains a path on the server,
+    an address, a traceback or an upstream's text: those go into `cause`, which is only logged. A
+    cause is a kind, a colon and the details.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
 
-    # No class-level defaults for these: Ray re-raises a remote error as an object that
-    # looks up what its class lacks on the original, so a default would hide the value.
+    # No class-level defaults for these: the error that Ray re-raises looks up on the original only
+    # what its own class lacks, so a default would hide the value.
     param: str | None
     retry_after_s: int | None
     cause: str | None
@@ -45,18 +45,18 @@ class RaylensError(Exception):
         return str(self.args[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Without the cause: what is pickled goes to a caller."""
+        """Drops the cause, because a pickled error goes to a caller."""
         return type(self), self.args, {**self.__dict__, "cause": None}
 
     def bare(self) -> Self:
-        """Itself without what it remembers of where it was raised. An error that is kept as an
-        answer would otherwise keep the whole request, through its frames, and in a cycle.
+        """This error without its traceback and context. If kept as an item's result, they would
+        keep the whole request alive through their frames, in a reference cycle.
         """
         self.__traceback__ = self.__cause__ = self.__context__ = None
         return self
 
 
-# 400: the caller's words
+# 400: the request itself
 
 
 class BadRequest(RaylensError):
@@ -91,7 +91,7 @@ class Unauthorized(RaylensError):
 
 
 class UrlForbidden(RaylensError):
-    """One text for every reason, so that the refusal tells nothing about the network."""
+    """The same message for every reason, so that it reveals nothing about the network."""
 
     status, code = 403, "url_forbidden"
 
@@ -104,7 +104,7 @@ class UrlForbidden(RaylensError):
 
 
 class PathNotFound(RaylensError):
-    """One text for missing, outside the roots and not a regular file."""
+    """The same message for a missing file, one outside the roots and one that is not regular."""
 
     status, code = 404, "path_not_found"
 
@@ -131,7 +131,7 @@ class NotAcceptable(RaylensError):
     status, code = 406, "not_acceptable"
 
 
-# 413, 415, 422: sizes and contents
+# 413, 415, 422: size and content
 
 
 class BodyTooLarge(RaylensError):
@@ -166,7 +166,7 @@ class FetchFailed(RaylensError):
     status, code = 422, "fetch_failed"
 
 
-# 429 and 5xx: load, upstreams and ourselves
+# 429 and 5xx: load, upstream servers and our own failures
 
 
 class Overloaded(RaylensError):

@@ -1,7 +1,7 @@
-"""Who gets how much: what tenants share, and how much of it one of them may have.
+"""How tenants share limited resources: a fair semaphore, byte quotas and counts.
 
-A tenant is the name of an API key, or None for all who come without one. Knows nothing of what is
-shared.
+A tenant is the name of an API key, or None for all requests without one. Knows nothing of the
+resources themselves.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-# Of anything counted here, what one tenant may have, so that none can keep the others out.
+# The part of any count here that one tenant may hold, so that none can lock the others out.
 TENANT_PART = 0.5
 
 
@@ -26,14 +26,14 @@ class _Account:
 class FairSemaphore:
     """A semaphore that admits the least-served tenant first.
 
-    Served is the time spent inside. So a tenant with a long queue, or one whose turns take long,
-    makes others wait only for turns that have begun.
+    Service is measured as time spent inside, so a tenant with a long queue or slow turns delays
+    others only by turns that have already begun.
     """
 
     def __init__(self, turns: int) -> None:
         self._free = turns
-        self._accounts: dict[Hashable, _Account] = {}  # of those who are inside or wait
-        self._least_s = 0.0  # what the last one admitted had used; newcomers begin there
+        self._accounts: dict[Hashable, _Account] = {}  # of tenants inside or waiting
+        self._least_s = 0.0  # used by the last one admitted; new tenants start there
 
     @asynccontextmanager
     async def turn(self, tenant: Hashable) -> AsyncIterator[None]:
@@ -61,7 +61,7 @@ class FairSemaphore:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was granted at the same moment
+            if not turn.cancelled():  # granted at the same moment
                 self._release()
             raise
 
@@ -69,7 +69,7 @@ class FairSemaphore:
         while waiting := [account for account in self._accounts.values() if account.waiting]:
             account = min(waiting, key=lambda account: account.used_s)
             turn = account.waiting.popleft()
-            if not turn.done():  # whoever waited for it has not left
+            if not turn.done():  # not cancelled meanwhile
                 self._least_s = max(self._least_s, account.used_s)
                 turn.set_result(None)
                 return
@@ -77,7 +77,7 @@ class FairSemaphore:
 
 
 class ByteQuota:
-    """Bytes that run out. Who asks first gets them first, and waits until they are free."""
+    """A limited number of bytes, granted first come, first served."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._free = max_bytes
@@ -86,7 +86,7 @@ class ByteQuota:
 
     @asynccontextmanager
     async def hold(self, number: int) -> AsyncIterator[None]:
-        """Holds so many bytes, or all that there are, while one is inside."""
+        """Waits for `number` bytes, or all if that is fewer, and holds them while inside."""
         number = min(number, self._max_bytes)
         async with self._turn:
             while self._free < number:
@@ -101,32 +101,32 @@ class ByteQuota:
 
 
 class TenantCount:
-    """Things under way, of all tenants and of each. What goes beyond the limit is refused.
+    """Counts what is in flight, in all and by tenant, and refuses what exceeds a limit.
 
-    Whoever is alone is let in with as much as he likes: other limits hold for one request.
+    If nothing else is in flight, any amount is admitted: single requests have limits of their own.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._held = 0
         self._held_by: Counter[str] = Counter()
 
     def refusal(
         self, more: int, tenant: str | None, *, held: int = 0, part: float = 1.0
     ) -> Literal["all", "tenant"] | None:
-        """Whose limit `more` would exceed, if any. The asker has `held` already, and may fill the
-        limits up to `part` of them.
+        """Whose limit `more` would exceed, if any. The request already holds `held`, and may use
+        up to `part` of each limit.
         """
-        if self._held > held and self._held + more > part * self._most:
+        if self._held > held and self._held + more > part * self._limit:
             return "all"
         if tenant is not None:
             own = self._held_by[tenant]
-            if own > held and own + more > part * TENANT_PART * self._most:
+            if own > held and own + more > part * TENANT_PART * self._limit:
                 return "tenant"
         return None
 
     def add(self, number: int, tenant: str | None) -> None:
-        """Counts `number` more, or fewer if it is negative."""
+        """Adds `number`, which may be negative, to both counts."""
         self._held += number
         if tenant is not None:
             self._held_by[tenant] += number
@@ -135,5 +135,5 @@ class TenantCount:
 
 
 def equal_part(number: int, tenants: int) -> int:
-    """What each of `tenants` gets of `number` things, and at least one."""
+    """An equal part of `number` for each of `tenants`, but at least one."""
     return max(1, number // tenants)

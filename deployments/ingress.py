@@ -1,4 +1,4 @@
-"""The ingress deployment: HTTP and handle calls in, stacks of pixels to the model deployment."""
+"""The ingress deployment: HTTP and handle calls in, stacks out to the model deployments."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.allocator import give_large_blocks_back, trim
+from deployments.api.allocator import give_large_blocks_back, trim
 from deployments.api.listing import model_list
 from deployments.api.routes import Api
 from deployments.embedder.client import EmbedderClient
@@ -22,11 +22,11 @@ from deployments.items import Parsed, PathItem, TextItem, parse_items
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.pixels.workers import DecodeWorkers
 from deployments.ray_internals import NodePort
-from deployments.service.causes import WithoutCallersErrors
+from deployments.service.causes import CallerErrorFilter
 from deployments.service.embedding import EmbeddingService
 from deployments.service.job import Context, ItemGroup, OnError, Options
 from deployments.service.loader import ImageLoader
-from deployments.service.vectors import cosines, stack_rows
+from deployments.service.vectors import as_matrix, cosines
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
@@ -40,22 +40,22 @@ from deployments.wire import Vector, Vectors
     health_check_period_s=5,
     graceful_shutdown_timeout_s=20,
     max_surge_percent=100,  # a new version starts before the old one stops
-    # Its decode threads share the machine with the model; give it processors on a cluster.
+    # Decode threads share one machine with the model; on a cluster, reserve CPUs for them.
     ray_actor_options={"num_cpus": 0},
 )
 @serve.ingress()
 class Ingress:
-    """The application's front: `serve.get_app_handle("raylens")` gives a handle to this.
+    """The application's front: `serve.get_app_handle("raylens")` returns a handle to this.
 
-    All methods are answered within `limits.request_timeout_s` and raise a RaylensError, with
-    `code` and `status`, for a bad item. Vectors are float32 and of unit norm. Where a method takes
-    a path, it may be a string or one of `pathlib`'s.
+    Every method returns within `limits.request_timeout_s` and raises a RaylensError, with `code`
+    and `status`, for a bad item. Vectors are float32 with unit norm. A path may be a string or a
+    `pathlib` path.
     """
 
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
         self._port = NodePort()
         give_large_blocks_back()
-        logging.getLogger("ray.serve").addFilter(WithoutCallersErrors())
+        logging.getLogger("ray.serve").addFilter(CallerErrorFilter())
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)
@@ -88,7 +88,7 @@ class Ingress:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """What runs as long as the replica: Serve enters it before any request arrives."""
+        """Spans the replica's life: Serve enters it before any request arrives."""
         await self._fetcher.start()
         loading = [asyncio.create_task(self._get_ready(model)) for model in self._models]
         try:
@@ -118,9 +118,9 @@ class Ingress:
         on_error: OnError = "fail",
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        """A (D,) vector for each item, in any spelling; errors in place under "report"."""
+        """For each item, in any spelling, a (D,) vector; or, under "report", its error."""
         options = Options(dimensions, normalize, truncate, on_error)
-        group = ItemGroup("input", parse_items(a_list(items)))
+        group = ItemGroup("input", parse_items(as_list(items)))
         return await self._rows(group, options, model=model)
 
     async def embed_image(self, path: str | Path) -> Vector:
@@ -144,13 +144,13 @@ class Ingress:
         """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
         parsed = [
             PathItem(item.text) if isinstance(item, TextItem) and isinstance(given, str) else item
-            for given, item in zip(a_list(items), parse_items(items), strict=True)
+            for given, item in zip(as_list(items), parse_items(items), strict=True)
         ]
         return await self._vectors(parsed)
 
     async def batch_embed_text(self, texts: Sequence[str]) -> Vectors:
         """(N, D) for texts."""
-        return await self._vectors(parse_items({"text": text} for text in a_list(texts)))
+        return await self._vectors(parse_items({"text": text} for text in as_list(texts)))
 
     async def text_image_similarity(self, text: str, path: str | Path) -> float:
         """Cosine of a text and a file."""
@@ -167,8 +167,8 @@ class Ingress:
     async def batch_text_image_similarity(
         self, texts: Sequence[str], paths: Sequence[str | Path]
     ) -> NDArray[np.float32]:
-        """(N,) cosines of each text with the file at the same place."""
-        if len(a_list(texts)) != len(a_list(paths)):
+        """(N,) cosines of each text with the file at the same index."""
+        if len(as_list(texts)) != len(as_list(paths)):
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
         items: list[Any] = [*({"text": text} for text in texts), *({"path": p} for p in paths)]
         vectors = await self._vectors(parse_items(items))
@@ -184,32 +184,32 @@ class Ingress:
         return card.dimensions
 
     async def info(self) -> dict[str, Any]:
-        """What `/v1/models` tells."""
+        """What `/v1/models` returns."""
         return model_list(self._service)
 
     async def _vector(self, item: dict[str, Any]) -> Vector:
         group = ItemGroup("input", parse_items([item]), is_list=False)
-        return stack_rows(await self._rows(group)).reshape(-1)
+        return as_matrix(await self._rows(group)).reshape(-1)
 
     async def _similarity(self, a: dict[str, Any], b: dict[str, Any]) -> float:
         vectors = await self._vectors(parse_items([a, b]))
         return float(cosines(vectors[:1], vectors[1:])[0])
 
     async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
-        return stack_rows(await self._rows(ItemGroup("input", items)))
+        return as_matrix(await self._rows(ItemGroup("input", items)))
 
     async def _rows(
         self, group: ItemGroup, options: Options | None = None, *, model: str | None = None
     ) -> list[Vector | RaylensError]:
-        """What the service's `embed` gives for one group of items."""
+        """The service's rows for one group of items."""
         chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
             embedded = await self._service.embed([group], Context(chosen, deadline), options)
         return embedded.rows
 
 
-def a_list(items: Any) -> Sequence[Any]:
-    """`items` if it is a list, tuple or the like with something in it. Raises BadRequest."""
+def as_list(items: Any) -> Sequence[Any]:
+    """`items`, if it is a list, tuple or other sequence and not empty. Raises BadRequest."""
     if isinstance(items, str | bytes) or not isinstance(items, Sequence) or not items:
         raise BadRequest("This takes a list of at least one item.", param="input")
     return items

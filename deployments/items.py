@@ -1,4 +1,4 @@
-"""One item, many spellings. Parses what a caller sent into what it means; fetches nothing."""
+"""Parses an item, whichever way a caller spells it. Fetches nothing."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,9 +60,9 @@ Parsed = Item | RaylensError
 
 
 def parse_item(value: Any, modality: Modality | None = None) -> Item:
-    """The meaning of one item; `modality` forces how a bare string is read.
+    """Parses one item; `modality` decides how a bare string is read.
 
-    A `pathlib` path, which only a handle's callers can send, is one of a file.
+    A `pathlib` path, which only callers of a handle can send, becomes a PathItem.
 
     Raises InvalidItem for anything that is not exactly one of the spellings, BadUrl for an
     `image_url` that is neither http(s) nor a data URI.
@@ -96,7 +96,7 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
 
 
 def parse_items(values: Iterable[Any], modality: Modality | None = None) -> list[Parsed]:
-    """Each item's meaning, or the error that it is."""
+    """Each value as an item, or as the error that parsing it raised."""
     parsed: list[Parsed] = []
     for value in values:
         try:

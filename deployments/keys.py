@@ -1,4 +1,4 @@
-"""API keys as they are kept: a name, a hash, and what the key may do. One JSON line for each."""
+"""API keys as they are stored: one JSON line each, with a name, a hash and the key's limits."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class KeysError(ValueError):
-    """A file of keys cannot be used. The message says why, and quotes no line of it."""
+    """A key file cannot be used. The message says why, and quotes no line of it."""
 
 
 class ApiKey(BaseModel):
@@ -18,16 +18,16 @@ class ApiKey(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     rate: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] | None = None
-    """Requests in a time, as "600/minute"; per ingress replica. None: as many as they like."""
+    """Rate limit, such as "600/minute", for each ingress replica. None: unlimited."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
-    """Requests under way, per ingress replica. None: `auth.max_concurrency`."""
+    """Requests in flight, for each ingress replica. None: `auth.max_concurrency`."""
     created: str | None = None
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """All keys of a file. Raises KeysError."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise KeysError(f"{path} is no regular file")
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise KeysError(f"{path} is not a regular file")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -47,6 +47,6 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             where = "".join(f"{part}: " for part in what["loc"])
             raise KeysError(f"{path}, line {number}: {where}{what['msg']}") from None
         if key.name in keys:
-            raise KeysError(f"{path}, line {number}: a second key of the name {key.name}")
+            raise KeysError(f"{path}, line {number}: a second key named {key.name}")
         keys[key.name] = key
     return tuple(keys.values())

@@ -1,4 +1,4 @@
-"""Counters and gauges. Made inside a replica, where Serve adds deployment and replica tags."""
+"""Counters and gauges. To be made in a replica, where Serve adds deployment and replica tags."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ from ray.serve.metrics import Counter, Gauge
 
 
 class ProcessGauges:
-    """Threads, tasks and open files of this replica: each is flat unless something leaks."""
+    """Threads, tasks and open files of this replica; each stays flat unless something leaks."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -28,7 +28,7 @@ class ProcessGauges:
 
 
 class ItemCounter:
-    """Items answered, by outcome: `ok` or the code of the error."""
+    """Items answered, by outcome: `ok` or an error code."""
 
     def __init__(self) -> None:
         self._items = Counter(

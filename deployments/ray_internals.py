@@ -1,7 +1,7 @@
-"""What raylens changes in Ray and Serve behind their settings, each with a check of its effect.
+"""Patches of Ray and Serve, each with a check that it took effect.
 
-What has no effect stops the start with UnknownRayError: a newer Ray must not leave open what this
-closes. `raylens/haproxy.py` does the same for the HAProxy that Serve runs.
+If one did not, the replica refuses to start with UnknownRayError: a newer Ray must not reopen what
+these close. `raylens/haproxy.py` does the same for the HAProxy that Serve runs.
 """
 
 import socket
@@ -15,20 +15,20 @@ _ADVICE = "install a version of Ray that raylens's pyproject.toml allows"
 
 
 class UnknownRayError(RuntimeError):
-    """This version of Ray works in another way than the ones that raylens was tried with."""
+    """This version of Ray works differently from the ones that raylens was tested with."""
 
 
 class NodePort:
-    """The port by which replicas call each other, on the node's own address and no other.
+    """Binds the port on which replicas call each other to the node's own address only.
 
-    Serve opens it on every interface (ray 2.60, `Replica._on_initialized`). It takes pickles and
-    asks for no token, so whoever reaches it runs code here. To be made in a replica's constructor,
-    which Serve calls before it opens the port; `check` belongs into its health check, the first of
-    which Serve awaits before the replica serves.
+    Serve opens it on every interface (ray 2.60, `Replica._on_initialized`). It accepts pickles
+    without a token, so anyone who reaches it can run code here. Create this in the replica's
+    constructor, which Serve calls before it opens the port, and call `check` in the health check:
+    Serve awaits the first one before the replica serves.
     """
 
     def __init__(self, node: str | None = None) -> None:
-        """`node` is the address, by default the one that Ray has for this node.
+        """`node` is the address, by default the one by which Ray knows this node.
 
         Raises UnknownRayError.
         """
@@ -36,7 +36,7 @@ class NodePort:
         if add_port is None:
             raise UnknownRayError(
                 f"Ray {ray.__version__} opens the port between replicas in a way that raylens "
-                f"cannot keep to the node; {_ADVICE}"
+                f"cannot restrict to the node's address; {_ADVICE}"
             )
         self._node = node or ray.util.get_node_ip_address()
         self._port: int | None = None
@@ -51,11 +51,11 @@ class NodePort:
         replica.add_port_to_grpc_server = add_own_port
 
     def check(self) -> None:
-        """Raises UnknownRayError if Serve has opened the port in another way, or not yet."""
+        """Raises UnknownRayError unless Serve has opened the port through this patch."""
         if self._port is None:
             raise UnknownRayError(
-                f"Ray {ray.__version__} has not opened the port between replicas in the way that "
-                f"raylens keeps to the node; {_ADVICE}"
+                f"Ray {ray.__version__} has not opened the port between replicas in a way that "
+                f"raylens can restrict to the node's address; {_ADVICE}"
             )
 
     def _read_back(self) -> None:

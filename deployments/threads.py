@@ -1,4 +1,4 @@
-"""How many processors there are for a pool of threads."""
+"""How many threads a pool should have."""
 
 import math
 import os
@@ -9,10 +9,10 @@ from typing import Literal
 def thread_count(
     setting: int | Literal["auto"], *, quota_file: Path = Path("/sys/fs/cgroup/cpu.max")
 ) -> int:
-    """A `threads` setting as a number: `auto` is the processors that this process may use.
+    """A `threads` setting as a number: `auto` is the number of processors this process may use.
 
-    Those that its affinity names, or the fewer that a container's limit amounts to, rounded up:
-    `quota_file` has the microseconds of processor time in a period (cgroup v2, cpu.max).
+    That is its CPU affinity or, if lower, the container's CPU limit, rounded up. `quota_file` has
+    that limit as microseconds of processor time per period (cgroup v2, cpu.max).
     """
     if setting != "auto":
         return setting

@@ -1,4 +1,4 @@
-"""Texts to token ids, as the served checkpoint's own tokenizer makes them. Knows no model."""
+"""Texts to token ids, with the served checkpoint's own tokenizer. Needs no model."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-# The library would start a thread per processor beside the decoding threads, for nothing.
+# The library would start a useless thread per processor beside the decode threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -14,29 +14,29 @@ class Encoded(NamedTuple):
     """One text as the model reads it."""
 
     ids: list[int]
-    """Special tokens included, not filled up."""
+    """With special tokens, without padding."""
     truncated: bool
-    """Whether the text goes on behind what fits."""
+    """Whether the text was cut to fit."""
 
 
 class TextTokenizer:
     """A checkpoint's tokenizer, from the JSON that `models/texts.py` makes of it."""
 
     def __init__(self, json: str, *, max_tokens: int) -> None:
-        """`max_tokens`: the most ids that a text gets, special tokens included."""
+        """`max_tokens`: the most ids per text, special tokens included."""
         self._tokenizer = Tokenizer.from_str(json)
         self._tokenizer.enable_truncation(max_tokens)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """The ids of each text; of a longer one the first, and the special token that ends it.
+        """The ids of each text. A longer text is truncated, but keeps the special token at its end.
 
         A lone surrogate, half of a character, is read as U+FFFD, as browsers do.
         """
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> Encoded:
-        # In batches, the library lets other threads run meanwhile. In batches of one, because
-        # it also keeps all of what is cut off: megabytes, for a text that is out to harm.
+        # The library's batch method releases the GIL. Batches of one, because it keeps all that it
+        # cuts off: megabytes, for a hostile text.
         (encoding,) = self._tokenizer.encode_batch_fast([_without_lone_surrogates(text)])
         return Encoded(encoding.ids, truncated=bool(encoding.overflowing))
 

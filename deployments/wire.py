@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8 | np.float32]
 """(N, H, W, 3): uint8 RGB in a `PixelSpec`'s geometry, or float32 as a `ProcessorSpec` made it."""
 Tokens = NDArray[np.int32]
-"""(N, L) token ids, each row filled up with -1 behind its text's last token."""
+"""(N, L) token ids, each row padded with -1 after its text's last token."""
 Stack = NDArray[Any]
-"""(N, …): Pixels or Tokens that go to the model together, of one job."""
+"""(N, …): Pixels or Tokens of one job that go to the model together."""
 Vector = NDArray[np.float32]
 """(D,)"""
 Vectors = NDArray[np.float32]
@@ -25,7 +25,7 @@ Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class PixelSpec:
-    """The geometry a checkpoint wants: resize, then centre crop, all in uint8 RGB.
+    """The geometry a checkpoint expects: resize, then centre crop, all in uint8 RGB.
 
     `resize` is ("shortest_edge", n), keeping the aspect ratio, or ("exact", height, width),
     or None; `crop` is (height, width) in pixels, or None. `resample` is Pillow's filter number
@@ -34,17 +34,17 @@ class PixelSpec:
     """
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
-    """Of the values that reach the model."""
+    """Of the pixels that reach the model."""
 
     resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
     resample: int
     crop: tuple[int, int] | None
     exact: bool = True
-    """Whether pixels must be Pillow's to the last grey level; otherwise they may be resized by
-    torch, which is several times faster and at times one level off."""
+    """Whether pixels must equal Pillow's exactly. Otherwise torch may resize them, which is several
+    times faster and sometimes one grey level off."""
 
     @property
-    def size(self) -> tuple[int, int]:
+    def height_width(self) -> tuple[int, int]:
         """(height, width) in pixels of every image that reaches the model."""
         if self.crop is not None:
             return self.crop
@@ -57,16 +57,16 @@ class PixelSpec:
 class ProcessorSpec:
     """The checkpoint's own image processor, for what a `PixelSpec` cannot say exactly.
 
-    `name` is a PIL-backed class of transformers and `config` the JSON it is built from; it gives
-    float32 values that go into the model as they are.
+    `name` is a PIL-backed class of transformers and `config` the JSON it is built from; its float32
+    output goes into the model unchanged.
     """
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
-    """Of the values that reach the model."""
+    """Of the pixels that reach the model."""
 
     name: str
     config: str
-    size: tuple[int, int]
+    height_width: tuple[int, int]
     """(height, width) in pixels of every image that reaches the model."""
 
 
@@ -85,7 +85,7 @@ class TextSpec:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What an engine tells of the model that it runs. Reasons are for operators."""
+    """What an engine reports about its model. Reasons are for operators."""
 
     id: str
     revision: str | None
@@ -117,24 +117,24 @@ class ModelCard(Loaded):
 
 
 class StackVectors(NamedTuple):
-    """What the model deployment gives for one stack of N items."""
+    """What the model deployment returns for one stack of N items."""
 
     vectors: Vectors
-    """(N, D) float32, as the model made them: not normalised."""
+    """(N, D) float32, as the model computed them: not normalised."""
     queue_ms: float
     """From arrival to the moment the model took the first item."""
     model_ms: float
     """From that moment to the last vector."""
     identity: bytes = b""
-    """The `ModelCard.identity` of the model that made them."""
+    """The `ModelCard.identity` of the model that computed them."""
 
 
 class WrongGeometryError(Exception):
-    """A stack is not in the geometry of the model that got it: whoever sent it has the card of
-    the model that this one replaces."""
+    """A stack does not have the model's geometry: the ingress still has the card of the model that
+    this one replaced."""
 
     identity: bytes
-    """Of the model that got it."""
+    """Of the model that received the stack."""
 
     def __init__(self, identity: bytes) -> None:
         super().__init__(identity)
@@ -150,5 +150,5 @@ def pad_tokens(ids: Sequence[list[int]]) -> Tokens:
 
 
 def join_tokens(stacks: Sequence[Tokens]) -> Tokens:
-    """The rows of several stacks as one, which is as wide as the widest of them."""
+    """The rows of several stacks as one stack, as wide as the widest of them."""
     return pad_tokens([row[row >= 0].tolist() for part in stacks for row in part])

@@ -1,4 +1,4 @@
-"""raylens for its users: clients, the command line. Imports neither Ray nor torch by itself."""
+"""What users import and run: the client and the command line. Imports neither Ray nor torch."""
 
 from raylens.handles import HandleClient, connect
 

@@ -32,7 +32,7 @@ Url = Annotated[
 ]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-# As in the settings, which a client's installation does not have.
+# As in the settings, which a client-only installation lacks.
 Pooling = Literal["auto", "cls", "mean", "pooler", "projection"]
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "float16", "int8"]
 
@@ -60,13 +60,13 @@ def serve(
         typer.Option(envvar="RAY_ADDRESS", help="Deploy to this Ray instead of starting one."),
     ] = None,
     wait: Annotated[
-        float, typer.Option(help="Seconds to wait for the service to get ready.")
+        float, typer.Option(help="Seconds to wait for the service to become ready.")
     ] = 600.0,
 ) -> None:
     """Run the service until Ctrl-C."""
     try:
         from raylens import serving
-    except ModuleNotFoundError:  # a client's installation
+    except ModuleNotFoundError:  # a client-only installation
         _fail("serving needs the server's packages: pip install 'raylens[server]'", FAILED)
     try:
         chosen = serving.read_config(config or serving.default_config(), host=host, port=port)
@@ -90,12 +90,12 @@ def export(
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the id.")] = None,
     pooling: Annotated[Pooling, typer.Option(help="As in model.pooling.")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="With int8 or fastest, an 8-bit model as well.")
+        Precision, typer.Option(help="With int8 or fastest, export an 8-bit model as well.")
     ] = "auto",
 ) -> None:
-    """Export a model for CPUs ahead of time, so that no start has to.
+    """Export a model for CPUs ahead of time, so that replicas need not do it when they start.
 
-    Without --to, it goes where the service of this user and machine looks first. Example:
+    Without --to, it goes to this user's cache, where the service looks first. Example:
 
     raylens export openai/clip-vit-base-patch32 --to s3://bucket/exports
     """
@@ -111,10 +111,10 @@ def export(
 
 @app.command()
 def models(url: Url = DEFAULT_URL) -> None:
-    """Show the models that the service has."""
+    """List the models that the service has."""
     body = _get(url, "/v1/models")
     columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "engine", "device")
-    # A name that does not fit goes on in the next line, because callers need all of it.
+    # A long name continues on the next line, because callers need all of it.
     table = Table(Column("model", overflow="fold"), "size", "pixels", "tokens", "in", "by", "on")
     reasons = []
     with _expecting_raylens(url):
@@ -131,7 +131,7 @@ def models(url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def health(url: Url = DEFAULT_URL) -> None:
-    """Ask whether the service is ready; 0 if it is, 1 if not yet, 3 if nobody answers."""
+    """Check whether the service is ready; exits with 0 if it is, 1 if not, 3 if unreachable."""
     body = _get(url, "/readyz")
     with _expecting_raylens(url):
         out.print(f"ready: {body['model']} at {url}", markup=False)
@@ -143,7 +143,7 @@ app.add_typer(keys, name="keys")
 KeysFile = Annotated[
     Path, typer.Option("--file", envvar="RAYLENS_AUTH__KEYS_FILE", help="The file of keys.")
 ]
-KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Who the key is for.")]
 
 
 @keys.command()
@@ -153,7 +153,7 @@ def add(
     rate: Annotated[str | None, typer.Option(help="Requests, as in 600/minute.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.")] = None,
 ) -> None:
-    """Make a key and show it, this once."""
+    """Make a key and show it, only once."""
     if not re.fullmatch(store.NAME, name):
         raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 64", param_hint="NAME")
     if rate is not None and not re.fullmatch(store.RATE, rate):
@@ -170,15 +170,15 @@ def add(
 
 @keys.command("list")
 def list_keys(file: KeysFile) -> None:
-    """Show what is kept of each key."""
+    """List the keys with their limits, but not the keys themselves."""
     with _keys_errors():
         kept = store.read(file)
         if not file.exists():
             raise store.KeysError(f"there is no file {file}")
     table = Table("name", "rate", "concurrency", "created")
     for key in kept:
-        told = (key.get(column) for column in ("name", "rate", "concurrency", "created"))
-        table.add_row(*(escape("" if value is None else str(value)) for value in told))
+        cells = (key.get(column) for column in ("name", "rate", "concurrency", "created"))
+        table.add_row(*(escape("" if value is None else str(value)) for value in cells))
     out.print(table)
 
 
@@ -199,16 +199,16 @@ def _keys_errors() -> Iterator[None]:
 
 
 def _get(url: str, path: str) -> Any:
-    """The JSON answer to a GET, or an end with the exit code that says what is wrong."""
+    """The JSON answer to a GET. Exits with a message and the right code if there is none."""
     try:
         here = httpx.URL(url).host in ("127.0.0.1", "::1", "localhost")
         response = httpx.get(
             url.rstrip("/") + path,
             headers=_authorization(),
             timeout=30,
-            trust_env=not here,  # a company's proxy does not lead to this machine
+            trust_env=not here,  # a company's proxy cannot reach this machine
         )
-    except httpx.LocalProtocolError:  # whose text has the header, and so the key
+    except httpx.LocalProtocolError:  # its text contains the header, and so the key
         _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
@@ -240,7 +240,7 @@ def _fail(sentence: str, code: int) -> NoReturn:
 
 
 def _error(response: httpx.Response, part: str) -> str | None:
-    """The `code` or `message` of one of raylens's own errors; None of anybody else's answer."""
+    """The `code` or `message` of one of raylens's own errors; None for any other answer."""
     try:
         return str(response.json()["error"][part])
     except (ValueError, LookupError, TypeError):

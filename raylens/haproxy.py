@@ -1,7 +1,7 @@
-"""HAProxy with Serve's configuration, less what it leaves open.
+"""Hardens Serve's configuration of HAProxy, then runs HAProxy.
 
-Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH), with HAProxy's arguments
-behind HAProxy's own path. Knows nothing of Ray, and needs nothing but the standard library.
+Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH); its arguments are HAProxy's
+path and HAProxy's arguments. Knows nothing of Ray, and needs only the standard library.
 """
 
 import os
@@ -12,35 +12,35 @@ from pathlib import Path
 
 
 class UnknownTemplateError(Exception):
-    """Serve's configuration of HAProxy is not the one that is known here; the message says why."""
+    """Serve's configuration of HAProxy is not the one known here; the message says why."""
 
 
-# Serve binds these two to every interface. They show the traffic and the machines behind it.
+# Serve binds these two to every interface. They reveal the traffic and the machines behind it.
 PAGES = re.compile(r"^((?:frontend prometheus|listen stats)\n +bind )\*?:", re.MULTILINE)
 DEFAULTS = re.compile(r"^defaults\n", re.MULTILINE)
 
 FRONT = re.compile(r"^frontend http_frontend\n( +bind [^\n]*\n)+", re.MULTILINE)
-MOST_CONNECTIONS = re.compile(r"^ +maxconn (\d+)$", re.MULTILINE)
+MAXCONN = re.compile(r"^ +maxconn (\d+)$", re.MULTILINE)
 
-# Serve sets no limit for a request's head.
-HEAD_WITHIN_S = 15
-# Serve counts requests by method, and keeps each one that it has ever seen.
+# Serve sets no timeout for a request's head.
+HEAD_TIMEOUT_S = 15
+# Serve counts requests by method, and never forgets a method that it has seen.
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 
 
-def fenced(configuration: str) -> str:
-    """The configuration with the pages on loopback, a limit for slow heads, no invented methods,
-    and at most half of the connections that there may be for one address.
+def hardened(configuration: str) -> str:
+    """The configuration with the pages on loopback only, a timeout for request heads, known methods
+    only, and at most half of all connections for one address.
 
-    Raises UnknownTemplateError where it is not clear how: HAProxy must not run without these.
+    Raises UnknownTemplateError if it cannot add them: HAProxy must not run without them.
     """
-    found = MOST_CONNECTIONS.search(configuration)
+    found = MAXCONN.search(configuration)
     if found is None:
         raise UnknownTemplateError("it has no limit of connections")
     half = int(found[1]) // 2
-    configuration = _changed(PAGES, r"\g<1>127.0.0.1:", configuration, times=2)
-    configuration = _changed(
-        DEFAULTS, f"defaults\n    timeout http-request {HEAD_WITHIN_S}s\n", configuration
+    configuration = _substituted(PAGES, r"\g<1>127.0.0.1:", configuration, times=2)
+    configuration = _substituted(
+        DEFAULTS, f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s\n", configuration
     )
     rules = (
         "stick-table type ipv6 size 100k expire 10m store conn_cur",
@@ -49,19 +49,21 @@ def fenced(configuration: str) -> str:
         f"http-request deny deny_status 405 if !{{ method {METHODS} }}",
     )
     added = "".join(f"    {rule}\n" for rule in rules)
-    return _changed(FRONT, rf"\g<0>{added}", configuration)
+    return _substituted(FRONT, rf"\g<0>{added}", configuration)
 
 
-def _changed(pattern: re.Pattern[str], by: str, configuration: str, *, times: int = 1) -> str:
-    changed, number = pattern.subn(by, configuration)
+def _substituted(
+    pattern: re.Pattern[str], replacement: str, configuration: str, *, times: int = 1
+) -> str:
+    changed, number = pattern.subn(replacement, configuration)
     if number != times:
         raise UnknownTemplateError(f"it has {number} places like {pattern.pattern!r}, not {times}")
     return changed
 
 
 def check_template(template: str) -> None:
-    """Raises UnknownTemplateError if what Serve makes of its template could not be fenced."""
-    fenced(template.replace("{{ config.maxconn }}", "1"))
+    """Raises UnknownTemplateError if what Serve makes of its template could not be hardened."""
+    hardened(template.replace("{{ config.maxconn }}", "1"))
 
 
 def launcher(haproxy: str) -> str:
@@ -75,7 +77,7 @@ def main() -> None:
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         try:
-            path.write_text(fenced(path.read_text()))
+            path.write_text(hardened(path.read_text()))
         except UnknownTemplateError as error:
             sys.exit(f"raylens does not know this configuration of HAProxy: {error}")
     os.execv(haproxy, [haproxy, *arguments])  # noqa: S606

@@ -1,6 +1,6 @@
-"""API keys for a service's `auth.keys_file`: made, listed and revoked. Keeps hashes alone.
+"""Makes, lists and revokes API keys in a service's `auth.keys_file`. Stores only hashes.
 
-The file has a line of JSON for each key: name, sha256 and what the key may do.
+The file has a line of JSON for each key: name, sha256 and the key's limits.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# So that a key is recognised where it should not be, in a log or a repository.
+# So that a leaked key is recognisable, in a log or a repository.
 PREFIX = "rl_"
 
-# What the service takes.
+# What the service accepts.
 NAME = r"[A-Za-z0-9._-]{1,64}"
 RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 
 
 class KeysError(Exception):
-    """The file of keys cannot be used as asked; the message says why."""
+    """The key file cannot be read or changed as asked; the message says why."""
 
 
 def add(path: Path, name: str, *, rate: str | None, concurrency: int | None) -> str:
-    """A new key, which is nowhere else from now on. Raises KeysError."""
+    """Makes a key and returns it, its only copy: the file gets its hash. Raises KeysError."""
     key = PREFIX + secrets.token_urlsafe(32)
     line: dict[str, Any] = {
         "name": name,
@@ -40,22 +40,22 @@ def add(path: Path, name: str, *, rate: str | None, concurrency: int | None) -> 
     }
     with _edited(path) as keys:
         if any(kept["name"] == name for kept in keys):
-            raise KeysError(f"{path} has a key of the name {name} already; revoke it first")
+            raise KeysError(f"{path} already has a key named {name}; revoke it first")
         keys.append({option: value for option, value in line.items() if value is not None})
     return key
 
 
 def revoke(path: Path, name: str) -> None:
-    """Raises KeysError where there is no such key."""
+    """Removes a key. Raises KeysError if there is none of that name."""
     with _edited(path) as keys:
         kept = [key for key in keys if key["name"] != name]
         if len(kept) == len(keys):
-            raise KeysError(f"{path} has no key of the name {name}")
+            raise KeysError(f"{path} has no key named {name}")
         keys[:] = kept
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """What is kept of each key; none where there is no file. Raises KeysError."""
+    """The lines of all keys; none if there is no file. Raises KeysError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         keys = [json.loads(line) for line in lines if line.strip()]
@@ -72,12 +72,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _edited(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The file's keys, written back whole or not at all, by one process at a time."""
+    """Yields the file's keys and writes them back atomically, one process at a time."""
     try:
         with _locked(path.parent):
             keys = read(path)
             yield keys
-            # Of this user alone from the beginning; a service sees the old file or the new one.
+            # Private to this user from the start; a service sees the old file or the new one.
             descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
             if path.exists():  # whoever could read it still can
                 before = path.stat()

@@ -10,7 +10,7 @@ INTERVAL_S = 0.5
 
 
 class LogFollower:
-    """Passes on what the replicas' log files in `folder` gain, and the errors in Serve's own.
+    """Shows new lines in the replicas' log files in `folder`, and the errors in Serve's own.
 
     Ray itself shows a driver only the logs of its own job, and a Serve config is deployed by
     a job of the dashboard's.
@@ -25,7 +25,7 @@ class LogFollower:
         self._thread.start()
 
     def close(self) -> None:
-        """Shows what is left, unfinished lines as well, and ends."""
+        """Shows the rest, unfinished lines included, and stops."""
         self._closing.set()
         self._thread.join()
 
@@ -39,7 +39,7 @@ class LogFollower:
             with contextlib.suppress(OSError), path.open("rb") as file:  # it may be gone already
                 status = os.fstat(file.fileno())
                 begin = self._read.get(status.st_ino, 0)
-                if begin > status.st_size:  # cut short
+                if begin > status.st_size:  # truncated
                     begin = 0
                 file.seek(begin)
                 new = file.read()

@@ -1,6 +1,6 @@
 """Runs a Serve config until it is told to stop.
 
-Knows Serve configs, but nothing of the service inside them; Ray itself is `cluster.py`'s.
+Knows Serve configs, but nothing of the service inside them; `cluster.py` handles Ray.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ import yaml
 from rich.console import Console
 
 from raylens.cluster import (
-    STOP_WITHIN_S,
+    STOP_TIMEOUT_S,
     NoRayError,
     StoppedError,
+    descendants,
     existing_ray,
-    family,
     http_front,
     kill,
     local_ray,
@@ -77,13 +77,13 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
     """Deploys `config`, says when it is ready, follows its logs, and stops when told to.
 
     With `address`, of a Ray that already runs, the service is left running at the end. Raises
-    ServingError when it does not get ready.
+    ServingError if it does not become ready.
     """
     http = config["http_options"]
     url = _url(http["host"], http["port"])
     began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_stop_signals())
+    with contextlib.ExitStack() as cleanup:
+        stop = cleanup.enter_context(_stop_signals())
         if address is None:
             _refuse_taken_port(http["host"], http["port"])
             console.print("Checking settings and models …")
@@ -96,23 +96,23 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             _pass_on_settings(config, os.environ)
         try:
             ray = local_ray(_show_log) if address is None else existing_ray(address)
-            dashboard, ray_address = stack.enter_context(ray)
+            dashboard, ray_address = cleanup.enter_context(ray)
         except NoRayError as error:
             raise ServingError(str(error)) from None
         except StoppedError:
             console.print("\nStopped.")
-            os._exit(0)  # what Ray does at an ordinary exit fails without its processes
+            os._exit(0)  # Ray's exit handlers fail without its processes
         console.print("Deploying …")
         try:
             client = _serve_client(dashboard)
             if address is None:
-                stack.callback(_delete_quietly, client)
+                cleanup.callback(_delete_quietly, client)
             client.deploy_applications(config)
         except (ConnectionError, RuntimeError) as error:  # all that Ray's client raises
             raise ServingError(f"Ray refuses the config: {_reason(str(error))}") from None
         _wait_until_ready(client, url, stop, wait_s)
         if not stop.is_set():
-            end = "stops it" if address is None else "leaves; the service goes on"
+            end = "stops it" if address is None else "leaves; the service keeps running"
             front = f", behind {http_front()}" if address is None else ""
             console.print(
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
@@ -128,7 +128,7 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
 
 
 def _url(host: str, port: int) -> str:
-    """Where this machine reaches a service that listens on `host`."""
+    """The URL at which this machine reaches a service that listens on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
@@ -139,12 +139,12 @@ def _show_log(line: str) -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second one of them ends everything at once."""
+    """An event that Ctrl-C and SIGTERM set; a second signal kills everything at once."""
     stop = threading.Event()
 
     def handler(signum: int, frame: FrameType | None) -> None:
         if stop.is_set():
-            kill(family())
+            kill(descendants())
             os._exit(128 + signum)
         stop.set()
 
@@ -163,7 +163,7 @@ def _serve_client(dashboard: str) -> Any:
 
 
 def _pass_on_settings(config: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """A Ray that already runs does not have our environment: RAYLENS_… goes with the config."""
+    """Copies RAYLENS_… into the config, because a Ray that already runs lacks our environment."""
     ours = {
         name: value
         for name, value in environment.items()
@@ -188,16 +188,16 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 
 def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
-    """Settings and checkpoints, and the downloads of these with a progress bar, ahead of Ray.
+    """Checks settings and checkpoints before Ray starts, and downloads these with a progress bar.
 
-    The model replicas would do the same later, but a terminal is only here. Raises ServingError
-    with their sentence if they could not start.
+    The model replicas would do the same later, but have no terminal. Raises ServingError with
+    their message if they could not start.
     """
     for application in config["applications"]:
         args, runtime_env = application.get("args") or {}, application.get("runtime_env") or {}
         well_formed = isinstance(args, dict) and isinstance(runtime_env, dict)
         if application.get("import_path") != IMPORT_PATH or not well_formed:
-            continue  # of others nothing is known, and Ray says what is wrong with the form
+            continue  # not raylens, or malformed, which Ray reports
         own = runtime_env.get("env_vars") or {}
         with subprocess.Popen(
             [sys.executable, "-P", "-m", "deployments.models.preflight"],
@@ -205,7 +205,7 @@ def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
+            start_new_session=True,  # only we get Ctrl-C, and we pass it on
         ) as process:
             sentence = _output(process, json.dumps(args, default=str), stop)
         if stop.is_set():
@@ -217,13 +217,13 @@ def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
 
 
 def _output(process: "subprocess.Popen[str]", text: str, stop: threading.Event) -> str:
-    """What the process writes when it gets `text`. It is terminated when `stop` is set."""
+    """The process's output for the input `text`. Terminates it when `stop` is set."""
     left: str | None = text
     while True:
         try:
             return process.communicate(left, timeout=0.1)[0]
         except subprocess.TimeoutExpired:
-            left = None  # communicate goes on with what it has
+            left = None  # communicate continues where it was
             if stop.is_set():
                 process.terminate()
 
@@ -232,7 +232,7 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
     deadline = time.monotonic() + wait_s
     while not stop.wait(0.25):
         applications = {}
-        with contextlib.suppress(Exception):  # a busy dashboard; the time limit holds
+        with contextlib.suppress(Exception):  # the dashboard may be busy; there is a timeout
             applications = client.get_serve_details().get("applications", {})
         for name, application in applications.items():
             if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -247,7 +247,7 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
 
 
 def _key_header(url: str) -> str:
-    """What curl needs besides, where callers need a key."""
+    """The option that curl needs if callers need a key."""
     with contextlib.suppress(httpx.HTTPError):
         if httpx.get(f"{url}/v1/models", timeout=10, trust_env=False).status_code == 401:
             return '-H "Authorization: Bearer $RAYLENS_API_KEY" '
@@ -255,7 +255,7 @@ def _key_header(url: str) -> str:
 
 
 def _messages(application: Mapping[str, Any]) -> list[str]:
-    """What Serve says of a failed application, of its deployments, and its bare status."""
+    """Serve's messages about a failed application and its deployments, and its bare status."""
     deployments = application.get("deployments", {}).values()
     details = [application["message"], *(d.get("message", "") for d in deployments)]
     return [*details, str(application["status"])]
@@ -273,7 +273,7 @@ def _reason(*messages: str) -> str:
 
 
 def _watch(client: Any, stop: threading.Event) -> None:
-    """Until told to stop. Raises ServingError when Ray itself is gone."""
+    """Returns when told to stop. Raises ServingError when Ray itself is gone."""
     failures = 0
     while not stop.wait(5):
         try:
@@ -286,7 +286,7 @@ def _watch(client: Any, stop: threading.Event) -> None:
 
 
 def _delete_quietly(client: Any) -> None:
-    """Lets requests finish. What this cannot stop in its time, the end of Ray stops."""
+    """Graceful shutdown: lets requests finish. After STOP_TIMEOUT_S, what is left ends with Ray."""
 
     def delete() -> None:
         with contextlib.suppress(Exception):
@@ -294,4 +294,4 @@ def _delete_quietly(client: Any) -> None:
 
     thread = threading.Thread(target=delete, daemon=True)
     thread.start()
-    thread.join(STOP_WITHIN_S)
+    thread.join(STOP_TIMEOUT_S)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+Jpeg = Callable[..., bytes]
+
 # A developer's own settings and clusters must not steer the tests.
 for name in [n for n in os.environ if n.startswith("RAYLENS_") or n == "RAY_ADDRESS"]:
     del os.environ[name]
@@ -25,7 +27,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def jpeg() -> Callable[..., bytes]:
+def jpeg() -> Jpeg:
     """Makes a distinct JPEG for each seed."""
 
     def make(seed: int = 0, size: tuple[int, int] = (320, 240)) -> bytes:

@@ -11,7 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
 from deployments.checkpoints.bundled import BUNDLED_ID
-from deployments.settings import load_settings
+from deployments.config import load_settings
 from deployments.sources.netguard import is_public
 from raylens.cluster import serve_environment
 from raylens.serving import read_config

@@ -1,3 +1,5 @@
+"""Errors have the codes and statuses of the contract, and keep them on their way through Ray."""
+
 import pickle
 
 import pytest

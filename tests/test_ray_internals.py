@@ -2,14 +2,17 @@
 
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
 import pytest
+import ray
 from ray.serve._private import replica
 
 from deployments.ray_internals import NodePort, UnknownRayError
+from raylens.cluster import LOOPBACK_ONLY, serve_environment
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_a_ray_that_opens_the_port_in_another_way_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(replica, "add_port_to_grpc_server")
-    with pytest.raises(UnknownRayError, match="cannot keep to the node"):
+    with pytest.raises(UnknownRayError, match="cannot restrict to the node"):
         NodePort("127.0.0.1")
 
 
@@ -63,3 +66,17 @@ def test_a_ray_that_opens_the_port_elsewhere_all_the_same_is_refused(
         NodePort("127.0.0.1")
         with pytest.raises(UnknownRayError, match=r"0\.0\.0\.0"):
             replica.add_port_to_grpc_server(None, "[::]:0")
+
+
+def test_the_installed_ray_knows_every_switch(tmp_path: Path) -> None:
+    """A switch that a newer Ray has renamed would do nothing, and nobody would notice."""
+    folder = Path(str(ray.__file__)).parent
+    places = ("_common", "_private", "serve/_private")
+    text = "\n".join(p.read_text() for place in places for p in (folder / place).rglob("*.py"))
+    binary = (folder / "_raylet.so").read_bytes()
+    unknown = [
+        name
+        for name in (*serve_environment(tmp_path), LOOPBACK_ONLY)
+        if name not in text and name.removeprefix("RAY_").encode() not in binary
+    ]
+    assert unknown == []

@@ -1,3 +1,5 @@
+"""Settings come from the config and the environment; a wrong one is named with what it may be."""
+
 import pickle
 from pathlib import Path
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.settings import SettingsError, load_settings
+from deployments.config import SettingsError, load_settings
 from deployments.threads import thread_count
 
 ROOT = Path(__file__).parent.parent

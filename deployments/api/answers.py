@@ -1,6 +1,6 @@
-"""What each endpoint answers, declared once: /openapi.json is made of these.
+"""What each endpoint answers, declared once; /openapi.json is generated from it.
 
-`render` writes them as bytes; a test holds real answers against them.
+`render` serialises answers; a test checks real ones against these declarations.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -21,7 +21,7 @@ def _codes() -> dict[int, set[str]]:
 
 
 CODES = _codes()
-"""By HTTP status, the codes of the errors that have it."""
+"""Error codes by HTTP status."""
 
 
 def error_type(status: int) -> str:
@@ -56,7 +56,7 @@ class EmbeddingRow(TypedDict):
     truncated: NotRequired[
         Annotated[
             Literal[True],
-            Field(description="Only there when the model could not read all of the text."),
+            Field(description="Present only if the text is longer than the model reads."),
         ]
     ]
 
@@ -110,7 +110,7 @@ class LabelProbability(TypedDict):
 
 class ClassifiedRow(TypedDict):
     index: int
-    labels: Annotated[list[LabelProbability], Field(description="The likeliest label first.")]
+    labels: Annotated[list[LabelProbability], Field(description="The most likely label first.")]
 
 
 class Classification(TypedDict):
@@ -126,7 +126,7 @@ class Model(TypedDict):
     owned_by: str
     aliases: list[str]
     dimensions: int
-    image_size: Annotated[int | list[int], Field(description="Pixels; [height, width] if unlike.")]
+    image_size: Annotated[int | list[int], Field(description="Pixels; [height, width] if unequal.")]
     max_text_tokens: int | None
     modalities: list[str]
     precision: str

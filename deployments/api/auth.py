@@ -1,6 +1,6 @@
-"""Who may call: API keys, known by their hashes, each with a rate and a concurrency.
+"""Authentication by API keys, stored as hashes, each with a rate and a concurrency limit.
 
-A layer around the endpoints; knows nothing of what they do.
+Middleware around the endpoints; knows nothing of what they do.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from deployments.settings import Auth
 
 logger = logging.getLogger("ray.serve")
 
-# Probes have no keys.
+# Health checks, which come without keys.
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
-# How soon an added key works and a revoked one no longer does.
+# Within this time an added key works, and a revoked one no longer does.
 RELOAD_S = 1.0
 
 
@@ -37,7 +37,7 @@ class KeyRing:
     """The keys of the settings and of the file, which is read again when it changes."""
 
     def __init__(self, settings: Auth) -> None:
-        """Raises KeysError where the file cannot be read."""
+        """Raises KeysError if the file cannot be read."""
         self._own = settings.keys or ()
         self._path = settings.keys_file
         self._keys: tuple[ApiKey, ...] = self._own
@@ -46,14 +46,14 @@ class KeyRing:
         if self._path is not None:
             self._version = _version(self._path)
             self._keys = self._own + read_keys(self._path)
-        logger.info(f"Every endpoint but the probes wants one of {len(self._keys)} API keys.")
+        logger.info(f"All endpoints but health checks require one of {len(self._keys)} API keys.")
 
     async def find(self, presented: str) -> ApiKey | None:
-        """The key whose secret this is."""
+        """The key with this secret, or None."""
         await self._refresh()
         digest = hashlib.sha256(presented.encode("utf-8", "replace")).hexdigest()
         found = None
-        for key in self._keys:  # all of them, so that the time does not tell which one
+        for key in self._keys:  # all of them, so that timing does not reveal which
             if hmac.compare_digest(digest, key.sha256):
                 found = key
         return found
@@ -72,8 +72,8 @@ class KeyRing:
         self._version = version
         try:
             self._keys = self._own + read_keys(path)
-        except KeysError as error:  # never open, and nobody locked out by a slip
-            logger.error(f"{error}. The keys that were read before go on.")
+        except KeysError as error:  # fail closed, but lock nobody out over a typo
+            logger.error(f"{error}. The keys read before stay valid.")
         else:
             logger.info(f"Read {path.name} again: {len(self._keys)} keys.")
 
@@ -87,20 +87,21 @@ def _version(path: Path) -> object:
 
 
 def _path(scope: Scope) -> str:
-    """Below the application's own prefix, as its routes are matched."""
+    """The path without the application's route prefix, as routing sees it."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def tenant_of(request: Request) -> str | None:
-    """The name of the key that the request came with; None where none is wanted."""
+    """The name of the request's key; None if the service requires none."""
     return getattr(request.state, "tenant", None)
 
 
 class KeyGuard:
-    """ASGI middleware: no key, no answer, but for the probes."""
+    """ASGI middleware: refuses requests without a valid key, except health checks, and requests
+    beyond their key's limits."""
 
     def __init__(self, app: ASGIApp, ring: KeyRing, max_concurrency: int) -> None:
-        """`max_concurrency` is that of keys without one of their own."""
+        """`max_concurrency` applies to keys without a limit of their own."""
         self._app = app
         self._ring = ring
         self._max_concurrency = max_concurrency
@@ -114,7 +115,7 @@ class KeyGuard:
         request = Request(scope)
         try:
             key = await self._key(request)
-            await self._count(key)
+            await self._check_limits(key)
         except RaylensError as error:
             response = error_response(error, request_id(request))
             if isinstance(error, Unauthorized):
@@ -138,12 +139,12 @@ class KeyGuard:
             )
         return key
 
-    async def _count(self, key: ApiKey) -> None:
-        """Raises RateLimited for a key that asks for more than it may."""
-        most = key.concurrency or self._max_concurrency
-        if self._running[key.name] >= most:
+    async def _check_limits(self, key: ApiKey) -> None:
+        """Raises RateLimited if the key is at its concurrency limit or above its rate."""
+        limit = key.concurrency or self._max_concurrency
+        if self._running[key.name] >= limit:
             raise RateLimited(
-                f"This key may have {most} requests under way; wait for one of their answers.",
+                f"This key may have {limit} requests in flight; wait until one is answered.",
                 retry_after_s=1,
             )
         if key.rate is None:

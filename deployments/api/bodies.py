@@ -1,4 +1,4 @@
-"""Request bodies off the wire: bounded bytes, JSON, forms, and which answer is wanted."""
+"""Reads request bodies, bounded: bytes, JSON and forms. Negotiates the format of the answer."""
 
 import asyncio
 import re
@@ -22,36 +22,36 @@ from deployments.settings import Limits
 
 MAX_FORM_FIELDS = 32
 
-# Parsed in less than a millisecond. What takes longer stops all other requests meanwhile, so one
-# is parsed at a time, and those of different callers in turns.
+# Parsed in less than a millisecond. Parsing a larger body blocks all other requests, so only one is
+# parsed at a time, least-served tenant first.
 QUICK_JSON_BYTES = 64 * 1024
-# Each value of JSON takes up to 100 bytes of memory, however short it is, and each key of an
-# object a microsecond, while all other requests wait.
+# However short, each JSON value takes up to 100 bytes of memory, and each object key a microsecond
+# in which all other requests wait.
 MAX_COMMAS = 1_000_000
 MAX_COLONS = 100_000
-# Of a form at a time: the parser may take 0.2 s for a megabyte of what looks like boundaries.
+# What the form parser gets at a time: a megabyte of near-boundaries can take it 0.2 s.
 FORM_PIECE_BYTES = 64 * 1024
 
-# Mending takes a few milliseconds for so much, while all other requests wait.
-MAX_MENDED_BYTES = 1024 * 1024
-MAX_MENDED_SURROGATES = 10_000
-# Others may take the parser longer than quadratic time: Python has some 100 of them.
+# Repairing this much takes a few milliseconds, in which all other requests wait.
+MAX_REPAIRED_BYTES = 1024 * 1024
+MAX_REPAIRED_SURROGATES = 10_000
+# Some of Python's 100 or so others may make the parser take more than quadratic time.
 FORM_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
-# In a JSON string a whole surrogate pair, or half of one (group 1). It begins with a literal, which
-# is searched for ten times as fast as anything else.
+# In a JSON string, an escaped surrogate pair or half of one (group 1). Beginning with a literal
+# makes the search ten times as fast.
 _SURROGATES = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2}))"
 )
 
 
 class _InMemoryParser(MultiPartParser):
-    # The body is bounded and in memory already; spooling parts to disk would be a detour.
+    # The body is bounded and in memory already, so parts need not be spooled to disk.
     spool_max_size = 2**31
     ended = False
 
     def on_headers_finished(self) -> None:
-        # A file may come without a file name, or with an encoded one alone (RFC 7578, 4.2);
-        # Starlette would take it for a text field.
+        # A file may come without a file name, or with an encoded one only (RFC 7578, 4.2);
+        # Starlette would treat it as a text field.
         part = self._current_part
         _, options = parse_options_header(part.content_disposition)
         typed = any(name == b"content-type" for name, _ in part.item_headers)
@@ -65,9 +65,10 @@ class _InMemoryParser(MultiPartParser):
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, also of a chunked one; never holds more than `max_bytes` and a chunk.
+    """The whole body, chunked or not; never holds more than `max_bytes` and a chunk.
 
-    Raises BodyTooLarge, from Content-Length before anything is read.
+    Raises BodyTooLarge, if possible by Content-Length before anything is read, and
+    UnsupportedMediaType for a compressed body.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
@@ -110,7 +111,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
         try:
             content = orjson.loads(body)
         except orjson.JSONDecodeError:
-            if len(body) > MAX_MENDED_BYTES:
+            if len(body) > MAX_REPAIRED_BYTES:
                 raise
             content = orjson.loads(_without_lone_surrogates(body))
     except orjson.JSONDecodeError as error:
@@ -123,20 +124,23 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 
 def _without_lone_surrogates(body: bytes) -> bytes:
-    """JSON with U+FFFD for each half of a character, as browsers read it. JavaScript and Python
-    write such an escape for a text that was cut in the middle of an emoji; orjson refuses it.
+    """JSON with U+FFFD for each lone surrogate, as browsers read it. JavaScript and Python escape
+    one when a text was cut in the middle of an emoji; orjson refuses it.
     """
-    many = body.count(b"\\ud") + body.count(b"\\uD") > MAX_MENDED_SURROGATES
-    if many or b"\0" in body:  # which JSON may not have, and is needed below
+    many = body.count(b"\\ud") + body.count(b"\\uD") > MAX_REPAIRED_SURROGATES
+    if many or b"\0" in body:  # NUL is invalid in JSON, and a placeholder below
         return body
-    # An escaped backslash begins no other escape.
-    hidden = body.replace(b"\\\\", b"\0")
-    mended = _SURROGATES.sub(lambda found: b"\\ufffd" if found[1] else found[0], hidden)
-    return mended.replace(b"\0", b"\\\\")
+    # An escaped backslash does not begin another escape.
+    masked = body.replace(b"\\\\", b"\0")
+    repaired = _SURROGATES.sub(lambda match: b"\\ufffd" if match[1] else match[0], masked)
+    return repaired.replace(b"\0", b"\\\\")
 
 
 async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:
-    """A multipart body as its plain fields and the files of the fields named `file`."""
+    """A multipart body as its text fields and the files in fields named `file`.
+
+    Raises BadRequest, BodyTooLarge, TooManyItems or UnsupportedMediaType.
+    """
     _, options = parse_options_header(request.headers.get("content-type"))
     if options.get(b"charset", b"utf-8").lower() not in FORM_CHARSETS:
         raise UnsupportedMediaType("Send the form in UTF-8, without another charset.")
@@ -145,8 +149,8 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
     async def stream() -> AsyncGenerator[bytes, None]:
         for start in range(0, len(body), FORM_PIECE_BYTES):
             yield body[start : start + FORM_PIECE_BYTES]
-            await asyncio.sleep(0)  # others get in between
-        if not parser.ended:  # or the parser would drop the last part in silence
+            await asyncio.sleep(0)  # other requests get a turn
+        if not parser.ended:  # the parser silently drops an unfinished part
             raise BadRequest("The multipart body is cut short; its closing boundary is missing.")
 
     parser = _InMemoryParser(
@@ -165,7 +169,7 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
                 "of more than 1 MiB."
             ) from None
         raise BadRequest("The multipart body is malformed.") from None
-    except (LookupError, ValueError):  # what the parser lets through of odd headers
+    except (LookupError, ValueError):  # which odd headers make the parser raise
         raise BadRequest("The multipart body is malformed.") from None
     fields: dict[str, str] = {}
     files: list[bytes] = []
@@ -187,7 +191,7 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
 
 
 def is_json(kind: str) -> bool:
-    """Whether a media type is JSON; a caller who names none is taken to send it."""
+    """Whether a media type is JSON, as it is taken to be if there is none."""
     return kind in ("", "application/json") or kind.endswith("+json")
 
 
@@ -195,8 +199,8 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
-def wanted(request: Request) -> Literal["json", "npy"]:
-    """What the Accept header prefers. Raises NotAcceptable when it wants neither."""
+def preferred_format(request: Request) -> Literal["json", "npy"]:
+    """What the Accept header prefers. Raises NotAcceptable if it accepts neither."""
     accept = ",".join(request.headers.getlist("accept")) or "*/*"
     ranges = dict(_media_range(part) for part in accept.split(","))
     best = max(_preference(ranges, "application/json"), _preference(ranges, "application/x-npy"))
@@ -215,9 +219,9 @@ def _media_range(part: str) -> tuple[str, float]:
 
 
 def _preference(ranges: dict[str, float], kind: str) -> tuple[float, int]:
-    """Quality and exactness of the most exact range that `kind` fits (RFC 9110, 12.5.1)."""
-    fitting = (kind, "application/*", "*/*")
-    for exactness, name in enumerate(fitting):
+    """Quality and specificity of the most specific range for `kind` (RFC 9110, 12.5.1)."""
+    matching = (kind, "application/*", "*/*")
+    for breadth, name in enumerate(matching):
         if name in ranges:
-            return ranges[name], -exactness
+            return ranges[name], -breadth
     return 0.0, 0

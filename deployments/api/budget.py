@@ -1,6 +1,6 @@
-"""The bytes of all requests' bodies under way, bounded. A layer around the endpoints.
+"""Bounds the bytes of all request bodies in flight. Middleware around the endpoints.
 
-The limit of one body is `bodies`' business.
+The limit of a single body is in `bodies`.
 """
 
 from starlette.requests import Request
@@ -11,14 +11,14 @@ from deployments.errors import Overloaded
 from deployments.fairness import TenantCount
 from deployments.settings import Limits
 
-# A photo or two. Requests of more may fill only this part of the budget, so that large bodies that
-# stall, or come slowly, leave room for small ones.
+# A photo or two. Larger requests may fill only this part of the budget, so that large bodies that
+# stall or arrive slowly leave some of it to small ones.
 SMALL_BYTES = 1024 * 1024
 LARGE_PART = 0.875
 
 
 class BodyBudget:
-    """ASGI middleware: a body counts as it comes, until its answer begins. Beyond
+    """ASGI middleware: a body counts as it arrives, until its answer begins. Beyond
     `limits.max_inflight_bytes`, or a tenant's part of them, reading raises Overloaded.
     """
 
@@ -49,7 +49,7 @@ class BodyBudget:
             held = 0
 
         async def released(message: Message) -> None:
-            # The body is gone by now, and who reads the answer slowly keeps nobody out.
+            # The body is freed by now, and a client that reads its answer slowly blocks nobody.
             if message["type"] == "http.response.start":
                 release()
             await send(message)
@@ -63,6 +63,6 @@ class BodyBudget:
         part = 1.0 if held + more <= SMALL_BYTES else LARGE_PART
         if self._bytes.refusal(more, tenant, held=held, part=part) is not None:
             raise Overloaded(
-                "Too many bytes of requests are under way already; retry after a pause.",
+                "Too many bytes of requests are in flight already; retry after a pause.",
                 retry_after_s=1,
             )

@@ -1,7 +1,7 @@
-"""The outermost layer of every HTTP server that Serve starts: what may come in, what goes out.
+"""The outermost middleware of every HTTP server that Serve starts; filters headers in and out.
 
-Serve acts on some request headers before the application sees them, and answers with the
-caller's request id as it came. `raylens serve` puts this layer around Serve's own through
+Serve acts on some request headers before the application sees them, and echoes the caller's
+request id unchecked. `raylens serve` puts this middleware around Serve's own through
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH; the stock `serve run` does so when that is set.
 """
 
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 REQUEST_ID = b"x-request-id"
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
-# Headers with which a caller could steer Serve itself: switch off its time limit or its
-# cancellation, choose a multiplexed model, pin a replica.
+# Headers with which a caller could control Serve itself: turn off its timeout or its cancellation,
+# choose a multiplexed model, pin a replica.
 SERVE_CONTROLS = frozenset(
     {
         b"x-request-timeout-seconds",
@@ -28,7 +28,7 @@ SERVE_CONTROLS = frozenset(
 
 
 def request_id(request: Request) -> str:
-    """The id that the fence put into the request's headers, or a new one where there is none."""
+    """The id that the fence put into the request's headers, or a new one if there is no fence."""
     given = request.headers.get("x-request-id", "")
     if not VALID_REQUEST_ID.fullmatch(given.encode("latin-1", "replace")):
         if not hasattr(request.state, "request_id"):
@@ -38,8 +38,8 @@ def request_id(request: Request) -> str:
 
 
 class _WithoutBody:
-    """Receives for a request that has no body to be read. Serve would collect, without end, the one
-    that a caller sends all the same."""
+    """A `receive` for methods without a body: if a caller sends one all the same, Serve would
+    buffer it without limit."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -62,7 +62,7 @@ class Fence:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there are none; Serve would answer with a 500
+        if scope["type"] == "websocket":  # not supported; Serve would answer with a 500
             await send({"type": "websocket.close", "code": 1000})
             return
         if scope["type"] != "http":
@@ -89,5 +89,5 @@ class Fence:
 
 
 def middlewares() -> list[Middleware]:
-    """What RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names: called once per HTTP server."""
+    """Named by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH; called once per HTTP server."""
     return [Middleware(Fence)]

@@ -1,4 +1,4 @@
-"""What `/v1/models…` and the handle's `info()` tell of the served models and the limits."""
+"""What `/v1/models…` and the handle's `info()` return about the served models and the limits."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from deployments.wire import ModelCard
 
 
 def model_list(service: EmbeddingService) -> dict[str, Any]:
-    """OpenAI's list with an entry for each loaded model. Raises Unavailable while none is."""
+    """OpenAI's list, with an entry for each loaded model. Raises Unavailable if none is loaded."""
     limits = service.settings.limits
     loaded = [model for model in service.models if model.is_loaded] or service.models[:1]
     models = [model_entry(model.card, limits) for model in loaded]
@@ -16,8 +16,8 @@ def model_list(service: EmbeddingService) -> dict[str, Any]:
 
 
 def model_entry(card: ModelCard, limits: Limits) -> dict[str, Any]:
-    """What that list tells of one model."""
-    height, width = card.pixels.size
+    """One model's entry in that list."""
+    height, width = card.pixels.height_width
     return {
         "id": card.id,
         "object": "model",

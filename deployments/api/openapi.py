@@ -1,4 +1,4 @@
-"""The document at /openapi.json: bodies from `schema`, answers from `answers`."""
+"""Generates /openapi.json: bodies from `schema`, answers from `answers`."""
 
 import functools
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from deployments.api.schema import (
 
 Schema = dict[str, Any]
 
-# What every endpoint that embeds items may answer besides 200.
+# The statuses besides 200 of every endpoint that embeds items.
 ITEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 OTHER_STATUSES = (401, 429, 500, 503, 504)
 
@@ -57,12 +57,12 @@ ENDPOINTS = (
         *(None, answers.ModelList, OTHER_STATUSES),
     ),
     Endpoint(
-        *("get", "/v1/models/{model}", "model", "One of them"),
+        *("get", "/v1/models/{model}", "model", "One of the served models"),
         *(None, answers.Model, (*OTHER_STATUSES, 404)),
     ),
     Endpoint("get", "/livez", "livez", "Is the process up?", None, answers.Alive, (500, 504)),
     Endpoint(
-        *("get", "/readyz", "readyz", "Has the model answered?"),
+        *("get", "/readyz", "readyz", "Is the model ready?"),
         *(None, answers.Ready, (500, 503, 504)),
     ),
     Endpoint(
@@ -78,7 +78,7 @@ def openapi() -> Schema:
     paths: Schema = {}
     for endpoint in ENDPOINTS:
         paths[endpoint.path] = {endpoint.method: _operation(endpoint)}
-    _tell_of_embeddings(paths["/v1/embeddings"]["post"])
+    _add_other_formats(paths["/v1/embeddings"]["post"])
     paths["/v1/models/{model}"]["parameters"] = [
         {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     ]
@@ -94,13 +94,13 @@ def openapi() -> Schema:
             "schemas": {**_schemas()[1], "Item": _item()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{}, {"key": []}],  # where the operator has made keys
+        "security": [{}, {"key": []}],  # if the operator has made keys
     }
 
 
 @functools.cache
 def _schemas() -> tuple[dict[Any, Schema], Schema]:
-    """The schema of each body and answer, mostly a reference, and what they refer to."""
+    """The schema of each body and answer, mostly a reference, and the definitions referred to."""
     types = [t for e in ENDPOINTS for t in (e.body, e.answer) if t is not None]
     adapters = {t: TypeAdapter[Any](t) for t in (*types, answers.Error)}
     found, definitions = TypeAdapter.json_schemas(
@@ -147,8 +147,8 @@ def _json(kind: Any) -> Schema:
     return {"application/json": {"schema": _schemas()[0][kind]}}
 
 
-def _tell_of_embeddings(operation: Schema) -> None:
-    """Adds the bodies that are no JSON, the options in the query, and the answer as .npy."""
+def _add_other_formats(operation: Schema) -> None:
+    """Adds the non-JSON bodies, the options in the query, and the .npy answer."""
     success = operation["responses"]["200"]
     success["content"]["application/x-npy"] = {
         "schema": {
@@ -159,8 +159,8 @@ def _tell_of_embeddings(operation: Schema) -> None:
     }
     success["headers"]["X-Item-Errors"] = {
         "description": "With .npy under on_error=report: the item errors as a list in ASCII JSON, "
-        "each with index, code and message; without the messages when that is over 8,000 bytes; "
-        "and by code, each with its indices, when even that is.",
+        "each with index, code and message; without messages if that exceeds 8,000 bytes; and as "
+        "a list of codes, each with its indices, if that does too.",
         "schema": {"type": "string"},
     }
     options = EmbeddingOptions.model_json_schema()["properties"]
@@ -182,7 +182,7 @@ def _tell_of_embeddings(operation: Schema) -> None:
         {
             "name": name,
             "in": "query",
-            "description": "For any body; what the body says comes first.",
+            "description": "For any body; the body's own options take precedence.",
             "schema": schema,
         }
         for name, schema in options.items()

@@ -1,4 +1,4 @@
-"""Answers as ready bytes: JSON, .npy and errors. The one place where an error becomes a body."""
+"""Serialises answers: JSON, .npy and errors. The one place where an error becomes a body."""
 
 import base64
 import io
@@ -25,8 +25,8 @@ PIECE_BYTES = 256 * 1024
 
 
 class Answer(Response):
-    """Sends a large body in pieces, each when the client has taken most of those before it: the
-    server would keep all of it for a client that reads slowly or never."""
+    """Sends a large body in pieces, at the client's pace: the server would otherwise buffer all
+    of it for a client that reads slowly or never."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = memoryview(self.body)
@@ -111,8 +111,8 @@ def embeddings_npy(
 
 
 def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
-    """The item errors as a list in ASCII JSON, as much as fits: an entry for each item, with its
-    message or its code alone, or else an entry for each code, with the indices it has."""
+    """The item errors as a list in ASCII JSON that fits into a header: an entry for each item, with
+    or without its message, or else an entry for each code, with its indices."""
     bad = [(index, row) for index, row in enumerate(rows) if isinstance(row, RaylensError)]
     by_code: dict[str, list[int]] = {}
     for index, error in bad:

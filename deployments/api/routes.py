@@ -17,7 +17,14 @@ from starlette.types import Lifespan
 
 from deployments.api import render
 from deployments.api.auth import KeyGuard, KeyRing, tenant_of
-from deployments.api.bodies import is_json, media_type, read_body, read_form, read_json, wanted
+from deployments.api.bodies import (
+    is_json,
+    media_type,
+    preferred_format,
+    read_body,
+    read_form,
+    read_json,
+)
 from deployments.api.budget import BodyBudget
 from deployments.api.fence import request_id
 from deployments.api.listing import model_entry, model_list
@@ -44,7 +51,7 @@ from deployments.service.classify import Classifier
 from deployments.service.embedding import EmbeddingService, too_many_items
 from deployments.service.job import Context, ItemGroup, Options, Timing
 from deployments.service.stacks import all_or_none
-from deployments.service.vectors import cosines, stack_rows
+from deployments.service.vectors import as_matrix, cosines
 from deployments.wire import Vectors
 
 logger = logging.getLogger("ray.serve")
@@ -53,7 +60,7 @@ Handler = Callable[["Api", Request, float], Awaitable[Response]]
 
 
 def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]]:
-    """Gives a handler its deadline, and turns whatever it raises into an error body."""
+    """Gives a handler its deadline, and turns whatever it raises into an error answer."""
 
     @functools.wraps(handler)
     async def call(self: "Api", request: Request) -> Response:
@@ -64,7 +71,7 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
         except RaylensError as error:
             response = render.error_response(error, request_id(request))
         except ClientDisconnect:
-            return Response()  # to nobody
+            return Response()  # nobody is there to read it
         except Exception:
             logger.exception(f"Request {request_id(request)} failed.")
             failed = Internal("The service failed; the log has the reason.")
@@ -118,14 +125,14 @@ class Api:
 
     @endpoint
     async def embeddings(self, request: Request, deadline: float) -> Response:
-        answer = wanted(request)
+        preferred = preferred_format(request)
         asked, group = await self._embedding_input(request)
         context = self._context(request, asked.model, deadline)
         card = context.model.card
         options = Options(asked.dimensions, asked.normalize, asked.truncate, asked.on_error)
         embedded = await self.service.embed([group], context, options)
         headers = server_timing(embedded.timing)
-        if answer == "npy":
+        if preferred == "npy":
             width = asked.dimensions or card.dimensions
             return render.embeddings_npy(embedded.rows, width, asked.dtype, headers)
         return render.embeddings_json(
@@ -141,7 +148,7 @@ class Api:
 
     async def _embedding_input(self, request: Request) -> tuple[EmbeddingOptions, ItemGroup]:
         kind = media_type(request)
-        # The query's options hold for any body; what the body says itself comes first.
+        # Options in the query apply to any body; the body's own take precedence.
         asked = parse(EmbeddingOptions, dict(request.query_params), strict=False)
         query = asked.model_dump(exclude_unset=True)
         if kind == "multipart/form-data":
@@ -162,8 +169,8 @@ class Api:
     @endpoint
     async def similarity(self, request: Request, deadline: float) -> Response:
         body = parse(SimilarityBody, await self._json(request))
-        most = self._limits.max_items
-        groups = [one_or_more("a", body.a, most), one_or_more("b", body.b, most)]
+        limit = self._limits.max_items
+        groups = [one_or_more("a", body.a, limit), one_or_more("b", body.b, limit)]
         context = self._context(request, body.model, deadline)
         (a, b), timing = await self._vectors(groups, context)
         scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
@@ -188,7 +195,7 @@ class Api:
         group = one_or_more("input", body.input, self._limits.max_items)
         context = self._context(request, body.model, deadline)
         rows, timing = await self._classifier.classify(group, body.labels, body.template, context)
-        # Half a million labels and more: others are answered meanwhile.
+        # In a thread: half a million labels and more would block the event loop.
         return await asyncio.to_thread(
             render.labels_json, rows, body.labels, context.model.card.id, server_timing(timing)
         )
@@ -221,22 +228,22 @@ class Api:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         embedded = await self.service.embed(groups, context)
         ends = np.cumsum([len(group.items) for group in groups])
-        return np.split(stack_rows(embedded.rows), ends[:-1]), embedded.timing
+        return np.split(as_matrix(embedded.rows), ends[:-1]), embedded.timing
 
 
-def one_or_more(name: str, value: Any, most: int, modality: Modality | None = None) -> ItemGroup:
-    """One item or a list of them, each parsed or its error."""
+def one_or_more(name: str, value: Any, limit: int, modality: Modality | None = None) -> ItemGroup:
+    """One item or a list of them, each parsed or an error."""
     if value == []:
         raise BadRequest(f"{name} is empty; send at least one item.", param=name)
     if isinstance(value, list):
-        if len(value) > most:  # now, because parsing millions would take minutes and gigabytes
-            raise too_many_items(len(value), most, param=name)
+        if len(value) > limit:  # before parsing: millions would take minutes and gigabytes
+            raise too_many_items(len(value), limit, param=name)
         return ItemGroup(name, parse_items(value, modality))
     return ItemGroup(name, parse_items([value], modality), is_list=False)
 
 
 async def framework_error(request: Request, error: Exception) -> Response:
-    """What Starlette itself answers, 404 and 405, in our shape."""
+    """Starlette's own errors, 404 and 405, in our format."""
     status = getattr(error, "status_code", 500)
     if status == 404:
         ours: RaylensError = NotFound("There is no such endpoint; /openapi.json lists them.")

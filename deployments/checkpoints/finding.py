@@ -1,6 +1,6 @@
 """From the configured id to a folder of checked files: bundled, local or from the Hugging Face hub.
 
-Knows nothing of torch, and nothing of what is in the weights.
+Knows nothing of torch or of what is in the weights.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from deployments.settings import ModelSettings
 
 
 def is_local(settings: ModelSettings) -> bool:
-    """Whether `settings.id` is a folder, there or not."""
+    """Whether `settings.id` names a folder, which may not exist."""
     return Path(settings.id).expanduser().is_dir() or settings.id.startswith(
         ("/", "./", "../", "~")
     )
 
 
 def _download(id: str, revision: str | None) -> Path:
-    from deployments.checkpoints import hub  # its client takes a while to import
+    from deployments.checkpoints import hub  # its client is slow to import
 
     return hub.download(id, revision)
 
@@ -28,11 +28,12 @@ def _download(id: str, revision: str | None) -> Path:
 def find_checkpoint(
     settings: ModelSettings, *, download: Callable[[str, str | None], Path] = _download
 ) -> Checkpoint:
-    """The folder that `settings.id` means: the bundled model, a local folder or a hub id.
+    """The folder that `settings.id` stands for: the bundled model, a local folder or a hub id.
 
     A hub id is downloaded once into the hub's cache, and its commit becomes the revision.
 
-    Raises CheckpointError if it cannot be had, or a file is missing, damaged or only a pickle.
+    Raises CheckpointError if it cannot be found or downloaded, or if a file is missing, damaged or
+    only a pickle.
     """
     local = Path(settings.id).expanduser()
     if settings.id == bundled.BUNDLED_ID:

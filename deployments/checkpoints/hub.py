@@ -1,4 +1,4 @@
-"""From a Hugging Face id to a folder in the hub's local cache, and why that failed.
+"""From a Hugging Face id to a folder in the hub's local cache, or an error that says what to do.
 
 HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT have their usual meaning. Knows nothing of what
 is in the files.
@@ -21,13 +21,13 @@ ANSWER_WITHIN_S = 10.0
 # The account with which Hugging Face opens pull requests that add safetensors to old models.
 _CONVERTER = "SFconvertbot"
 
-# The first class that fits tells the operator what to do; a subclass comes before its parent.
+# What the operator should do: the first class that matches applies, so subclasses come first.
 _ADVICE: list[tuple[type[Exception], str]] = [
     (errors.GatedRepoError, "accept its terms on huggingface.co and set HF_TOKEN"),
     (
         errors.RepositoryNotFoundError,
-        "no folder has that path here, and no public model that id; correct it, or set HF_TOKEN "
-        "if the model is private",
+        "there is no such folder here and no public model with that id; correct it, or set "
+        "HF_TOKEN if the model is private",
     ),
     (errors.RevisionNotFoundError, "check model.revision"),
     (errors.HFValidationError, "it is neither a bundled model, nor a folder, nor a hub id"),
@@ -35,12 +35,12 @@ _ADVICE: list[tuple[type[Exception], str]] = [
 
 
 def download(id: str, revision: str | None) -> Path:
-    """The folder `snapshots/<commit>` of a model, with all that raylens reads of it.
+    """The folder `snapshots/<commit>` of a model, with every file that raylens reads.
 
-    What is not in the cache yet is downloaded. A commit that has pickles alone gives way to the
-    one with which Hugging Face's own bot added safetensors to it.
+    Downloads what is not in the cache yet. If a commit has only pickles, takes the one on top of it
+    with which Hugging Face's own bot added safetensors, if there is one.
 
-    Raises CheckpointError. The files may still be damaged, or too few.
+    Raises CheckpointError. Files may still be damaged or missing.
     """
     _limit_waiting()
     folder = _snapshot(id, revision)
@@ -50,16 +50,18 @@ def download(id: str, revision: str | None) -> Path:
     if converted is None:
         return folder
     logger.info(
-        f"Model {id} has pickles alone at {folder.name}; taking the safetensors that Hugging "
+        f"Model {id} has only pickles at {folder.name}; using the safetensors that Hugging "
         f"Face's {_CONVERTER} made of them ({converted})"
     )
     return _snapshot(id, converted)
 
 
 def _limit_waiting() -> None:
-    """The hub's client waits for ever, so behind a firewall that swallows packets it would not
-    even get to what is in the cache. Its own log has lines for every retry of every request, before
-    the sentence that says the same."""
+    """Gives the hub's client a timeout, and silences its log of every retry.
+
+    It has none by default, so behind a firewall that drops packets it would never get as far as the
+    cache. Our own error says once what its log would say for every request.
+    """
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     hooks = get_session().event_hooks
     if _limit not in hooks["request"]:
@@ -84,14 +86,14 @@ def _snapshot(id: str, revision: str | None) -> Path:
                 tqdm_class=progress.counter(),
             )
         )
-    except Exception as error:  # the hub client lets its HTTP library's errors through
+    except Exception as error:  # the hub's client lets its HTTP library's errors through
         raise CheckpointError(_sentence(id, revision, error)) from error
     finally:
         progress.close()
 
 
 def _conversion(id: str, folder: Path) -> str | None:
-    """The reference of the converter's pull request on top of this very commit, if there is one."""
+    """The git reference of the converter's open pull request on this very commit, if any."""
     api = HfApi()
     try:
         requests = api.get_repo_discussions(
@@ -102,7 +104,7 @@ def _conversion(id: str, folder: Path) -> str | None:
             parents = [commit.commit_id for commit in commits[1:2]]
             if request.author == _CONVERTER and parents == [folder.name]:
                 return request.git_reference
-    except Exception:  # the hub is out of reach; perhaps an earlier start has been here
+    except Exception:  # the hub cannot be reached; an earlier start may have cached it
         known = [path.name for path in (folder.parent.parent / "refs/refs/pr").glob("*")]
         if len(known) == 1:
             return f"refs/pr/{known[0]}"
@@ -123,18 +125,18 @@ def _sentence(id: str, revision: str | None, error: Exception) -> str:
         found = "is not in the local cache"
         if hasattr(error, "snapshot_path"):  # IncompleteSnapshotError: "…: 2 file(s) are missing"
             missing = first_line(error).partition(". ")[0].rpartition("incomplete: ")[2]
-            found = f"is not whole in the local cache: {missing}"
+            found = f"is incomplete in the local cache: {missing}"
         return (
             f"{model} {found}, and {reason}; start once where there is a network, or mount a "
-            "complete cache (HF_HOME), or set model.id to a checkpoint folder (a path "
-            "from here, or absolute)"
+            "complete cache (HF_HOME), or set model.id to a checkpoint folder (an absolute path, "
+            "or one relative to the working directory)"
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
         return f"{model} cannot be downloaded: the hub does not accept HF_TOKEN; renew or unset it"
     if isinstance(error, OSError) and error.errno is not None:
         return (
-            f"{model} cannot be downloaded: {error.strerror}: {error.filename}; HF_HOME names the "
-            "folder that it goes to"
+            f"{model} cannot be downloaded: {error.strerror}: {error.filename}; HF_HOME sets the "
+            "folder that it is stored in"
         )
     return (
         f"{model} cannot be downloaded ({type(error).__name__}: {first_line(error)}); check the "

@@ -1,6 +1,6 @@
-"""Whether the files of a checkpoint are there and whole: read in part, and never run.
+"""Whether the files of a checkpoint are complete and undamaged. Reads parts of them, runs none.
 
-Knows nothing of where they came from, and nothing of what the values in them mean.
+Knows nothing of where they came from or what the values in them mean.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from deployments.checkpoints.checkpoint import CheckpointError, anew, check_present, read_json
+from deployments.checkpoints.checkpoint import CheckpointError, check_present, read_json, remedy
 
 _WEIGHTS = "model.safetensors"
 _PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
@@ -21,7 +21,7 @@ _TOKENIZER_JSON = (
 )
 _TOKENIZER_OTHER = ("vocab.txt", "merges.txt", "*.model")
 
-# Everything that raylens reads of a checkpoint, as patterns.
+# All files that raylens reads of a checkpoint, as patterns.
 NAMES = [
     *("config.json", _PREPROCESSOR, _PROCESSOR),
     *(_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
@@ -33,18 +33,18 @@ NAMES = [
 def check_files(folder: Path) -> None:
     """Raises CheckpointError, naming the file, if one is missing, damaged, or only a pickle.
 
-    Which tokenizer files a model needs is left to who reads them; those that are here are whole.
+    Tokenizer files are checked for damage only: which of them a model needs is left to `texts`.
     """
     read_json(folder / "config.json")
     preprocessor_settings(folder)
     for path in _weight_files(folder):
         check_present(path)
         try:
-            with safe_open(path, framework="np"):  # compares the header to the length
+            with safe_open(path, framework="np"):  # checks the length against the header
                 pass
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"{path}: cut short or not a safetensors file ({error}); {anew(path)}"
+                f"{path}: cut short or not a safetensors file ({error}); {remedy(path)}"
             ) from error
     for name in _TOKENIZER_JSON:
         if os.path.lexists(folder / name):
@@ -55,10 +55,10 @@ def check_files(folder: Path) -> None:
 
 
 def preprocessor_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The file in `folder` that holds the image processor's settings, and these.
+    """The file in `folder` that holds the image processor's settings, and the settings.
 
     That is processor_config.json if they are nested in it, as transformers 5 saves them together
-    with a tokenizer's, else preprocessor_config.json; transformers looks in this order too.
+    with a tokenizer's, else preprocessor_config.json; transformers looks in the same order.
     Raises CheckpointError.
     """
     nesting = folder / _PROCESSOR
@@ -73,9 +73,9 @@ def preprocessor_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Tells a checkpoint from all others: a hash of every file that raylens reads of it.
+    """Identifies a checkpoint that has no revision: a hash of every file that raylens reads of it.
 
-    The same on every machine, for files without a revision. A gigabyte takes about a second.
+    The same on every machine. A gigabyte takes about a second.
     """
     found = hashlib.sha256()
     files = {path for name in NAMES for path in folder.glob(name)} | set(_weight_files(folder))
@@ -87,7 +87,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there are weights in safetensors, whole or not."""
+    """Whether there are weights in safetensors, damaged or not."""
     return os.path.lexists(folder / _WEIGHTS) or os.path.lexists(folder / _INDEX)
 
 
@@ -103,9 +103,9 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{index}: has no weight_map; {anew(index)}")
+        raise CheckpointError(f"{index}: has no weight_map; {remedy(index)}")
     names = {str(name) for name in shards.values()}
     for name in sorted(names):
         if name in ("", "..") or Path(name).name != name:
-            raise CheckpointError(f"{index}: names {name!r}, which is no file of its folder")
+            raise CheckpointError(f"{index}: names {name!r}, which is not a file in its folder")
     return [folder / name for name in sorted(names)]

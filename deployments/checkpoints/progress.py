@@ -1,4 +1,4 @@
-"""How far the download of a model is. Knows nothing of files, nor where they come from."""
+"""The progress of a model's download. Knows nothing of files or where they come from."""
 
 import io
 import logging
@@ -14,9 +14,9 @@ LOG_EVERY_S = 10.0
 
 
 class Progress:
-    """Of one model's download: a bar on a terminal, elsewhere a log line now and then.
+    """The progress of one model's download: a bar on a terminal, elsewhere a log line now and then.
 
-    Shows nothing when there is nothing to download, or next to it.
+    Shows nothing if there is next to nothing to download.
     """
 
     def __init__(self, id: str) -> None:
@@ -26,15 +26,15 @@ class Progress:
         self._logged = time.monotonic()
 
     def counter(self) -> type[tqdm]:
-        """The class for the hub client, which makes one bar for the network, one for the disk
-        and one for the number of files, each without the model's name."""
+        """A tqdm class for the hub's client, which makes a bar each for the network, the disk and
+        the number of files, none of them with the model's name."""
         show, counters = self._show, self._counters
 
         class Counter(tqdm):
-            monitor_interval = 0  # no thread that watches it
+            monitor_interval = 0  # no monitor thread
 
             def __init__(self, *args: Any, **options: Any) -> None:
-                # Not disabled for want of a terminal, and nothing written for its cursor.
+                # Enabled without a terminal too, and not writing to one itself.
                 options |= {"disable": False, "file": io.StringIO()}
                 super().__init__(*args, **options)  # type: ignore[no-untyped-call]
                 if options.get("unit") == "B" and not self.disable:  # HF_HUB_DISABLE_PROGRESS_BARS
@@ -46,14 +46,14 @@ class Progress:
         return Counter
 
     def close(self) -> None:
-        self._counters.clear()  # the client's bars show themselves once more when collected
+        self._counters.clear()  # the client's bars call `display` once more when collected
         if self._bar is not None:
             self._bar.close()
 
     def _show(self) -> None:
         done = max((counter.n for counter in self._counters), default=0)
         total = max((counter.total or 0 for counter in self._counters), default=0)
-        if total < 1e6:  # the small files come first, and are no matter
+        if total < 1e6:  # the small files come first, and are not worth showing
             return
         if not sys.stderr.isatty():
             if time.monotonic() - self._logged >= LOG_EVERY_S:

@@ -1,6 +1,6 @@
-"""Where raylens keeps what it makes of checkpoints: converted and exported ones.
+"""Where raylens keeps converted and exported checkpoints.
 
-Knows nothing of what is in there. All of it may be deleted at any time, and is made anew.
+Knows nothing of their contents. All of it may be deleted at any time, and is then made again.
 """
 
 import fcntl
@@ -30,9 +30,9 @@ def user_cache() -> Path:
 
 @contextmanager
 def locked(name: Path) -> Iterator[None]:
-    """One process at a time, also after one was killed: the kernel gives its lock back.
+    """Admits one process at a time; the kernel releases the lock of one that is killed.
 
-    Raises OSError where `name` cannot be written.
+    Raises OSError if `name` cannot be written.
     """
     name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with name.open("w") as file:
@@ -42,9 +42,8 @@ def locked(name: Path) -> Iterator[None]:
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes `folder` at the end, flushed to the disk and in one step; if an
-    error is raised, nothing is left behind. For one process at a time: what an earlier one left
-    when it was killed is removed.
+    """A new folder that is flushed to the disk and renamed to `folder` at the end, or removed if an
+    error is raised. For one process at a time: the leftovers of one that was killed are removed.
     """
     prefix = f".{folder.name}-"
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,7 +55,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
         for file in aside.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        shutil.rmtree(folder, ignore_errors=True)  # half of an earlier one, or one to be replaced
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one, or one to be replaced
         aside.replace(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What waits for the model, and what its next batch is made of. Plain and synchronous.
+"""The queue in front of the model, which composes the next batch. Plain and synchronous.
 
 Runs nothing and waits for nothing: `gate` does.
 """
@@ -15,15 +15,15 @@ from deployments.wire import Stack
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A tenant's stack, and how much of it has been taken."""
+    """A tenant's stack in the queue, and how much of it has been taken."""
 
     stack: Stack
     tenant: str | None
     due: float
-    """When it would be answered if the model had nothing else to do; on any one clock."""
+    """When it would be done if the model had nothing else to do, on any clock all stacks share."""
     taken: int = 0
     is_over: bool = False
-    """Whether nobody wants the rest any more."""
+    """Whether the rest is no longer wanted."""
 
 
 class Piece(NamedTuple):
@@ -36,30 +36,30 @@ class Piece(NamedTuple):
 
 
 class BatchQueue:
-    """Stacks by tenant. What is due first goes first, and tenants share each batch.
+    """Stacks by tenant: earliest due time first, with each batch split fairly between tenants.
 
-    So a lone item passes the large stacks that came shortly before it, no stack waits for ever,
-    and a tenant with a long queue makes only himself wait.
+    So a single item overtakes large stacks that came shortly before it, no stack starves, and a
+    tenant with a long queue delays only itself.
     """
 
     def __init__(self) -> None:
-        self._number = itertools.count()  # decides between stacks that are due together
+        self._number = itertools.count()  # breaks ties between equal due times
         self._heaps: OrderedDict[str | None, list[tuple[float, int, Waiting]]] = OrderedDict()
 
     def put(self, waiting: Waiting) -> None:
-        """Of at least one item."""
+        """Queues a stack of at least one item."""
         heap = self._heaps.setdefault(waiting.tenant, [])
         heapq.heappush(heap, (waiting.due, next(self._number), waiting))
 
     def next(self, size: int) -> list[Piece]:
-        """Pieces of at most `size` items together; none if nothing waits. Cuts a stack where the
-        batch ends."""
+        """Pieces of at most `size` items in all; none if nothing waits. Splits stacks that do not
+        fit."""
         pieces: list[Piece] = []
-        room = size
-        tenants = 0  # whose turn is still to come in this round
-        while room and self._heaps:
+        free = size
+        tenants = 0  # still to be served in this round
+        while free and self._heaps:
             tenants = tenants or len(self._heaps)
-            part = equal_part(room, tenants)
+            part = equal_part(free, tenants)
             tenants -= 1
             tenant, heap = self._heaps.popitem(last=False)
             while part and heap:
@@ -67,12 +67,12 @@ class BatchQueue:
                 if not waiting.is_over:
                     piece = _take(waiting, part)
                     part -= len(piece.stack)
-                    room -= len(piece.stack)
+                    free -= len(piece.stack)
                     pieces.append(piece)
                 if waiting.is_over or waiting.taken == len(waiting.stack):
                     heapq.heappop(heap)
             if heap:
-                self._heaps[tenant] = heap  # behind all others
+                self._heaps[tenant] = heap  # at the end of the round
         return pieces
 
     def __len__(self) -> int:

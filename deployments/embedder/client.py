@@ -1,4 +1,4 @@
-"""The model deployment as the ingress reaches it: one retry, deadlines, and errors of our own."""
+"""The ingress's client of a model deployment: deadlines, one retry, and errors of our own."""
 
 import asyncio
 import logging
@@ -21,18 +21,18 @@ from deployments.wire import ModelCard, Pixels, Stack, StackVectors, Tokens, Wro
 
 logger = logging.getLogger("ray.serve")
 
-# What a call ends with when its replica dies. Embedding is pure, so such a call is repeated once.
+# What a call raises when its replica dies. Embedding is pure, so such a call is retried once.
 REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
 
-# Ray's own limit for one message between replicas, and room in it for all but the pixels.
+# Ray's own limit for one message between replicas, and what all but the pixels may take of it.
 MESSAGE_BYTES = int(os.environ.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 1024 * 1024))
 ENVELOPE_BYTES = 64 * 1024
 
-READY_WITHIN_S = 5.0
+READY_TIMEOUT_S = 5.0
 
 
 class EmbedderClient:
-    """The model deployment, reached through its handle; the service's `ModelClient`."""
+    """A model deployment behind its handle; the service's `ModelClient`."""
 
     stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
 
@@ -44,18 +44,18 @@ class EmbedderClient:
         """
         self.names = names
         self._request_timeout_s = request_timeout_s
-        self._ready_within_s = min(READY_WITHIN_S, 0.8 * request_timeout_s)
-        # Made once: a handle per call costs more than the call. By value, that is by gRPC:
+        self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
+        # Made once: a handle per call costs more than the call. By value, that is over gRPC:
         # by reference every array would go through the object store.
         self._embed = handle.options(method_name="embed", _by_reference=False)
         self._embed_text = handle.options(method_name="embed_text", _by_reference=False)
         self._ready = handle.options(method_name="ready", _by_reference=False)
-        # Once, and of tens of megabytes, which gRPC would refuse.
+        # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
         self._reloading: asyncio.Task[bool] | None = None
-        self._last_answer = -math.inf
+        self._last_success = -math.inf
         self._last_death = -math.inf
 
     @property
@@ -81,15 +81,15 @@ class EmbedderClient:
                 await asyncio.sleep(2)
 
     async def _load(self) -> bool:
-        """Whether the card and the tokenizer of the model that answers now could be had."""
+        """Fetches the model's card and tokenizer; returns whether that worked."""
         try:
             card = await self._ready.remote()
             if card.text is not None:
                 identity, json = await self._read_tokenizer.remote()
-                if identity != card.identity:  # another replica, while models are replaced
+                if identity != card.identity:  # of another replica, while models are replaced
                     return False
                 self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
-            self._warn_of_precisions(card)
+            self._warn_of_mixed_precisions(card)
             self._card = card
         except Exception as error:
             name = min(self.names, default="")
@@ -97,32 +97,32 @@ class EmbedderClient:
             return False
         return True
 
-    def _warn_of_precisions(self, card: ModelCard) -> None:
+    def _warn_of_mixed_precisions(self, card: ModelCard) -> None:
         known = self._card
         if known is None or (known.id, known.revision) != (card.id, card.revision):
             return
         if known.precision != card.precision:
             logger.warning(
                 f"Replicas of {card.id} run in {known.precision} and in {card.precision}, whose "
-                "vectors are not mixed: requests fail while both serve. On unlike processors set "
-                "model.precision to float32."
+                "vectors are not mixed: requests fail while both serve. If their processors "
+                "differ, set model.precision to float32."
             )
 
     def _reload_unless(self, identity: bytes) -> None:
-        """When another version of the model has answered, it is time to learn what it is."""
+        """Fetches the card and the tokenizer again if another version of the model has replied."""
         if self._card is None or self._card.identity == identity:
             return
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self._load())
 
     async def ready(self) -> ModelCard:
-        self.card  # noqa: B018  # while there is none yet, say so without waiting
+        self.card  # noqa: B018  # raises at once if there is none yet
         try:
-            async with asyncio.timeout(self._ready_within_s):
+            async with asyncio.timeout(self._ready_timeout_s):
                 card: ModelCard = await self._ready.remote()
         except (TimeoutError, BackPressureError):
-            # Busy is not dead: what it answered a moment ago proves more than this call.
-            if asyncio.get_running_loop().time() - self._last_answer < READY_WITHIN_S:
+            # Busy is not dead: a recent success proves more than this call.
+            if asyncio.get_running_loop().time() - self._last_success < READY_TIMEOUT_S:
                 return self.card
             reason = "does not answer"
         except Exception as error:
@@ -136,24 +136,24 @@ class EmbedderClient:
         raise Unavailable(f"The model {reason}.", retry_after_s=5)
 
     async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
-        return await self._made(self._embed, stack, deadline, tenant)
+        return await self._send(self._embed, stack, deadline, tenant)
 
     async def embed_text(self, stack: Tokens, deadline: float, tenant: str | None) -> StackVectors:
-        return await self._made(self._embed_text, stack, deadline, tenant)
+        return await self._send(self._embed_text, stack, deadline, tenant)
 
-    async def _made(
+    async def _send(
         self, method: Any, stack: Stack, deadline: float, tenant: str | None
     ) -> StackVectors:
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                made = await self._call_twice_at_most(method, stack, tenant)
+                made = await self._call_with_retry(method, stack, tenant)
         except TimeoutError:
-            if not timer.expired():  # the model's own, not ours
+            if not timer.expired():  # raised by the model, not by our deadline
                 logger.exception("The model failed on a stack.")
                 raise Internal("The model failed on this request.") from None
-            # Since the request began, not this call: a large request is made of several.
+            # Since the request began, not this call: a large request makes several.
             began = deadline - self._request_timeout_s
-            if self._last_answer > max(began, self._last_death):  # it is alive, only slow
+            if self._last_success > max(began, self._last_death):  # it is alive, only slow
                 raise DeadlineExceeded(
                     "The model did not get to this request in time; send fewer items or retry."
                 ) from None
@@ -171,11 +171,11 @@ class EmbedderClient:
         except Exception:
             logger.exception("The model failed on a stack.")
             raise Internal("The model failed on this request.") from None
-        self._last_answer = asyncio.get_running_loop().time()
+        self._last_success = asyncio.get_running_loop().time()
         self._reload_unless(made.identity)
         return made
 
-    async def _call_twice_at_most(self, method: Any, *args: Any) -> StackVectors:
+    async def _call_with_retry(self, method: Any, *args: Any) -> StackVectors:
         try:
             return await self._call(method, *args)
         except REPLICA_DIED as error:

@@ -31,8 +31,8 @@ from deployments.wire import (
 
 logger = logging.getLogger("ray.serve")
 
-# A model that has answered so shortly before is ready; monitors that ask often cost it nothing.
-JUST_ANSWERED_S = 5.0
+# A model that has succeeded this recently is ready, so frequent health checks cost nothing.
+RECENT_S = 5.0
 # 32 texts of 512 tokens would keep a large text tower busy for two minutes on a CPU.
 TOKENS_AT_A_TIME = 2048
 
@@ -46,7 +46,7 @@ class BatchedTower:
         forward: Callable[[list[Stack]], Awaitable[list[Vectors]]],
         *,
         batches: BatchCounter,
-        slots: int,
+        lanes: int,
         max_batch_size: int,
         linger_s: float,
     ) -> None:
@@ -54,15 +54,15 @@ class BatchedTower:
             batches.count(modality, sum(len(piece) for piece in pieces))
             return await forward(pieces)
 
-        # Decorated here and not on a class, because the settings are known only now.
+        # Decorated here and not in a class, because the settings are known only now.
         self._batched: Any = serve.batch(
             max_batch_size=max_batch_size,
             batch_wait_timeout_s=0,
-            max_concurrent_batches=slots,
+            max_concurrent_batches=lanes,
             batch_size_fn=lambda pieces: sum(len(piece) for piece in pieces),
         )(run)
         self.gate = Gate(
-            self._batched, slots=slots, max_batch_size=max_batch_size, linger_s=linger_s
+            self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
         )
 
     def reconfigure(self, *, max_batch_size: int, linger_s: float) -> None:
@@ -72,8 +72,8 @@ class BatchedTower:
 
 
 @serve.deployment(
-    # Calls, of up to a stack each, that wait in the gate. More than two batches' worth, or the
-    # gate could not fill a batch while another runs.
+    # Calls that wait in the gate, up to a stack each. More than two batches' worth, or the gate
+    # could not fill a batch while another runs.
     max_ongoing_requests=256,
     max_queued_requests=1024,
     health_check_period_s=5,
@@ -90,16 +90,16 @@ class Embedder:
         """`placement` says why the replica was scheduled on a CPU or a GPU."""
         self._port = NodePort()
         self._settings = settings
-        self._answered = -math.inf
+        self._last_success = -math.inf
         self._proof: asyncio.Task[None] | None = None
         self._gauges = ProcessGauges()
         began = time.monotonic()
         self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
         await self._warm_up(settings)
         loaded = self._engine.loaded
-        told = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
+        reported = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
         self._card = ModelCard(
-            **{**told, "device_reason": f"{placement}; {loaded.device_reason}"},
+            **{**reported, "device_reason": f"{placement}; {loaded.device_reason}"},
             aliases=settings.aliases,
             matryoshka=settings.matryoshka,
             loaded_unix_s=int(time.time()),
@@ -109,9 +109,9 @@ class Embedder:
         # Two queues, so that texts never wait behind a pile of images.
         self._images = BatchedTower(
             "image",
-            self._embed_pixels,
+            self._encode_pixels,
             batches=batches,
-            slots=self._engine.slots,
+            lanes=self._engine.slots,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
         )
@@ -119,9 +119,9 @@ class Embedder:
         if loaded.text is not None:
             self._texts = BatchedTower(
                 "text",
-                self._embed_tokens,
+                self._encode_tokens,
                 batches=batches,
-                slots=self._engine.text_slots,
+                lanes=self._engine.text_slots,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
@@ -148,11 +148,11 @@ class Embedder:
         )
 
     async def embed(self, stack: Pixels, tenant: str | None = None) -> StackVectors:
-        """(N, H, W, 3), already in the geometry of the card, to N raw vectors.
+        """(N, H, W, 3), already in the card's geometry, to N raw vectors.
 
         Raises WrongGeometryError.
         """
-        if stack.shape[1:3] != self._card.pixels.size:
+        if stack.shape[1:3] != self._card.pixels.height_width:
             raise WrongGeometryError(self._card.identity)
         made = await self._images.gate.submit(stack, tenant)
         return made._replace(identity=self._card.identity)
@@ -173,9 +173,9 @@ class Embedder:
         return self._card.identity, json
 
     async def ready(self) -> ModelCard:
-        """The card, once the model has just answered: a caller, or else this very question."""
-        if time.monotonic() - self._answered > JUST_ANSWERED_S:
-            # Shared, and goes on when a monitor gives up: the next one finds it done.
+        """The card. Runs the model first, unless it has succeeded within RECENT_S."""
+        if time.monotonic() - self._last_success > RECENT_S:
+            # Shared, and not cancelled with a health check that gives up: the next one needs it.
             if self._proof is None or self._proof.done():
                 self._proof = asyncio.create_task(self._prove())
             await asyncio.shield(self._proof)
@@ -183,7 +183,7 @@ class Embedder:
 
     async def _prove(self) -> None:
         await self._engine.prove()
-        self._answered = time.monotonic()
+        self._last_success = time.monotonic()
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a raised error replaces the replica."""
@@ -198,22 +198,22 @@ class Embedder:
         await self._engine.warm_up(
             images=batching.max_batch_size, texts=batching.max_text_batch_size
         )
-        self._answered = time.monotonic()
+        self._last_success = time.monotonic()
 
-    async def _embed_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
+    async def _encode_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         vectors = await self._engine.embed(pixels)
-        self._answered = time.monotonic()
+        self._last_success = time.monotonic()
         return _split(vectors, pieces)
 
-    async def _embed_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
+    async def _encode_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
         tokens = join_tokens(pieces)
-        # One after another: in torch, images and health checks get in between long texts.
+        # One after another: in torch, images and health checks get a turn between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = []
         for start in range(0, len(tokens), rows):
             vectors.append(await self._engine.embed_text(tokens[start : start + rows]))
-            self._answered = time.monotonic()
+            self._last_success = time.monotonic()
         return _split(np.concatenate(vectors), pieces)
 
 

@@ -1,6 +1,6 @@
-"""Towers in the precision that torch runs them in, and as CUDA graphs where that is asked for.
+"""Casts towers to the precision that torch runs them in, and makes CUDA graphs of them if asked to.
 
-What cannot be exported runs in torch on a CPU as well. Knows nothing of checkpoints.
+For GPUs, and for models on a CPU that cannot be exported. Knows nothing of checkpoints.
 """
 
 import logging
@@ -31,8 +31,8 @@ def cast(
 ) -> tuple[Towers, Settled]:
     """The towers in the best precision that passes; on a GPU as CUDA graphs, if asked for.
 
-    `towers` are in float32 on `device`, and changed; `reload` gives them anew for the next
-    attempt, because keeping two copies would take their memory every time and help rarely.
+    `towers` are in float32 on `device`, and are modified. `reload` loads them again for a further
+    attempt, which is rare, whereas a second copy would always take its memory.
     """
 
     def vectors(towers: Towers) -> Vectors:

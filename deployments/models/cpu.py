@@ -1,11 +1,11 @@
-"""What this machine's processor computes in by itself, from the kernel. Knows no model."""
+"""What this machine's processor has instructions for, as the kernel says. Knows no models."""
 
 import hashlib
 import platform
 from functools import cache
 from pathlib import Path
 
-# The kernel's names of what matters: x86 has `flags`, Arm `Features`.
+# The line that lists the instruction sets: `flags` on x86, `Features` on Arm.
 _LINES = ("flags", "Features")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 _INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -26,14 +26,14 @@ def features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def native_precisions(found: frozenset[str] | None = None) -> frozenset[str]:
-    """`bfloat16` and `int8`, where there are instructions for them: what lacks them is slower."""
+    """`bfloat16` and `int8` if there are instructions for them; without, they are slower."""
     found = features() if found is None else found
     native = {"bfloat16": _BFLOAT16, "int8": _INT8}
     return frozenset(precision for precision, some in native.items() if some & found)
 
 
 def cpu_key(found: frozenset[str] | None = None) -> str:
-    """The same on processors that compute alike."""
+    """Equal on processors with the same instruction sets."""
     found = features() if found is None else found
     text = " ".join([platform.machine(), *sorted(found)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

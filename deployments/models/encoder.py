@@ -1,6 +1,6 @@
-"""Pixels and tokens to vectors by torch: one loaded model, its device and its forward passes.
+"""Pixels and tokens to vectors in torch: one loaded model, its device and its forward passes.
 
-Knows nothing of requests, batching or Ray, nor in which threads it runs (see `engines.torch`).
+Knows nothing of requests, batching, Ray or the threads that it runs in (see `engines.torch`).
 """
 
 import hashlib
@@ -31,14 +31,14 @@ from deployments.threads import thread_count
 from deployments.tokenizer import TextTokenizer
 from deployments.wire import Pixels, PixelSpec, TextSpec, Tokens, Vectors, pad_tokens
 
-# About a caption. Warming up with the longest texts that BERTs read would take minutes.
+# About a caption's length. Warming up with the longest texts of a BERT would take minutes.
 _WARM_TOKENS = 16
 
 UNSETTLED = Settled("float32", "float32, because nothing else was asked for")
 
 
 class Encoder:
-    """Turns images and texts, prepared as the checkpoint wants them, into its vectors."""
+    """Turns images and texts, preprocessed as the checkpoint wants them, into its vectors."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Encoder:
         self.image_tower = image_tower
         self.text_tower = text_tower
         self._cuda = threading.local()
-        height, width = preprocessing.pixels.size
+        height, width = preprocessing.pixels.height_width
         what = f"an image of {height} x {width} pixels"
         self.dimensions = self._length_of(what, lambda: self.embed(self._noise(2)))
         if text_tower is not None:
@@ -85,8 +85,8 @@ class Encoder:
     def load(cls, settings: ModelSettings) -> Self:
         """Finds, checks and loads the configured checkpoint. Blocks, for seconds to minutes.
 
-        Call it in the thread that will run the model: torch's thread count is set here and
-        counts per thread. Raises CheckpointError if the model cannot be served here.
+        Call it in the thread that will run the model: it sets torch's number of threads, which
+        applies per calling thread. Raises CheckpointError if the model cannot be served here.
         """
         device, device_reason = _choose_device(settings.device)
         torch.set_num_threads(thread_count(settings.threads))
@@ -101,7 +101,7 @@ class Encoder:
             tokens = _tokenize(SENTENCES, tokenizer.json, text)
 
         def towers(model: nn.Module) -> Towers:
-            # Pixels arrive with their channels last, and convolutions are faster that way.
+            # Pixels arrive with channels last, and convolutions are faster that way.
             image = ImageTower(model, family, preprocessing).to(device)
             image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if family.text is None or text is None or tokenizer is None:
@@ -138,9 +138,9 @@ class Encoder:
         )
 
     def identity(self) -> bytes:
-        """A hash of what model this is: its weights, and how items become vectors with them.
+        """A hash of the model's weights and of how items become vectors with them.
 
-        Not of the precision that it is computed in (see `engines.engine.identity_in`).
+        Excludes the precision that it runs in (see `engines.engine.identity_in`).
         """
         pixels = self.preprocessing.pixels
         if isinstance(pixels, PixelSpec):
@@ -152,8 +152,8 @@ class Encoder:
     def embed(self, pixels: Pixels) -> Vectors:
         """(N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
 
-        uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are those of
-        `preprocessing.pixels.size`. Raises ValueError on anything else.
+        uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are
+        `preprocessing.pixels.height_width`. Raises ValueError for anything else.
         """
         check_pixels(pixels, self.preprocessing.pixels)
         return self._run(self.image_tower, pixels)
@@ -161,8 +161,8 @@ class Encoder:
     def embed_text(self, tokens: Tokens) -> Vectors:
         """int32 (N, L) to float32 (N, D) in the space of the images' vectors, not normalised.
 
-        Rows are filled up with -1 behind their tokens. Raises ValueError on anything else, on
-        rows that are empty or longer than `text.max_tokens`, and without a text tower.
+        Rows are padded with -1 after their tokens. Raises ValueError for anything else, for rows
+        that are empty or longer than `text.max_tokens`, and without a text tower.
         """
         check_tokens(tokens, self.text)
         assert self.text_tower is not None  # noqa: S101  (it comes with `text`)
@@ -175,7 +175,7 @@ class Encoder:
         return _tokenize(texts, self.tokenizer_json, self.text)
 
     def warm_up(self, images: int) -> None:
-        """Runs one batch of `images`, so that no caller waits for the first of its kind.
+        """Runs one batch of `images` images, so that no request waits for the first of that size.
 
         Raises CheckpointError if the vectors are not finite or not (N, D).
         """
@@ -187,11 +187,11 @@ class Encoder:
 
     @torch.inference_mode()
     def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
-        # A copy only of what Ray handed over read-only: torch would warn about writing to it.
+        # Copies only what Ray hands over read-only, which torch would warn about.
         values = torch.from_numpy(np.require(stack, requirements=["C", "W"]))
         if self.device == "cpu":
             return tower(values).numpy()  # type: ignore[no-any-return]
-        # A queue of its own for each thread: one batch is copied while another's is computed.
+        # A stream for each thread: one batch is copied while another is computed.
         if not hasattr(self._cuda, "stream"):
             self._cuda.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._cuda.stream):
@@ -216,15 +216,15 @@ class Encoder:
             ) from error
         if found.ndim != 2 or len(found) != 2:
             raise CheckpointError(
-                f"model {self.checkpoint.id!r} gives no one vector for {what}, so it cannot be "
-                "served"
+                f"model {self.checkpoint.id!r} does not give one vector for {what}, so it cannot "
+                "be served"
             )
         dimensions: int = found.shape[1]
         return dimensions
 
     def _noise(self, size: int) -> Pixels:
         spec = self.preprocessing.pixels
-        shape = (size, *spec.size, 3)
+        shape = (size, *spec.height_width, 3)
         random = np.random.default_rng(0)
         if spec.dtype == np.uint8:
             return random.integers(0, 256, shape, dtype=np.uint8)
@@ -236,7 +236,7 @@ class Encoder:
 
 
 def _weights(checkpoint: Checkpoint) -> tuple[str, str]:
-    """What tells a checkpoint's weights from all others."""
+    """What identifies a checkpoint's weights."""
     return checkpoint.id, checkpoint.revision or fingerprint(checkpoint.folder)
 
 

@@ -1,9 +1,9 @@
 """The process that exports a model to OpenVINO and settles its precision on this processor.
 
 `python -m deployments.models.export`, with an `ExportRequest` as JSON on standard input: torch
-and transformers are loaded here, do their part once, and are gone with the process. What became of
-it goes to standard output as an `Outcome` in JSON, with exit code 0; what is wrong with the model,
-as one sentence with exit code 1. The log goes to standard error.
+and transformers are loaded here, and their memory is freed when the process ends. An `Outcome` in
+JSON goes to standard output with exit code 0, or a sentence that says what is wrong with the model
+with exit code 1. The log goes to standard error.
 """
 
 import logging
@@ -41,8 +41,8 @@ logger = logging.getLogger("ray.serve")
 
 
 def main() -> int:
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print is no part of the answer
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to standard error
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{exported.LOG_PREFIX}%(message)s"))
     logger.setLevel(logging.INFO)
@@ -56,23 +56,23 @@ def main() -> int:
     except NotExportableError as error:
         outcome = Outcome(refusal=str(error))
     except CheckpointError as error:
-        print(error, file=answer, flush=True)
+        print(error, file=output, flush=True)
         return 1
-    print(outcome.model_dump_json(), file=answer, flush=True)
+    print(outcome.model_dump_json(), file=output, flush=True)
     return 0
 
 
 def prepare(settings: ModelSettings) -> tuple[Export, Settled]:
     """The configured model's export, and the precision it runs in on this processor.
 
-    What is missing is made, by one process at a time; others wait, and find it. Raises
-    CheckpointError if the model cannot be served, NotExportableError if only torch can.
+    Makes what is missing, in one process at a time; others wait and then find it. Raises
+    CheckpointError if the model cannot be served, NotExportableError if only torch can run it.
     """
     root = exported.cache_root()
     key = exported.export_key(settings)
-    with ExitStack() as stack:
-        with suppress(OSError):  # nowhere to write: then nothing is made either
-            stack.enter_context(locked(root / f"{key}.lock"))
+    with ExitStack() as held:
+        with suppress(OSError):  # the cache is not writable, so nothing is made there either
+            held.enter_context(locked(root / f"{key}.lock"))
         export = exported.find(settings, key) or pulled(settings, root / key)
         if export is None:
             export = _made(settings, root / key)
@@ -85,7 +85,7 @@ def prepare(settings: ModelSettings) -> tuple[Export, Settled]:
 
 
 def pulled(settings: ModelSettings, folder: Path) -> Export | None:
-    """From the configured store, which `find` has looked into if it is a folder."""
+    """The export in the configured object store, if there is one; `find` has looked in folders."""
     store = settings.exports
     if store is None:
         return None
@@ -102,7 +102,7 @@ def pulled(settings: ModelSettings, folder: Path) -> Export | None:
 
 
 def _made(settings: ModelSettings, folder: Path) -> Export:
-    from deployments.models.encoder import Encoder  # torch, for seconds
+    from deployments.models.encoder import Encoder  # imports torch, which takes seconds
 
     logger.info(f"Exporting model {settings.name} to OpenVINO, once.")
     began = time.monotonic()
@@ -113,16 +113,16 @@ def _made(settings: ModelSettings, folder: Path) -> Export:
             try:
                 _write(encoder, aside, threads=thread_count(settings.threads))
             except ImpossibleError as error:
-                logger.warning(f"The model cannot be exported, as {folder} says from now on.")
+                logger.warning(f"The model cannot be exported, which is recorded in {folder}.")
                 for file in aside.iterdir():
                     file.unlink()
                 (aside / exported.REFUSAL).write_text(str(error))
     except OSError as error:
         logger.warning(f"The export cannot be written to {folder.parent}: {error}.")
-    except (RuntimeError, MemoryError) as error:  # torch's and OpenVINO's: tried again next time
+    except (RuntimeError, MemoryError) as error:  # torch's or OpenVINO's: tried again next time
         logger.exception("The export failed.")
         raise NotExportableError(f"exporting it failed ({type(error).__name__})") from error
-    made = exported.read(folder)  # or another machine's, where the cache is shared without locks
+    made = exported.read(folder)  # or another machine's, if the cache is shared without locks
     if made is None:
         raise NotExportableError("its export cannot be kept here; the log says why")
     logger.info(f"Exported in {time.monotonic() - began:.0f} s, and kept as {folder}.")
@@ -130,8 +130,8 @@ def _made(settings: ModelSettings, folder: Path) -> Export:
 
 
 def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
-    """All files of an export. Raises ImpossibleError if OpenVINO cannot take the model, or gives
-    other vectors than torch."""
+    """Writes all files of an export. Raises ImpossibleError if OpenVINO cannot convert the model,
+    or gives other vectors than torch."""
     pixels = photos(encoder.preprocessing.pixels)
     tokens = np.zeros((0, 1), np.int32)
     image_vectors = encoder.embed(pixels)
@@ -164,18 +164,18 @@ def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
 
 
 def _write_tower(tower: Any, stack: Any, path: Path, *, free: int) -> None:
-    """`free`: how many of the input's dimensions differ from batch to batch, from the first on."""
+    """`free`: how many of the input's leading dimensions differ from batch to batch."""
     import torch
 
     from deployments.models import ir
 
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, of every branch in a model
+        warnings.simplefilter("ignore")  # the tracer warns of every branch in a model
         try:
             model = ir.convert(tower.eval(), torch.from_numpy(stack[:2]))
         except MemoryError:
             raise
-        except Exception as error:  # one of the tracer's or the converter's thousand
+        except Exception as error:  # the tracer and the converter may raise anything
             raise ImpossibleError(
                 f"OpenVINO cannot take it ({type(error).__name__}: {first_line(error)})"
             ) from error
@@ -184,7 +184,7 @@ def _write_tower(tower: Any, stack: Any, path: Path, *, free: int) -> None:
 
 
 def _compare(path: Path, stack: Any, vectors: Any, threads: int) -> None:
-    """What the tracer saw of one batch must hold for others."""
+    """Raises ImpossibleError if what was traced with one batch is wrong for others."""
     from deployments.models import ir
 
     compiled = ir.compile(ir.read(path), "float32", threads=threads)
@@ -200,16 +200,16 @@ def _compare(path: Path, stack: Any, vectors: Any, threads: int) -> None:
 
 
 def _add_int8(export: Export, *, must: bool) -> None:
-    """Quantises the image tower to 8-bit integers, if that was not done yet.
+    """Quantises the image tower to 8-bit integers, unless that has been done.
 
-    Raises CheckpointError where it cannot be done.
+    Raises CheckpointError if it cannot be done.
     """
     path = export.tower("image", "int8")
     if path.exists():
         return
     if not must and "int8" not in native_precisions():
         return
-    # First, because it keeps OpenVINO's telemetry out, which NNCF would let in.
+    # First, because it disables OpenVINO's telemetry, which NNCF would import.
     from deployments.models import ir
 
     try:
@@ -224,7 +224,7 @@ def _add_int8(export: Export, *, must: bool) -> None:
     attention = {"ScaledDotProductAttention", "Softmax"}
     kinds = {operation.get_type_name() for operation in model.get_ops()}
     pixels = export.probes().pixels
-    # Not the photos themselves: the result is tried on those.
+    # Flipped, because the result is tested on the photos themselves.
     samples = np.concatenate([np.flip(pixels, axis) for axis in (1, 2)])
     nncf.set_log_level(logging.ERROR)
     quantised = nncf.quantize(
@@ -236,7 +236,7 @@ def _add_int8(export: Export, *, must: bool) -> None:
     try:
         aside = path.with_name(f".{path.name}")
         ir.save(quantised, aside)
-        for suffix in (".bin", ".xml"):  # whoever sees the one has the other
+        for suffix in (".bin", ".xml"):  # an .xml is never without its .bin
             aside.with_suffix(suffix).replace(path.with_suffix(suffix))
     except OSError as error:
         raise CheckpointError(
@@ -246,7 +246,7 @@ def _add_int8(export: Export, *, must: bool) -> None:
 
 
 def _settle(export: Export, settings: ModelSettings) -> Settled:
-    """Tries precisions on this processor, and keeps what comes of it."""
+    """Tries precisions on this processor, and stores the result."""
     from deployments.models import ir
 
     probes = export.probes()
@@ -267,7 +267,7 @@ def _settle(export: Export, settings: ModelSettings) -> Settled:
                 model = ir.read(export.tower(name, precision))
                 compiled = ir.compile(model, precision, threads=threads)
                 cosines.append(least_cosine(ir.run(compiled, stack), vectors))
-            except RuntimeError as error:  # all that OpenVINO raises
+            except RuntimeError as error:  # OpenVINO raises nothing else
                 raise ImpossibleError(f"OpenVINO says: {first_line(error)}") from error
         return min(cosines)
 
@@ -276,7 +276,7 @@ def _settle(export: Export, settings: ModelSettings) -> Settled:
         found = settle(settings.precision, native, attempt)
     except ImpossibleError as error:
         found = f"OpenVINO does not compute it right on this processor: {error}"
-    with suppress(OSError):  # nowhere to write: it is tried at every start
+    with suppress(OSError):  # not writable: precisions are tried again at every start
         exported.keep_settled(export, settings.precision, found)
     if isinstance(found, str):
         raise NotExportableError(found)

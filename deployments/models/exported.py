@@ -1,7 +1,7 @@
 """An exported model on disk: its towers in OpenVINO's IR, and all else that serving it needs.
 
-Making one, with torch, is `export`'s; running one is `engines.openvino`'s. Imports neither library,
-so a replica learns in a moment whether its model is there.
+`export` makes one, with torch, and `engines.openvino` runs it. Imports neither library, so that a
+replica finds its export at once.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ MANIFEST = "manifest.json"
 REFUSAL = "refusal.txt"
 TOKENIZER = "tokenizer.json"
 PROBES = "probes.npz"
-# Before each line of the exporting process's log, to tell it from what libraries print.
+# Begins each line of the exporting process's own log, to tell it from what libraries print.
 LOG_PREFIX = "raylens: "
-# What an export is made with: of other versions, it may be another one.
+# An export depends on the versions of these.
 _PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -43,16 +43,16 @@ class NotExportableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export says of itself. Written last: a folder that has one is whole."""
+    """An export's metadata. Written last, so that a folder with one is complete."""
 
     id: str
     revision: str | None
     identity: str
-    """Of the model in hexadecimal digits, whatever precision it runs in."""
+    """The model's, in hexadecimal, whatever precision it runs in."""
     dimensions: int
     pixels: PixelSpec | ProcessorSpec
     tolerant: bool
-    """Whether vectors stay where they are if a pixel is off by a grey level (`Family.tolerant`)."""
+    """As in `Family.tolerant`."""
     text: TextSpec | None
 
 
@@ -62,7 +62,7 @@ _SETTLED: TypeAdapter[Settled | str] = TypeAdapter(Settled | str)
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What every export is tried on, and float32's vectors of it as torch made them."""
+    """The inputs that an export is tested on, and the float32 vectors that torch gave for them."""
 
     pixels: Pixels
     image_vectors: NDArray[np.float32]
@@ -83,7 +83,7 @@ class Export:
         return self.folder.name
 
     def tower(self, name: str, precision: Precision) -> Path:
-        """The IR of `image` or `text`; the image tower has one in 8-bit integers as well."""
+        """The IR of `image` or `text`; for int8, the image tower has another, in 8-bit integers."""
         quantised = precision == "int8" and name == "image"
         return self.folder / (f"{name}-int8.xml" if quantised else f"{name}.xml")
 
@@ -101,7 +101,7 @@ class Export:
             raise CheckpointError(f"{path}: is damaged; delete {self.folder}") from error
 
     def identity(self, precision: Precision) -> bytes:
-        """The model's. One that was quantised on another machine is another one in int8."""
+        """The model's; in int8 with a hash of the quantised weights, which differ by machine."""
         identity = bytes.fromhex(self.manifest.identity)
         if precision == "int8":
             with self.tower("image", "int8").with_suffix(".bin").open("rb") as file:
@@ -109,7 +109,7 @@ class Export:
         return identity
 
     def settled(self, wanted: str) -> Settled | None:
-        """What was settled on a processor like this one, or None if nothing was yet.
+        """What was settled on a processor like this one; None if nothing has been yet.
 
         Raises NotExportableError if no precision passed there.
         """
@@ -123,7 +123,7 @@ class Export:
 
 
 class ExportRequest(BaseModel):
-    """What the process that exports is asked for."""
+    """The input of the exporting process."""
 
     model: ModelSettings
     to: str | None = None
@@ -131,7 +131,7 @@ class ExportRequest(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What it answers: an export and its precision here, or why there is none."""
+    """Its output: an export and its precision on this machine, or why there is none."""
 
     folder: Path | None = None
     settled: Settled | None = None
@@ -144,7 +144,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def keep_settled(export: Export, wanted: str, found: Settled | str) -> None:
-    """For later starts on such a processor: what was settled, or why no precision passes."""
+    """Stores, for later starts on such a processor, what was settled or why no precision passes."""
     file = _settled_file(export.key, wanted)
     aside = file.with_suffix(".new")
     aside.write_bytes(_SETTLED.dump_json(found))
@@ -158,11 +158,11 @@ def cache_root() -> Path:
 
 def find(settings: ModelSettings, key: str | None = None) -> Export | None:
     """The configured model's export, if it is on this machine: in the cache, or in a folder that
-    `settings.exports` names. `key` is its `export_key`, where that is known.
+    `settings.exports` names. `key` is its `export_key`, if known.
 
-    For a model that `settings` pin, neither its files nor a network are needed.
-    Raises CheckpointError if a model has to be looked for and is not there, NotExportableError if
-    it was tried before and cannot be exported.
+    A pinned model (see `is_pinned`) needs neither its checkpoint nor a network for this.
+    Raises CheckpointError if the checkpoint is needed and cannot be found, NotExportableError if
+    the model was tried before and cannot be exported.
     """
     key = key or export_key(settings)
     roots = [cache_root()]
@@ -172,7 +172,7 @@ def find(settings: ModelSettings, key: str | None = None) -> Export | None:
 
 
 def read(folder: Path) -> Export | None:
-    """The export in `folder`, if it is whole. Raises NotExportableError for a refusal."""
+    """The export in `folder`, if it is complete. Raises NotExportableError for a refusal."""
     try:
         if (folder / REFUSAL).exists():
             raise NotExportableError((folder / REFUSAL).read_text())
@@ -186,7 +186,7 @@ def read(folder: Path) -> Export | None:
 
 
 def export_key(settings: ModelSettings) -> str:
-    """The name of the configured model's export: of all that it is made of, and made with."""
+    """The name of the configured model's export: a hash of all that it is made of and made with."""
     if is_pinned(settings):
         id, weights = settings.id, settings.revision or bundled.REVISION
     else:
@@ -198,7 +198,7 @@ def export_key(settings: ModelSettings) -> str:
 
 
 def is_pinned(settings: ModelSettings) -> bool:
-    """Whether the settings alone tell which weights are meant: the bundled ones, or a commit's."""
+    """Whether the settings alone determine the weights: the bundled ones, or a commit's."""
     if settings.id == bundled.BUNDLED_ID:
         return settings.revision is None
     return not is_local(settings) and _COMMIT.fullmatch(settings.revision or "") is not None
@@ -206,7 +206,7 @@ def is_pinned(settings: ModelSettings) -> bool:
 
 @cache
 def _made_with() -> tuple[str, ...]:
-    """The versions of the packages, and raylens's own code that makes exports."""
+    """A hash of raylens's own code that makes exports, and the versions of the packages."""
     code = hashlib.sha256()
     top = Path(__file__).parent.parent
     made_by = [top / "wire.py", top / "tokenizer.py", top / "checkpoints" / "bundled.py"]

@@ -1,8 +1,8 @@
-"""What raylens knows of each family of checkpoints: how it pools, and how its text is read.
+"""What raylens knows of each family of checkpoints: how it pools, and how it reads texts.
 
-One table, `FAMILIES`, by the `model_type` of config.json, or by its `architectures` where one
-model type is saved in two ways. What a family's authors do is what `model.pooling: auto` does; a
-family that is not in the table is refused, never guessed at.
+One table, `FAMILIES`, by the `model_type` in config.json, or by `architectures` if one model type
+is saved in two ways. `model.pooling: auto` does what a family's authors do; a family that is not in
+the table is refused, never guessed at.
 """
 
 from dataclasses import dataclass, replace
@@ -11,20 +11,20 @@ from typing import Literal
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
 
 Pooling = Literal["cls", "mean", "pooler", "projection"]
-"""From a model's output to one vector of each image:
-`cls` the class token of the last hidden state; `mean` the average of its patches, without class
-and register tokens; `pooler` the model's own `pooler_output`; `projection` that, mapped into the
+"""How a model's output becomes one vector for each image:
+`cls`: the class token of the last hidden state; `mean`: the average of its patches, without class
+and register tokens; `pooler`: the model's own `pooler_output`; `projection`: that, mapped into the
 space that images and texts share."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """How the text tower of a dual encoder is fed and read, as its authors do."""
+    """How a dual encoder's text tower is fed and pooled, as its authors do."""
 
     padding: Literal["eos", "mask", "max_length"]
     """What follows a text that is shorter than others of its batch.
-    `eos`: its own last token, which causal attention never looks at; `mask`: pad tokens behind an
-    attention mask; `max_length`: pad tokens up to `max_tokens` and no mask, so they are read."""
+    `eos`: its own last token again, which causal attention never looks at; `mask`: pad tokens that
+    an attention mask hides; `max_length`: pad tokens up to `max_tokens`, read because unmasked."""
     pooling: Literal["pooler", "cls"]
     """Which vector of the text goes into `text_projection`, where there is one."""
     score: Literal["softmax", "sigmoid"]
@@ -32,7 +32,7 @@ class TextRules:
     max_tokens: int | None = None
     """The longest text in training. None: as many as there are position embeddings."""
     positions_from_pad: bool = False
-    """Positions are counted from behind the pad token's id, as in XLM-RoBERTa: fewer are left."""
+    """Whether positions start after the pad token's id, as in XLM-RoBERTa, which leaves fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Family:
     """One row of the table."""
 
     pooling: Pooling
-    """What `model.pooling: auto` means; after `choose_family`, what is done."""
+    """What `model.pooling: auto` means; after `choose_family`, the pooling in use."""
     others: tuple[Pooling, ...]
     """What `model.pooling` may ask for instead."""
     prefix_tokens: int = 0
     """Class and distillation tokens before the patches. Register tokens come on top."""
     text: TextRules | None = None
     hides_patches: bool = False
-    """Whether the model hides patches at random unless told not to; embeddings are of all."""
+    """Whether the model masks random patches unless told not to; embeddings need all of them."""
     tolerant: bool = False
-    """Whether one grey level here and there leaves the vector where it is (a cosine of 1.000000),
-    so that images may be resized in the faster way where the model is not in float32 anyway."""
+    """Whether pixels off by one grey level here and there leave the vector as it is (a cosine of
+    1.000000), so that images may be resized faster if the model is not in float32 anyway."""
     model_class: str = "AutoModel"
-    """The class of transformers that reads all of the checkpoint that is used."""
+    """The class of transformers that loads all of the checkpoint that is used."""
 
 
 _CLIP = Family(
@@ -73,7 +73,7 @@ FAMILIES: dict[str, Family] = {
     "metaclip_2": _CLIP,
     "altclip": replace(_CLIP, text=replace(_BERT, positions_from_pad=True)),
     "chinese_clip": replace(_CLIP, text=replace(_BERT, max_tokens=52)),
-    # These two's vision models pool right into the shared space.
+    # The vision models of these two pool directly into the shared space.
     "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
     "siglip": replace(  # SigLIP 2 of a fixed resolution too
         _JOINT,
@@ -86,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
     "siglip_vision_model": Family("pooler", ("mean",), tolerant=True),
-    # Transformers. Their poolers, where they have one, are trained with a head or not at all.
+    # Transformers. Their poolers, if they have one, are trained with a head or not at all.
     "vit": _PATCHES_AND_CLASS,
     "deit": replace(_PATCHES_AND_CLASS, prefix_tokens=2),
     "dinov2": _PATCHES_AND_CLASS,
@@ -111,14 +111,14 @@ FAMILIES: dict[str, Family] = {
     "resnet": _POOLED,
 }
 
-# The poolings that need no knowledge of a family, for those that are not in the table.
+# Poolings that need no knowledge of the family, for families that are not in the table.
 _ANYWHERE: tuple[Pooling, ...] = ("cls", "pooler")
 
 
 def choose_family(
     checkpoint: Checkpoint, pooling: Literal["auto", "cls", "mean", "pooler", "projection"]
 ) -> Family:
-    """The checkpoint's row of the table, with `pooling` in it; without text unless projected.
+    """The checkpoint's row of the table with `pooling` applied; `text` only for `projection`.
 
     Raises CheckpointError for a family that raylens does not know, and for a pooling that the
     family cannot do.

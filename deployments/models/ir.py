@@ -1,7 +1,7 @@
 """OpenVINO's intermediate representation (IR): towers on disk, compiled for this processor.
 
-The one place that imports OpenVINO: it would send statistics of every conversion to its makers, so
-its telemetry package is kept from it here, before it is imported. Knows nothing of checkpoints.
+The one place that imports OpenVINO, which would send statistics of every conversion to its makers:
+its telemetry package is hidden from it first. Knows nothing of checkpoints.
 """
 
 import sys
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from deployments.wire import Precision
 
-# As if it were not installed: OpenVINO, and NNCF too, then use stand-ins that do nothing. Measured
-# with OpenVINO 2026.4 and NNCF 3.4.
+# As if it were not installed: OpenVINO and NNCF then use stubs that do nothing. Observed with
+# OpenVINO 2026.4 and NNCF 3.4.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino as ov  # noqa: E402
@@ -34,13 +34,13 @@ _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f
 def convert(tower: Any, example: Any) -> Any:
     """A torch module in the IR, traced with `example`.
 
-    Raises whatever the tracer or the converter cannot do with it.
+    Raises whatever the tracer and the converter raise.
     """
     return ov.convert_model(tower, example_input=example)
 
 
 def read(path: Path) -> Any:
-    """The model in `path`, an .xml with its .bin beside it, which is mapped and not copied.
+    """The model in `path`, an .xml with its .bin beside it, which is memory-mapped.
 
     Raises RuntimeError if the files are damaged.
     """
@@ -48,26 +48,26 @@ def read(path: Path) -> Any:
 
 
 def save(model: Any, path: Path) -> None:
-    """Writes `path`, an .xml, and its .bin beside it, every weight as it is."""
+    """Writes `path`, an .xml, and its .bin beside it, with unchanged weights."""
     ov.save_model(model, path, compress_to_fp16=False)
 
 
 def compile(model: Any, precision: Precision, *, threads: int, streams: int = 1) -> Any:
-    """What `read` gave, ready to run: so many inferences side by side, which share the threads.
+    """A model from `read`, ready to run `streams` inferences in parallel, which share the threads.
 
-    `float32` and `bfloat16` are what it computes in; `int8` belongs to a tower that was quantised.
+    It computes in `float32` or `bfloat16`; `int8` is for a tower that has been quantised.
     """
     options = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its own choice may be lower
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # the default may be lower
         "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": threads,
-        # Replicas of one machine would all be bound to the same processors.
+        # Replicas on one machine would all be pinned to the same processors.
         "ENABLE_CPU_PINNING": False,
     }
     return ov.Core().compile_model(model, "CPU", options)
 
 
 def run(compiled: Any, stack: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, D) of (N, …). Blocks."""
+    """(N, …) to (N, D). Blocks."""
     vectors: NDArray[np.float32] = compiled([stack])[0]
     return vectors

@@ -17,11 +17,11 @@ from deployments.models.families import Family
 def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     """The parts of the checkpoint's model that `family` uses, float32, on the CPU, for inference.
 
-    Task heads, and poolers and text towers that its pooling does without, are left out.
+    Task heads are left out, and so are poolers and text towers that its pooling does not use.
     Raises CheckpointError if transformers cannot build the model, or if the files lack a weight
     that is used, which would otherwise be left random.
     """
-    import transformers  # a second of imports that finding a folder needs not
+    import transformers  # takes a second, which finding a folder does not need
 
     try:
         with _quiet():
@@ -34,7 +34,7 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
                 output_loading_info=True,
                 **({"mask_ratio": 0.0} if family.hides_patches else {}),
             )
-    except Exception as error:  # whatever a model class raises, it is this checkpoint's fault
+    except Exception as error:  # whatever a model class raises, the checkpoint is to blame
         raise CheckpointError(
             f"model {checkpoint.id!r}: transformers cannot load it ({first_line(error)})"
         ) from error
@@ -52,7 +52,8 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
 
 
 def _leave_out_unused(model: Any, family: Family) -> None:
-    """Neither needs to be in the files, nor takes memory. Model classes skip a pooler of None."""
+    """Unused parts need not be in the files, and take no memory. Model classes skip a pooler of
+    None."""
     vision = getattr(model, "vision_model", model)
     if family.pooling in ("cls", "mean"):
         _leave_out_pooler(vision)
@@ -67,7 +68,7 @@ def _leave_out_unused(model: Any, family: Family) -> None:
 
 
 def _leave_out_pooler(model: Any) -> None:
-    # Convolutional networks call theirs in any case; it has no weights.
+    # Convolutional networks always call theirs, which has no weights.
     if list(model.pooler.parameters() if getattr(model, "pooler", None) is not None else ()):
         model.pooler = None
 

@@ -1,7 +1,7 @@
-"""In which numbers a model computes: faster ones, if the vectors stay what they are.
+"""The precision that a model runs in: a faster one, if the vectors stay what they are.
 
-Whatever is chosen is first tried on real photos and sentences, and given up if its vectors are not
-like those of float32. Knows neither torch nor OpenVINO: who tries is told what to try.
+Each candidate is tried on real photos and sentences, and rejected if its vectors are not like those
+of float32. Knows neither torch nor OpenVINO, which are left to `settle`'s callers.
 """
 
 import logging
@@ -13,7 +13,7 @@ from deployments.wire import Precision
 
 logger = logging.getLogger("ray.serve")
 
-# The least cosine with the vector that float32 gives in torch.
+# The least cosine with the vector that torch gives in float32.
 NEEDED_COSINE: dict[Precision, float] = {
     "float32": 0.9999,
     "bfloat16": 0.999,
@@ -23,7 +23,7 @@ NEEDED_COSINE: dict[Precision, float] = {
 
 
 class ImpossibleError(Exception):
-    """A precision cannot be had here; the message says why, as a clause."""
+    """A precision is not possible here; the message says why, as a clause."""
 
 
 class Settled(NamedTuple):
@@ -39,8 +39,8 @@ def settle(
     """The first precision that passes.
 
     `native` are those that the device has instructions for, besides float32. `attempt` runs the
-    model in a precision and gives the least cosine with float32's vectors, or raises
-    ImpossibleError. So does this, if not even float32 passes.
+    model in a precision and returns the least cosine with float32's vectors, or raises
+    ImpossibleError. So does this function if not even float32 passes.
     """
     failed = ""
     for precision, why in _candidates(wanted, native):
@@ -66,7 +66,7 @@ def settle(
 
 
 def _candidates(wanted: WantedPrecision, native: Set[str]) -> Iterator[tuple[Precision, str]]:
-    """What to try, in this order, and why as a clause."""
+    """What to try, in order, each with the reason as a clause."""
     if wanted in ("bfloat16", "float16", "int8"):
         yield wanted, "model.precision says so"
     if wanted == "fastest" and "int8" in native:

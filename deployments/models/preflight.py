@@ -12,18 +12,19 @@ from pathlib import Path
 from deployments.checkpoints.bundled import BUNDLED_ID
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.finding import find_checkpoint
+from deployments.config import SettingsError, load_settings
 from deployments.models import exported, stores
-from deployments.settings import ModelSettings, SettingsError, load_settings
+from deployments.settings import ModelSettings
 
 
 def main() -> int:
-    logger = logging.getLogger("ray.serve")  # the models', whoever runs them
+    logger = logging.getLogger("ray.serve")  # what `models` logs to, in every process
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler())
     try:
         settings = load_settings(json.load(sys.stdin))
         for model in (settings.model, *settings.models):
-            # The bundled one needs no network, but a moment of torch at first.
+            # The bundled model needs no network, and converting it would import torch.
             if model.id != BUNDLED_ID and not _is_exported(model):
                 find_checkpoint(model)
     except (SettingsError, CheckpointError) as error:
@@ -46,7 +47,7 @@ def _is_exported(model: ModelSettings) -> bool:
         store = model.exports or ""
         return "://" in store and stores.has(store, exported.export_key(model))
     except (exported.NotExportableError, CheckpointError):
-        return False  # the checkpoint is needed, or what is wrong is told by who needs the export
+        return False  # the checkpoint is needed, or the replica will say what is wrong
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Photos and sentences that come with raylens: what a model is tried on before it serves.
+"""Photos and sentences that come with raylens, to test a model on before it serves.
 
-Knows nothing of models but the size of their input.
+Knows nothing of models but the shape of their input.
 """
 
 from importlib.resources import files
@@ -25,11 +25,11 @@ SENTENCES = (
 
 
 def photos(spec: PixelSpec | ProcessorSpec) -> Pixels:
-    """8 real photos in the size that the model wants.
+    """8 real photos in the height, width and dtype that the model wants, (8, H, W, 3).
 
-    They are cut to it and not pre-processed as the checkpoint says: every precision gets the same.
+    Cropped rather than preprocessed as the checkpoint says: every precision gets the same.
     """
-    height, width = spec.size
+    height, width = spec.height_width
     images = []
     for file in sorted(files("deployments.models").joinpath("photos").iterdir(), key=str):
         if file.name.endswith(".jpg"):

@@ -1,6 +1,6 @@
 """The image processors of transformers that work with Pillow: found, built and tried out.
 
-Knows nothing of what their settings mean. `deployments.images` runs them on callers' images.
+Knows nothing of what their settings mean. `deployments.pixels` runs them on clients' images.
 """
 
 import json
@@ -13,15 +13,15 @@ from PIL import Image
 from deployments.checkpoints.checkpoint import CheckpointError, read_json
 from deployments.wire import ProcessorSpec
 
-# (width, height) of two blank images that show whether all images come out in one size.
+# (width, height) of two blank images that show whether all images come out in the same size.
 _PROBES = ((37, 91), (200, 64))
 
 
 def class_name(path: Path, keys: dict[str, Any]) -> str:
-    """The class that the settings `keys` of the file `path` are for, without the endings that
-    tell its age or backend: `CLIPImageProcessor`.
+    """The class that the settings `keys` of the file `path` are for, such as `CLIPImageProcessor`,
+    without suffixes for its age or backend.
 
-    Early files do not name it; then it follows from the `model_type` in the config.json beside.
+    Old files do not name it; then it follows from the `model_type` in the config.json beside them.
     Raises CheckpointError if that does not help either.
     """
     name = keys.get("image_processor_type") or keys.get("feature_extractor_type")
@@ -59,32 +59,34 @@ def build(path: Path, name: str, keys: dict[str, Any]) -> Any:
         )
     try:
         return processor_class.from_dict(keys)
-    except Exception as error:  # constructors raise whatever the values lead them to
+    except Exception as error:  # constructors may raise anything for wrong values
         raise _refused(path, name, error) from error
 
 
 def own_spec(path: Path, name: str, keys: dict[str, Any]) -> ProcessorSpec:
-    """What `deployments.images` needs to run the processor itself.
+    """What `deployments.pixels` needs to run the processor itself.
 
-    Raises CheckpointError unless it makes three channels of one size of every image, and nothing
-    else.
+    Raises CheckpointError unless its only output is three channels, of the same size for every
+    image.
     """
     processor = build(path, name, keys)
-    sizes = {_try_out(path, name, processor, size) for size in _PROBES}
-    if len(sizes) > 1:
+    found = {_try_out(path, name, processor, width_height) for width_height in _PROBES}
+    if len(found) > 1:
         raise CheckpointError(
             f"{path}: {name} with this size leaves images of different sizes, and raylens needs "
             "one; give size a height and a width, or set do_center_crop and crop_size"
         )
-    return ProcessorSpec(type(processor).__name__, json.dumps(keys, sort_keys=True), sizes.pop())
+    return ProcessorSpec(type(processor).__name__, json.dumps(keys, sort_keys=True), found.pop())
 
 
-def _try_out(path: Path, name: str, processor: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of what the processor makes of a black image."""
+def _try_out(
+    path: Path, name: str, processor: Any, width_height: tuple[int, int]
+) -> tuple[int, int]:
+    """(height, width) of the processor's output for a black image."""
     try:
         with np.errstate(all="ignore"):
-            output = dict(processor(Image.new("RGB", size), return_tensors="np"))
-    except Exception as error:  # processors raise whatever their settings lead them to
+            output = dict(processor(Image.new("RGB", width_height), return_tensors="np"))
+    except Exception as error:  # processors may raise anything for wrong settings
         raise _refused(path, name, error) from error
     shapes = {key: np.shape(value) for key, value in output.items()}
     if [*shapes] != ["pixel_values"] or shapes["pixel_values"][:-2] != (1, 3):

@@ -1,7 +1,7 @@
 """SigLIP's tokenizer, written with the `tokenizers` library.
 
-transformers has it only as Python code around sentencepiece: lower-case, no punctuation, single
-spaces, then a unigram model with sentencepiece's own Unicode rules, then `</s>`.
+transformers has it only as Python code around sentencepiece: lower-casing, removal of punctuation
+and repeated spaces, then a unigram model with sentencepiece's own Unicode rules, then `</s>`.
 """
 
 import string
@@ -12,9 +12,9 @@ from tokenizers.models import Unigram
 from tokenizers.normalizers import NFC, Lowercase, Normalizer, Precompiled, Prepend, Replace
 from tokenizers.normalizers import Sequence as Steps
 
-# A control character: it parts grapheme clusters, and sentencepiece's rules drop it.
+# A control character: it separates grapheme clusters, and sentencepiece's rules drop it.
 _GAP = "\x01"
-# Special tokens within a text become one private character each while the rest is normalised.
+# Special tokens in a text become one private-use character each while the rest is normalised.
 _FIRST_MARK = 0xE000
 _NO_MARK = "\uf8ff"
 # Python's \s, and what sentencepiece writes for a space.
@@ -25,8 +25,8 @@ _FINAL_SIGMA = rf"(?<=\p{{Cased}}|\p{{Cased}}{_I}|\p{{Cased}}{_I}{_I})Σ(?!{_I}*
 
 
 def convert(tokenizer: Any) -> Tokenizer:
-    """The equal of a transformers `SiglipTokenizer`, but for texts that themselves end in `</s>`:
-    these get a second one. As it is the padding, too, the model cannot tell.
+    """The equivalent of a transformers `SiglipTokenizer`, except that a text which ends in `</s>`
+    gets a second one. As that is the padding too, the model cannot tell.
     """
     model = tokenizer.sp_model
     numbers = range(model.get_piece_size())
@@ -51,13 +51,13 @@ def convert(tokenizer: Any) -> Tokenizer:
 def unicode_rules(model: bytes) -> bytes:
     """The `precompiled_charsmap` in the `normalizer_spec` of a sentencepiece model.
 
-    sentencepiece's own classes for this format only load beside the newest protobuf.
+    sentencepiece's own classes for this format load only with the newest protobuf.
     """
     from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
     from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
     message = model
-    for number in (3, 2):  # as sentencepiece_model.proto has them
+    for number in (3, 2):  # as in sentencepiece_model.proto
         fields = UnknownFieldSet(Empty.FromString(message))
         message = {field.field_number: field.data for field in fields}.get(number, b"")
     return message
@@ -68,7 +68,7 @@ def _steps(added: list[str], lower_case: bool, rules: bytes) -> list[Normalizer]
     mark = f"[{''.join(marks)}]"
     steps: list[Normalizer] = [Replace(Regex(mark), _NO_MARK)]
     steps += [Replace(token, char) for token, char in zip(added, marks, strict=True)]
-    if lower_case:  # as Python does; Lowercase alone knows no final sigma
+    if lower_case:  # as in Python; Lowercase alone does not handle the final sigma
         steps += [Replace(Regex(_FINAL_SIGMA), "ς"), Lowercase()]
     punctuation = "".join(f"\\{char}" for char in string.punctuation)
     steps += [
@@ -81,7 +81,7 @@ def _steps(added: list[str], lower_case: bool, rules: bytes) -> list[Normalizer]
     return [
         *steps,
         Replace(Regex(f"^ +| +(?={mark}| |$)"), ""),
-        # Only what begins a text begins with a space; what follows a special token does not.
+        # A space is added to the beginning of a text, but not after a special token.
         Prepend("▁"),
         Replace(Regex(f"^▁(?={mark})"), ""),
         Replace(" ", "▁"),
@@ -92,8 +92,8 @@ def _unicode_steps(rules: bytes) -> list[Normalizer]:
     """sentencepiece's rules, which replace the longest sequence of characters that they know.
 
     Precompiled replaces whole grapheme clusters or single characters and loses accents in
-    between. So the characters come to it one by one, and are composed afterwards, each accent
-    with what is before it; together they would be put in order, as sentencepiece does not.
+    between. So it gets the characters one by one, and they are composed afterwards, each accent
+    with what precedes it: several at once would be reordered, which sentencepiece does not do.
     """
     between_accents = Regex(r"(?<=\p{M})(?=\p{M})")
     behind_a_letter = Regex(rf"(?<!\p{{M}}){_GAP}")

@@ -1,9 +1,9 @@
 """What pixels a checkpoint wants, from the settings of its image processor.
 
 transformers' own class reads the keys, so defaults, null and old spellings mean what they do there.
-Where all that it does is known to be a resize and a crop in uint8, a multiply-add and perhaps a
-change to BGR, that is what comes out; for anything else the processor itself is to be run. Doing
-either is left to `deployments.pixels`.
+If the processor is known to do nothing but a resize and a crop in uint8, a multiply-add and perhaps
+a change to BGR, that is the result; otherwise, it is the processor itself. `deployments.pixels`
+runs either.
 """
 
 import json
@@ -25,8 +25,8 @@ from deployments.wire import PixelSpec, ProcessorSpec
 class Preprocessing:
     """Everything between a decoded RGB image and the model's input.
 
-    A value p of channel c (red, green, blue) becomes `p * scale[c] + shift[c]`; under
-    `flip_channels` the channels are then in reverse order.
+    A value p of channel c (red, green, blue) becomes `p * scale[c] + shift[c]`; with
+    `flip_channels` the channels are then reversed.
     """
 
     pixels: PixelSpec | ProcessorSpec
@@ -35,7 +35,7 @@ class Preprocessing:
     flip_channels: bool = False
 
 
-# The classes whose whole way is known, as of transformers 5.23, and the keys that they alone read.
+# The classes whose whole effect is known, as of transformers 5.23, and the keys only they read.
 _KNOWN: dict[str, frozenset[str]] = {
     "BeitImageProcessor": frozenset(),
     "BitImageProcessor": frozenset(),
@@ -58,15 +58,15 @@ _READ = {
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_pad"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 }
-# Keys without a say in the pixels: raylens always converts to RGB and lays out its own tensors,
-# labels are those of segmentation, and `pad_size` is read by `do_pad` alone.
+# Keys that do not affect the pixels: raylens always converts to RGB and lays out its own tensors,
+# labels are for segmentation, and `pad_size` matters only with `do_pad`.
 _HARMLESS = {
     *("auto_map", "processor_class", "do_convert_rgb", "data_format", "input_data_format"),
     *("device", "return_tensors", "disable_grouping", "image_seq_length", "pad_size"),
     *("do_reduce_labels", "reduce_labels"),
     *("_processor_class", "_valid_cpu_keys", "_valid_kwargs_names"),
 }
-# DINOv3 has a torchvision class alone. It is ViT's with these defaults, but that it rescales
+# DINOv3 has only a torchvision class. It is ViT's with these defaults, except that it rescales
 # before it resizes, in floats; rounding to 8 bits instead moves a value by at most a grey level.
 _DINOV3 = "DINOv3ViTImageProcessor"
 _DINOV3_DEFAULTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -76,8 +76,8 @@ _NAFLEX = "Siglip2ImageProcessor"
 def read_preprocessing(folder: Path) -> Preprocessing:
     """The preprocessing of the checkpoint in `folder`.
 
-    Raises CheckpointError, which names the file and the key or the class, for settings that are
-    wrong, and for a processor that does not make three channels of one size of every image.
+    Raises CheckpointError, naming the file and the key or the class, for wrong settings, and for a
+    processor whose output is not three channels of the same size for every image.
     """
     path, keys = preprocessor_settings(folder)
     name = class_name(path, keys)
@@ -99,7 +99,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
 
 
 class _Known:
-    """The settings of a known class as its processor has them: from the file, or its own."""
+    """The settings of a known class as its processor has them: the file's, or its defaults."""
 
     def __init__(self, path: Path, name: str, keys: dict[str, Any]) -> None:
         self.path, self.name, self.keys = path, name, keys
@@ -109,7 +109,7 @@ class _Known:
             self.processor = build(path, name, keys)
 
     def preprocessing(self) -> Preprocessing | None:
-        """None for what is not known to come out exactly like this."""
+        """None if the processor may do anything else."""
         scale, shift = self._scale_and_shift()
         pixels = self._pixels()
         given = {key for key, value in self.keys.items() if value is not None}
@@ -129,7 +129,7 @@ class _Known:
         if self._flag("do_normalize") and self.name != "MobileViTImageProcessor":
             mean, std = self._three("image_mean"), self._deviation()
             scale, shift = scale / std, (shift - mean) / std
-        if self._flag("include_top"):  # EfficientNet's: once more, without the mean
+        if self._flag("include_top"):  # EfficientNet divides once more, without the mean
             scale, shift = scale / self._deviation(), shift / self._deviation()
         return scale, shift
 
@@ -165,9 +165,9 @@ class _Known:
             else:
                 return None
         if crop is None and (resize is None or resize[0] == "shortest_edge"):
-            return None  # sizes would differ
+            return None  # images would differ in size
         if crop is not None and self.name == _DINOV3:
-            return None  # torchvision rounds otherwise where it has to pad
+            return None  # torchvision rounds differently when it pads
         return PixelSpec(resize, int(resample), crop)
 
     def _edges(self, key: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Exports in folders and object stores: what `raylens export --to` fills, and replicas read.
+"""Exports in folders and object stores, which `raylens export --to` fills and replicas read.
 
-A store is a folder, or a URI that pyarrow reads (s3://, gs://); every export is a folder in it by
-its key. Knows nothing of what is in there but that the manifest comes last.
+A store is a folder, or a URI that pyarrow understands (s3://, gs://); each export is a folder in
+it, named by its key. Knows nothing of an export's files but that the manifest is written last.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from deployments.models.exported import MANIFEST
 
 
 def push(export: Path, store: str) -> str:
-    """Copies an export into a store, and says where it is there. Raises CheckpointError."""
+    """Copies an export into a store and returns where it is there. Raises CheckpointError."""
     files = [path.name for path in export.iterdir() if not path.name.startswith(".")]
     names = sorted(files, key=lambda name: name == MANIFEST)
     if "://" not in store:
@@ -25,7 +25,7 @@ def push(export: Path, store: str) -> str:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with written_aside(place) as aside:
-                aside.chmod(0o755)  # who serves may be another user than who exports
+                aside.chmod(0o755)  # replicas may run as another user
                 for name in names:
                     shutil.copyfile(export / name, aside / name)
         except OSError as error:
@@ -50,7 +50,7 @@ def push(export: Path, store: str) -> str:
 
 
 def has(store: str, key: str) -> bool:
-    """Whether a URI's store has the export of that key. Raises CheckpointError."""
+    """Whether an object store has the export `key`. Raises CheckpointError."""
     system, path = _open(store)
     from pyarrow import fs
 
@@ -62,7 +62,7 @@ def has(store: str, key: str) -> bool:
 
 
 def pull(store: str, key: str, folder: Path) -> bool:
-    """Copies the export of that key into `folder`; whether the store, of a URI, has it.
+    """Copies the export `key` from an object store into `folder`. False if it is not there.
 
     Raises CheckpointError if the store cannot be read.
     """
@@ -85,7 +85,7 @@ def pull(store: str, key: str, folder: Path) -> bool:
 
 
 def shown(store: str) -> str:
-    """A store's name for people: without the credentials and options that a URI may have."""
+    """A store's name for messages, without the credentials and options that a URI may have."""
     if "://" not in store:
         return store
     parts = urlsplit(store)

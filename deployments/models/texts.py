@@ -1,7 +1,7 @@
 """A checkpoint's tokenizer as one JSON string that the `tokenizers` library reads by itself.
 
-Texts are tokenised in the ingress, which has neither the checkpoint nor transformers. What
-AutoTokenizer makes of the folder is the measure; how rows are filled up is the families' matter.
+Texts are tokenised in the ingress, which has neither the checkpoint nor transformers. The reference
+is AutoTokenizer's output; padding is left to `towers`.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from deployments.models import siglip_tokenizer
 
 _CONFIG = "tokenizer_config.json"
 
-# Whatever tokenizers differ in: case, accents, spaces, scripts, length.
+# What tokenizers differ in: case, accents, spaces, scripts, length.
 _PROBES = (
     *("", " ", "\n\t ", "a", "!!", "...a photo, of a CAT!  (really?)", "it's we'll I'D don't"),
     *("  two  spaces, and one behind ", "line\none\r\nline\u2028two\x1cthree\x00four\x7f"),
@@ -30,20 +30,20 @@ _PROBES = (
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTokenizer:
-    """How the texts of a checkpoint become ids, and rows of ids become equally long."""
+    """How a checkpoint's texts become ids, and how rows of ids are padded."""
 
     json: str
     """For `tokenizers.Tokenizer.from_str`; adds special tokens, neither truncates nor pads."""
     pad_id: int
     pad_left: bool
-    """Whether rows are filled up before the text instead of behind it."""
+    """Whether rows are padded before the text instead of after it."""
 
 
 def read_tokenizer(folder: Path, *, max_tokens: int) -> CheckpointTokenizer:
-    """The tokenizer of a checkpoint's folder, freed of transformers.
+    """The tokenizer in a checkpoint's folder, independent of transformers.
 
-    Raises CheckpointError if a file is missing or damaged, or if the result, cut off at
-    `max_tokens` ids, differs from the checkpoint's own tokenizer in any of a set of texts.
+    Raises CheckpointError if a file is missing or damaged, or if the result, truncated to
+    `max_tokens` ids, differs from the checkpoint's own tokenizer for any of a set of texts.
     """
     tokenizer = _load(folder)
     if tokenizer.pad_token_id is None:
@@ -73,7 +73,7 @@ def _load(folder: Path) -> Any:
         )
     except Exception as error:  # Rust's, sentencepiece's, json's or transformers' own
         reason = str(error).strip().partition("\n")[0]
-        if isinstance(error, ImportError):  # the class wants a package
+        if isinstance(error, ImportError):  # the class needs a package
             raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {reason}") from error
         for path in sorted(folder.glob("*.json")):
             read_json(path)
@@ -84,7 +84,7 @@ def _load(folder: Path) -> Any:
             f"{folder}: its tokenizer cannot be loaded ({type(error).__name__}: {reason}); "
             "download its tokenizer files again"
         ) from error
-    # Where there is no vocabulary, transformers makes one up, of special tokens alone.
+    # Without a vocabulary, transformers makes one up from the special tokens alone.
     _refuse_missing(folder, type(tokenizer))
     return tokenizer
 
@@ -99,7 +99,8 @@ def _refuse_missing(folder: Path, tokenizer_class: Any) -> None:
         missing = [whole]
     if missing:
         raise CheckpointError(
-            f"{folder / missing[0]}: the file is missing, without which this model reads no text"
+            f"{folder / missing[0]}: the file is missing, and this model cannot read texts without"
+            " it"
         )
 
 
@@ -117,6 +118,6 @@ def _compare(json: str, tokenizer: Any, max_tokens: int, folder: Path) -> None:
             )
         if ours.encode(text).ids != theirs:
             raise CheckpointError(
-                f"{folder}: its tokenizer, as raylens would use it, reads {text[:40]!r} otherwise "
-                "than transformers does; choose another checkpoint or report this one"
+                f"{folder}: its tokenizer, as raylens would use it, reads {text[:40]!r} "
+                "differently from transformers; choose another checkpoint or report this one"
             )

@@ -1,7 +1,7 @@
 """The halves of a model as two torch modules: pixels to vectors, tokens to vectors.
 
-Each holds its own weights alone, so that one can be cast or exported without the other, and neither
-has Python that depends on the data, so that it can be traced. Knows nothing of numpy or devices.
+Each holds its own weights alone, so that it can be cast or exported without the other, and has no
+data-dependent Python, so that it can be traced. Knows nothing of numpy or devices.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class ImageTower(nn.Module):
         self.backbone = getattr(model, "vision_model", model)
         self.projection = getattr(model, "visual_projection", None) or nn.Identity()
         if isinstance(getattr(self.backbone, "pooler", None), nn.AvgPool2d):
-            # EfficientNet's window is far larger than the feature map, which no converter takes;
+            # EfficientNet's window is far larger than the feature map, which converters reject;
             # the mean is the same.
             self.backbone.pooler = nn.AdaptiveAvgPool2d(1)
         self._pooling = family.pooling
@@ -45,10 +45,10 @@ class ImageTower(nn.Module):
             values = values.flip(1)
         values = values.to(next(self.backbone.parameters()).dtype)
         if self._hides_patches:
-            # None is hidden now, but they would still be sorted by random noise, and sums would
-            # differ from call to call in their last bits. This noise sorts them as they are.
+            # No patch is masked, but they would still be shuffled by random noise, and sums would
+            # differ from call to call in their last bits. This noise keeps them in order.
             patches = self.backbone.embeddings.patch_embeddings.num_patches
-            # Not len(values), which a tracer takes for a constant.
+            # Not len(values), which the tracer would take for a constant.
             order = torch.arange(patches, device=values.device).expand(values.shape[0], -1)
             output = self.backbone(pixel_values=values, noise=order)
         else:
@@ -70,7 +70,7 @@ class ImageTower(nn.Module):
         return hidden[:, self._prefix_tokens :].mean(dim=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to(…)` calls. Pixels are normalised in float32 whatever the model runs in."""
+        """Called by `.to(…)`. Pixels are normalised in float32, whatever the model runs in."""
         scale, shift = self.scale, self.shift
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.scale, self.shift = scale.to(self.scale.device), shift.to(self.shift.device)
@@ -96,7 +96,7 @@ class TextTower(nn.Module):
         self._pad_left = pad_left
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """int32 (N, L), filled up with -1 behind each text, to float32 (N, D), not normalised."""
+        """int32 (N, L), padded with -1 after each text, to float32 (N, D), not normalised."""
         output = self.backbone(**self._inputs(tokens.long()))
         if self._rules.pooling == "cls":
             vectors: Tensor = self.projection(output.last_hidden_state[:, 0])
@@ -123,7 +123,7 @@ class TextTower(nn.Module):
 
 
 class GraphTower(nn.Module):
-    """An image tower on a GPU as CUDA graphs, one for each power of two; batches are filled up."""
+    """An image tower on a GPU as CUDA graphs, one for each power of two. Batches are padded."""
 
     def __init__(self, tower: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Towers(NamedTuple):
 
 
 def read_text_spec(model: Any, rules: TextRules) -> TextSpec:
-    """What the ingress has to know of a dual encoder's text half and of its scores."""
+    """What the ingress has to know about a dual encoder's text half and its scores."""
     config = model.config.text_config
     positions = config.max_position_embeddings
     if rules.positions_from_pad:

@@ -1,1 +1,1 @@
-"""Image bytes to pixels as the model wants them. Knows nothing of where the bytes came from."""
+"""Image bytes to pixels as the model wants them. Does not know where the bytes came from."""

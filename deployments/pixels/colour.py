@@ -1,6 +1,7 @@
-"""What a person sees, as 8-bit sRGB: depth, palette, transparency, ICC profile and orientation.
+"""Decoded images as a person sees them, in 8-bit sRGB: depth, palette, transparency, ICC profile
+and orientation.
 
-Works on images that Pillow has decoded. Leaves opening them to `decode`, sizes to `geometry`.
+Leaves opening images to `decode` and resizing to `geometry`.
 """
 
 from contextlib import suppress
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from deployments.errors import UnsupportedImage
 
-# EXIF 2.32, tag 0x0112: what turns the stored image upright.
+# EXIF 2.32, tag 0x0112: how to turn the stored image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,17 +25,17 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Significant bits of the raw modes that Pillow opens as I;16 or I and that are not 16.
+# Significant bits of the raw modes that Pillow opens as I;16 or I, where not 16.
 _BITS = {"I;12": 12, "I;16S": 15, "I;16BS": 15, "I;32N": 32, "I;32S": 31, "I;32BS": 31}
 
-# Which Pillow mode an ICC profile of each colour space describes (ICC.1:2022, table 19).
+# The Pillow mode of each colour space that an ICC profile may have (ICC.1:2022, table 19).
 _PROFILE_MODES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
-# Camera and display profiles have a few KB, press profiles up to a few MB. Small ones are kept.
+# Camera and display profiles have a few KB, press profiles up to a few MB. Small ones are cached.
 _MAX_PROFILE_BYTES = 8 * 1024 * 1024
 _MAX_CACHED_PROFILE_BYTES = 64 * 1024
 
 _SRGB = ImageCms.createProfile("sRGB")
-# A lattice of 16 values a channel, to see whether a profile changes anything.
+# A lattice of 16 values per channel, to see whether a profile changes anything.
 _LATTICE = np.stack(np.meshgrid(*[np.arange(0, 256, 17, dtype=np.uint8)] * 3), -1).reshape(
     64, 64, 3
 )
@@ -43,8 +44,8 @@ _LATTICE = np.stack(np.meshgrid(*[np.arange(0, 256, 17, dtype=np.uint8)] * 3), -
 def key_as_decoded(transparency: Any, rawmode: str) -> Any:
     """A PNG's transparent colour (tRNS) in the values of the decoded image.
 
-    The file gives it in samples of its own depth (PNG 3rd ed., 11.3.1.1), and Pillow hands it on
-    like that although it widens 2 and 4 bits and narrows 16-bit colours to 8.
+    The file gives it at its own bit depth (PNG 3rd ed., 11.3.1.1), and Pillow passes it on as it is
+    although it widens 2-bit and 4-bit samples and narrows 16-bit colours to 8.
     """
     match rawmode:
         case "L;2":
@@ -59,8 +60,8 @@ def key_as_decoded(transparency: Any, rawmode: str) -> Any:
 def to_srgb(image: Image.Image, rawmode: str) -> Image.Image:
     """A loaded image of any mode as RGB in sRGB, over white where it is transparent.
 
-    `rawmode` is the layout its samples had in the file. Raises UnsupportedImage for
-    floating-point samples, whose range nobody knows.
+    `rawmode` is the layout that its samples had in the file. Raises UnsupportedImage for
+    floating-point samples, whose range is unknown.
     """
     if image.mode == "F":
         raise UnsupportedImage("Floating-point images are not accepted. Save it with 8 bits.")
@@ -81,7 +82,7 @@ def turn_upright(image: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """1 for upright, 2 to 8 as EXIF has it; broken EXIF asks for nothing."""
+    """1 (upright) to 8, as in EXIF; 1 where EXIF is missing or broken."""
     with suppress(Exception):  # Pillow's EXIF parser raises a dozen kinds of them
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
         return found if found in _UPRIGHT else 1
@@ -89,7 +90,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def is_srgb(profile: bytes | None) -> bool:
-    """Whether RGB with this ICC profile is sRGB already, or the profile says nothing of RGB."""
+    """Whether RGB with this ICC profile is sRGB already, or the profile is not for RGB."""
     found = _found_transform(profile)
     return found is None or found[0] != "RGB"
 
@@ -152,11 +153,11 @@ def _found_transform(profile: bytes | None) -> tuple[str, ImageCms.ImageCmsTrans
 
 
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
-    """The mode a profile describes and the way from it to sRGB.
+    """The mode that a profile describes, and the transform from it to sRGB.
 
-    None when the profile is broken, of another colour space, or sRGB under whatever name: one
-    that moves no colour of a lattice by more than 2 of 255.
-    Transforms may be shared by threads: Little CMS keeps their state per call.
+    None if the profile is broken, of another colour space, or sRGB under whatever name: one that
+    moves no colour of the lattice by more than 2 of 255.
+    Threads may share transforms: Little CMS keeps their state per call.
     """
     try:
         opened = ImageCms.ImageCmsProfile(BytesIO(profile))

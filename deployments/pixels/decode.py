@@ -1,7 +1,6 @@
-"""Image bytes to pixels: opens the allowed formats, bounded, and maps what goes wrong.
+"""Image bytes to pixels: opens the allowed formats, within limits, and maps errors to ours.
 
-Leaves colours to `colour`, sizes to `geometry` and `processor`; knows nothing of where the bytes
-came from.
+Leaves colours to `colour` and resizing to `geometry` and `processor`.
 """
 
 import re
@@ -27,16 +26,16 @@ from deployments.pixels.jpeg import decode_plain
 from deployments.pixels.processor import process
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, as phones write it, is a JPEG
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, which phones write, is a JPEG
 
 # Pillow's own limit warns, or raises at twice its value. Ours is a setting, and `_open` applies
 # it to every image before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
-# By default as many as there are processors, each of which has an image of its own to decode.
+# The default is one per processor, but each processor has an image of its own to decode.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
-# Pillow computes boxes in single precision, which counts whole pixels up to here.
+# Pillow computes boxes in single precision, where whole numbers are exact up to here.
 _MAX_SIDE_PIXELS = 1 << 24
 
 _SIGNATURES = tuple(
@@ -46,7 +45,7 @@ _SIGNATURES = tuple(
         ("PNG", rb"\x89PNG\r\n\x1a\n"),
         ("WEBP", rb"RIFF....WEBP"),
         ("GIF", rb"GIF8[79]a"),
-        ("BMP", rb"BM.{4}\0\0\0\0"),  # two letters alone begin many a text; four zeros follow
+        ("BMP", rb"BM.{4}\0\0\0\0"),  # with the four zero bytes: texts may begin with BM too
         ("AVIF", rb"....ftyp(avif|avis|mif1.{4,60}avif)"),
         ("TIFF", rb"II[*+]\0|MM\0[*+]"),
     )
@@ -61,28 +60,28 @@ def decode(
     allow_tiff: bool = False,
     fast: bool = False,
 ) -> Pixels:
-    """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3).
+    """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3), C-contiguous and
+    writable.
 
-    For a `PixelSpec` uint8, RGB, sRGB, resized and cropped; for a `ProcessorSpec` the float32
-    values that the processor makes of such an image.
-    EXIF orientation is applied, transparency is put over white, 16-bit, CMYK, palettes and ICC
-    profiles are converted. C-contiguous and writable. Thread-safe; the GIL is released while
-    Pillow decodes and resizes. With `fast`, large JPEGs are decoded at a half, a quarter or an
-    eighth of their size if the model wants no more, which is not exact.
+    For a `PixelSpec`, uint8 in sRGB, resized and cropped; for a `ProcessorSpec`, the processor's
+    float32 output. EXIF orientation is applied, transparency is composited over white, and 16-bit,
+    CMYK, palette and ICC-profiled images are converted. With `fast`, large JPEGs are decoded at a
+    half, a quarter or an eighth of their size if that is enough for the model; this is not exact.
+    Thread-safe; the GIL is released while Pillow decodes and resizes.
 
-    Raises UnsupportedImage for bytes of no known or no allowed format and for what a processor
-    does not take, CorruptImage for broken, truncated or empty ones, ImageTooLarge when
-    width x height exceeds `max_pixels` or a strip is too long for a processor.
+    Raises UnsupportedImage for an unknown or disallowed format and for what a processor rejects,
+    CorruptImage for broken, truncated or empty files, ImageTooLarge if width x height exceeds
+    `max_pixels`, a strip is too long for a processor, or memory runs out.
     """
     try:
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
         if isinstance(spec, ProcessorSpec):
             return process(_load(image), spec, max_pixels=max_pixels)
-        size = image.size
+        width_height = image.size
         if fast and spec.resize is not None:
-            edge = max(spec.resize[1:])  # of both sides, because it may be turned afterwards
-            image.draft(None, (edge, edge))  # does nothing but to JPEGs
-        plain = None if spec.exact or image.size != size else decode_plain(data, image)
+            edge = max(spec.resize[1:])  # for both sides, because EXIF may turn the image
+            image.draft(None, (edge, edge))  # affects JPEGs only
+        plain = None if spec.exact or image.size != width_height else decode_plain(data, image)
         return fit(_load(image) if plain is None else plain, spec)
     except RaylensError:
         raise
@@ -105,7 +104,7 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
         if _looks_like(data) in formats:
             raise _corrupt(error) from None
         raise UnsupportedImage(
-            f"That is no image of a format this service reads: {', '.join(formats)}."
+            f"That is not an image in a format that this service reads: {', '.join(formats)}."
         ) from None
     width, height = image.size
     if width < 1 or height < 1:
@@ -128,14 +127,14 @@ def _load(image: Image.Image) -> Image.Image:
         image.load()
         rgb = to_srgb(image, rawmode)
         if image.format == "GIF" and extents != (0, 0, *image.size):
-            # Nothing is drawn outside the first frame; Pillow fills it with palette entry 0.
+            # Nothing is drawn outside the first frame, but Pillow fills that with palette entry 0.
             canvas = Image.new("RGB", rgb.size, "white")
             canvas.paste(rgb.crop(extents), extents)
             rgb = canvas
         return turn_upright(rgb, image)
     except (RaylensError, MemoryError):
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+    except Exception as error:  # Pillow's decoders may raise anything for a broken file
         raise _corrupt(error) from None
 
 

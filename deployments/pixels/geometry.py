@@ -1,4 +1,4 @@
-"""Resize and centre crop, as the Hugging Face processors with Pillow do. Knows no formats."""
+"""Resize and centre crop, as Hugging Face's Pillow-based processors do. Knows no file formats."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deployments.pixels.resample import as_image, resize, size_of
+from deployments.pixels.resample import as_image, resize, width_height_of
 from deployments.wire import PixelSpec
 
-# Above this an intermediate image is never built: 16 M pixels are 64 MB in Pillow.
+# No larger intermediate image is ever built: 16 M pixels take 64 MB in Pillow.
 MAX_INTERMEDIATE_PIXELS = 16_000_000
 
 # Support of each of Pillow's filters, in pixels of the coarser grid (libImaging/Resample.c).
@@ -19,15 +19,15 @@ _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
     """`image`, RGB of any size, from Pillow or as (H, W, 3), resized and cropped to `spec`.
 
-    uint8 (H, W, 3), C-contiguous. Where it is smaller than the crop, black surrounds it. Sizes
-    and offsets round as `get_resize_output_image_size` and `center_crop` of transformers'
-    image_transforms do.
+    Returns uint8 (H, W, 3), C-contiguous, padded with black where the crop exceeds the image. Sizes
+    and offsets are rounded as in `get_resize_output_image_size` and `center_crop` of transformers'
+    image_transforms.
     """
-    full = size_of(image)
-    width, height = _resized_size(full, spec)
+    full = width_height_of(image)
+    width, height = _resized_to(full, spec)
     crop_height, crop_width = spec.crop or (height, width)
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
-    # The part of the resized image that the crop keeps, in its own pixels.
+    # What the crop keeps, in pixels of the resized image.
     kept = (
         max(left, 0),
         max(top, 0),
@@ -48,15 +48,15 @@ def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.u
     return padded
 
 
-def _resized_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:
+def _resized_to(width_height: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:
     """(width, height) after the resize; the long side is rounded down, never below the short."""
-    width, height = size
+    width, height = width_height
     if spec.resize is None:
-        return size
+        return width_height
     if spec.resize[0] == "exact":
         return spec.resize[2], spec.resize[1]
     short = spec.resize[1]
-    # Float division, then truncation: transformers' own arithmetic, so the same last pixel.
+    # Float division, then truncation, as in transformers, so that the last pixel is the same.
     if width <= height:
         return short, int(short * height / width)
     return int(short * width / height), short
@@ -64,21 +64,21 @@ def _resized_size(size: tuple[int, int], spec: PixelSpec) -> tuple[int, int]:
 
 def _resize_kept(
     image: Image.Image,
-    size: tuple[int, int],
+    width_height: tuple[int, int],
     kept: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """Only the `kept` part of `image` resized to `size`, without an image of that size.
+    """The `kept` part of `image` resized to `width_height`, without resizing all of it.
 
-    For strips: a picture of 1 by 50 million pixels would otherwise need hundreds of gigabytes.
+    For strips: an image of 1 by 50 million pixels would otherwise need hundreds of gigabytes.
     Not for all images, because Pillow keeps a `box` in single precision: over 150 random images
     of 5 to 1200 pixels a side, 3% of the values differ from resize and crop, by up to 24 of 255
     (bicubic, upscaled noise).
     """
-    scale_x, scale_y = image.width / size[0], image.height / size[1]
+    scale_x, scale_y = image.width / width_height[0], image.height / width_height[1]
     x0, x1 = kept[0] * scale_x, min(kept[2] * scale_x, image.width)
     y0, y1 = kept[1] * scale_y, min(kept[3] * scale_y, image.height)
-    # First the pixels that can matter, so that single precision is good enough for the rest.
+    # Crop to the pixels that matter first, so that single precision suffices for the rest.
     margin_x = _FILTER_SUPPORT[resample] * max(scale_x, 1.0) + 1
     margin_y = _FILTER_SUPPORT[resample] * max(scale_y, 1.0) + 1
     left, top = max(math.floor(x0 - margin_x), 0), max(math.floor(y0 - margin_y), 0)
@@ -90,8 +90,8 @@ def _resize_kept(
 
     kept_width, kept_height = kept[2] - kept[0], kept[3] - kept[1]
     if kept_width * image.height > MAX_INTERMEDIATE_PIXELS and kept_width > image.width:
-        # Before Pillow 13 rows come first, and widening a tall strip before shortening it is the
-        # bomb (https://github.com/python-pillow/Pillow/pull/9549).
+        # Pillow before 13 resizes horizontally first, and widening a tall strip before shortening
+        # it exhausts the memory (https://github.com/python-pillow/Pillow/pull/9549).
         rows = (image.width, kept_height)
         image = image.resize(rows, resample, box=(0, y0, image.width, y1))
         y0, y1 = 0, kept_height

@@ -1,6 +1,6 @@
-"""A checkpoint's own image processor, for what resize and crop cannot say exactly.
+"""A checkpoint's own image processor, where resize and crop cannot match it exactly.
 
-Builds it once per specification; which one a checkpoint needs is said elsewhere.
+Builds it once per specification; which one a checkpoint needs is decided elsewhere.
 """
 
 import json
@@ -16,28 +16,28 @@ from deployments.errors import ImageTooLarge, UnsupportedImage
 from deployments.pixels.geometry import MAX_INTERMEDIATE_PIXELS
 from deployments.wire import ProcessorSpec
 
-# transformers imports lazily, which threads must not do at the same time: one of them could meet
-# a module that is half imported.
+# transformers imports lazily; of two threads that do so at once, one could see a module that is
+# only half imported.
 _BUILDING = Lock()
 
 
 def process(image: Image.Image, spec: ProcessorSpec, *, max_pixels: int) -> NDArray[np.float32]:
-    """What the processor makes of `image`, RGB of any size: float32 (H, W, 3), C-contiguous.
+    """The processor's output for `image`, RGB of any size: float32 (H, W, 3), C-contiguous.
 
-    Thread-safe. The first call of all imports transformers, and that torch: it takes seconds and
-    a few hundred megabytes.
+    Thread-safe. The very first call imports transformers, and with it torch, which takes seconds
+    and a few hundred megabytes.
 
     Raises ImageTooLarge for an image so long and narrow that the processor could need much more
-    memory than for any other of `max_pixels`, UnsupportedImage for one that it does not take.
+    memory than for any other of `max_pixels`, UnsupportedImage for one that it rejects.
     """
-    _refuse_strip(image.size, spec.size, max_pixels)
+    _refuse_strip(image.size, spec.height_width, max_pixels)
     with _BUILDING:
         processor = _build(spec)
     try:
         values = processor(image, return_tensors="np")["pixel_values"]
     except ValueError:
         raise _unsuitable(image) from None
-    if values.shape != (1, 3, *spec.size):
+    if values.shape != (1, 3, *spec.height_width):
         raise _unsuitable(image)
     return np.ascontiguousarray(values[0].transpose(1, 2, 0), dtype=np.float32)
 
@@ -49,18 +49,21 @@ def _build(spec: ProcessorSpec) -> Any:
     return getattr(transformers, spec.name).from_dict(json.loads(spec.config))
 
 
-def _refuse_strip(size: tuple[int, int], target: tuple[int, int], max_pixels: int) -> None:
-    """Processors may resize the short side to the target's, keeping the aspect ratio, or pad to
-    a square first: of 1 by 50 million pixels either makes an image of many gigabytes.
+def _refuse_strip(
+    width_height: tuple[int, int], height_width: tuple[int, int], max_pixels: int
+) -> None:
+    """Raises ImageTooLarge for an image that resizing to `height_width` could make huge.
 
-    Neither may have more than twice the pixels of the largest image that is accepted.
+    Processors may first resize the short side, keeping the aspect ratio, or pad to a square: for
+    1 by 50 million pixels, either takes many gigabytes. The result of either may have at most twice
+    the pixels of the largest image that is accepted.
     """
-    long, short = max(size), min(size)
+    long, short = max(width_height), min(width_height)
     limit = max(2 * max_pixels, MAX_INTERMEDIATE_PIXELS)
-    if max(target) ** 2 * long // short > limit or long**2 > limit:
+    if max(height_width) ** 2 * long // short > limit or long**2 > limit:
         raise ImageTooLarge(
-            f"The image of {size[0]} x {size[1]} pixels is too long and narrow for this model. "
-            "Send a part of it."
+            f"The image of {width_height[0]} x {width_height[1]} pixels is too long and narrow for "
+            "this model. Send a part of it."
         )
 
 

@@ -1,8 +1,8 @@
-"""The process in which images are decoded, so that what a hostile one does ends with it.
+"""The process that decodes images, so that a hostile image can do no harm outside it.
 
 `python -m deployments.pixels.worker FD MEMORY_BYTES`, started by `workers`, is a template: it has
 imported all that decoding needs, and forks a worker for each connection that comes over its socket.
-A worker decodes one image after another; the kernel ends it when one of them takes too long.
+A worker decodes one image after another; the kernel kills it when one of them takes too long.
 """
 
 import json
@@ -25,20 +25,20 @@ from deployments.errors import Internal, RaylensError
 from deployments.pixels.decode import decode
 from deployments.wire import PixelSpec, ProcessorSpec
 
-# How long the two parts of a message are: what it says, and the image or its pixels.
+# The lengths of a message's two parts: its metadata, and the image or its pixels.
 HEADER = struct.Struct("!IQ")
-# What the template is told: to fork a worker, or to decode a picture under a specification.
+# Commands to the template: fork a worker, or decode a test image under a specification.
 FORK, WARM_UP = b"F", b"W"
-# What a worker says first.
+# A worker's first message.
 READY = b"R"
 
-# By the clock an image may take this many times its processor time; beyond that the worker hangs.
+# An image's wall-clock limit in multiples of its CPU time limit; beyond it, the worker is hung.
 MOST_WAITING = 6
 SLOW_NICENESS = 15
 
 
-class Job(NamedTuple):
-    """How an image is to be decoded, and what that may take."""
+class DecodeOptions(NamedTuple):
+    """How an image is to be decoded, and within which limits."""
 
     spec: PixelSpec | ProcessorSpec
     max_pixels: int
@@ -51,8 +51,8 @@ class Job(NamedTuple):
 def main() -> None:
     template = socket.socket(fileno=int(sys.argv[1]))
     memory_bytes = int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for the service
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the service
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     while True:
         command, descriptors, _, _ = socket.recv_fds(template, 1, 1)
         if command == FORK:
@@ -67,19 +67,19 @@ def main() -> None:
             return
 
 
-def send(connection: socket.socket, said: bytes, data: Any) -> None:
-    """`said`, and `data`, any C-contiguous buffer."""
+def send(connection: socket.socket, meta: bytes, data: Any) -> None:
+    """Sends one message: `meta`, and `data`, any C-contiguous buffer."""
     view = memoryview(data).cast("B")
-    connection.sendall(HEADER.pack(len(said), len(view)) + said)
+    connection.sendall(HEADER.pack(len(meta), len(view)) + meta)
     connection.sendall(view)
 
 
 def receive(connection: socket.socket, *, most: int = sys.maxsize) -> tuple[bytes, bytearray]:
-    """What `send` was given. Raises EOFError when the other side is gone, or sends over `most`."""
-    said, data = HEADER.unpack(_exactly(connection, HEADER.size))
-    if said + data > most:
+    """The other side's message. Raises EOFError if that side is gone or sends over `most` bytes."""
+    meta, data = HEADER.unpack(_exactly(connection, HEADER.size))
+    if meta + data > most:
         raise EOFError
-    return bytes(_exactly(connection, said)), _exactly(connection, data)
+    return bytes(_exactly(connection, meta)), _exactly(connection, data)
 
 
 def _exactly(connection: socket.socket, number: int) -> bytearray:
@@ -98,26 +98,26 @@ def _serve(connection: socket.socket, memory_bytes: int) -> None:
     with suppress(EOFError, OSError):
         connection.sendall(READY)
         while True:
-            said, data = receive(connection)
-            job: Job = pickle.loads(said)  # noqa: S301  (from the service)
-            if job.slow_lane:  # beside which the quick ones are to go on
+            meta, data = receive(connection)
+            options: DecodeOptions = pickle.loads(meta)  # noqa: S301  (from the service)
+            if options.slow_lane:  # must not slow down quick ones
                 os.nice(SLOW_NICENESS)
-            _start_clocks(job.cpu_s)
-            answer = _decode(job, data)
+            _start_clocks(options.cpu_s)
+            reply = _decode(options, data)
             _start_clocks(0)
-            send(connection, *answer)
+            send(connection, *reply)
 
 
-def _decode(job: Job, data: bytearray) -> tuple[bytes, Any]:
-    """The pixels, or the error: as JSON, because the service must not unpickle what hostile
-    bytes may have taken over."""
+def _decode(options: DecodeOptions, data: bytearray) -> tuple[bytes, Any]:
+    """The pixels or the error, described in JSON, because the service must not unpickle anything
+    from a process that hostile bytes may have taken over."""
     try:
         pixels = decode(
             bytes(data),
-            job.spec,
-            max_pixels=job.max_pixels,
-            allow_tiff=job.allow_tiff,
-            fast=job.fast,
+            options.spec,
+            max_pixels=options.max_pixels,
+            allow_tiff=options.allow_tiff,
+            fast=options.fast,
         )
     except RaylensError as error:
         return _error(error)
@@ -128,35 +128,35 @@ def _decode(job: Job, data: bytearray) -> tuple[bytes, Any]:
 
 
 def _error(error: RaylensError) -> tuple[bytes, bytes]:
-    said = {"error": error.code, "message": error.message, "cause": error.cause}
-    return json.dumps(said).encode(), b""
+    meta = {"error": error.code, "message": error.message, "cause": error.cause}
+    return json.dumps(meta).encode(), b""
 
 
 def _start_clocks(cpu_s: float) -> None:
-    """Unless it is called again, SIGPROF or SIGALRM ends this process."""
+    """Has SIGPROF or SIGALRM kill this process, unless it is called again in time; 0 stops both."""
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
     signal.setitimer(signal.ITIMER_REAL, MOST_WAITING * cpu_s)
 
 
 def _limit(memory_bytes: int) -> None:
-    """What this process may have, from here on."""
+    """Allows this process `memory_bytes` more of memory, and no core dump."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError, ValueError):  # Linux alone
+    with suppress(OSError, ValueError):  # Linux only
         status = Path("/proc/self/status").read_text()
         had = 1024 * int(status.partition("VmData:")[2].split()[0])
         resource.setrlimit(resource.RLIMIT_DATA, (had + memory_bytes,) * 2)
-        # Where memory runs out altogether, this goes first and not the service.
+        # If the machine runs out of memory, this process is killed first, not the service.
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _warm_up(message: tuple[bytes, bytearray]) -> None:
-    """Has workers that are forked later find everything imported."""
-    job: Job = pickle.loads(message[0])  # noqa: S301  (from the service)
-    # Larger than the model's, as photos are: what grows is resized otherwise.
-    edge = max(job.spec.size)
+    """Decodes a test image, so that workers forked later find everything imported."""
+    options: DecodeOptions = pickle.loads(message[0])  # noqa: S301  (from the service)
+    # Larger than the model's input, as photos are: enlarging takes another path.
+    edge = max(options.spec.height_width)
     buffer = BytesIO()
     Image.new("RGB", (3 * edge, 2 * edge)).save(buffer, "JPEG")
-    _decode(job, bytearray(buffer.getvalue()))
+    _decode(options, bytearray(buffer.getvalue()))
 
 
 if __name__ == "__main__":

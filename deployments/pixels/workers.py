@@ -1,6 +1,6 @@
 """Decoding in processes of its own: a worker for each thread that asks.
 
-Knows how workers are started, asked and replaced; what they do is `worker` and `decode`.
+Starts, asks and replaces workers; what they do is in `worker` and `decode`.
 """
 
 import json
@@ -23,7 +23,15 @@ from deployments.errors import (
     Unavailable,
     UnsupportedImage,
 )
-from deployments.pixels.worker import FORK, MOST_WAITING, READY, WARM_UP, Job, receive, send
+from deployments.pixels.worker import (
+    FORK,
+    MOST_WAITING,
+    READY,
+    WARM_UP,
+    DecodeOptions,
+    receive,
+    send,
+)
 from deployments.settings import MIB, Decode
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
@@ -31,39 +39,40 @@ logger = logging.getLogger("ray.serve")
 
 _ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal, UnsupportedImage)}
 
-# What an image may take in the first lane. Photos of 12 megapixels take 0.04 to 0.2 s as JPEG, of
-# 2.5 MB, and up to 0.5 s as AVIF or WebP, of 1.3 to 2 MB. Those of a hostile caller, a few bytes
+# CPU time for an image in the first lane. Photos of 12 megapixels take 0.04 to 0.2 s as JPEG
+# (2.5 MB), and up to 0.5 s as AVIF or WebP (1.3 to 2 MB). A hostile client's images, of few bytes
 # that take long, would otherwise keep all workers busy for `decode.max_cpu_s` each.
 QUICK_CPU_S = 0.15
 QUICK_CPU_S_PER_BYTE = 0.3 / 1_000_000
 MOST_QUICK_CPU_S = 0.6
 
 # Far more than any model's pixels, and too little to hurt.
-MOST_ANSWER_BYTES = 256 * 1024 * 1024
+MOST_REPLY_BYTES = 256 * 1024 * 1024
 
-# Libraries' own threads would only compete with the other workers, and must not run in a template.
+# Libraries' own threads would only compete with other workers, and a process that forks must not
+# have any.
 _ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    # glibc gives large images' memory back at once. Naming that alone would have it give everything
-    # back after each image, and a 640 x 480 JPEG would take a fifth longer.
+    # glibc returns large images' memory at once. With the first of these alone it would return all
+    # memory after each image, and a 640 x 480 JPEG would take a fifth longer.
     "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
     "MALLOC_TRIM_THRESHOLD_": str(16 * MIB),
 }
 
 
 class TakesLongError(Exception):
-    """The image is for the slow lane."""
+    """The image belongs in the slow lane."""
 
 
 class DecodeWorkers:
     """`decode.decode` in worker processes, each image within the limits of `settings`.
 
-    Thread-safe and blocking. Processes buy what threads cannot have: an end to a decoder that
-    does not return, crashes or eats all memory, at the price of that one image.
+    Thread-safe and blocking. Unlike a thread, a process can be killed when its decoder hangs,
+    crashes or runs out of memory, and only that one image is lost.
 
-    There are two lanes. An image that takes longer in the first one than others of its bytes, or
-    ends its worker, raises TakesLongError and is to be tried again in the second, so that it holds
-    up none but its like.
+    There are two lanes. An image that takes too long for its bytes in the first one, or kills its
+    worker, raises TakesLongError and is to be tried again in the second, the slow lane, where it
+    delays only others like it.
     """
 
     def __init__(self, settings: Decode, *, max_pixels: int) -> None:
@@ -78,40 +87,40 @@ class DecodeWorkers:
     def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
     ) -> Pixels:
-        """An image's bytes as (H, W, 3), just as the model wants it.
+        """An image's bytes to (H, W, 3), as the model wants it.
 
-        A thread keeps to one lane. Raises TakesLongError in the first one, UnsupportedImage,
-        CorruptImage or ImageTooLarge, and Unavailable where no process can be started.
+        A thread must use one lane only. Raises TakesLongError in the first one, UnsupportedImage,
+        CorruptImage or ImageTooLarge, Unavailable if no process can be started, and Internal.
         """
-        job = self._job(spec)
+        options = self._options(spec)
         if not slow_lane:
             quick_s = QUICK_CPU_S + QUICK_CPU_S_PER_BYTE * len(data)
-            quick_s = min(quick_s, MOST_QUICK_CPU_S, job.cpu_s)
-            job = job._replace(cpu_s=quick_s, slow_lane=False)
-        said = pickle.dumps(job)
+            quick_s = min(quick_s, MOST_QUICK_CPU_S, options.cpu_s)
+            options = options._replace(cpu_s=quick_s, slow_lane=False)
+        meta = pickle.dumps(options)
         try:
-            answer = self._ask(said, data)
+            reply = self._ask(meta, data)
         except (EOFError, OSError):  # out of time or memory, crashed, or killed by something else
             if not slow_lane:
                 raise TakesLongError from None
             raise ImageTooLarge(
-                "The image takes more time or memory to decode than this service gives it. Send it "
-                "smaller or saved anew.",
+                "The image takes more time or memory to decode than this service allows. Send a "
+                "smaller copy, or save it again.",
                 cause="decoding: its worker ran out of time or memory, or crashed",
             ) from None
-        if slow_lane:  # a large one leaves its worker with a lot of memory
+        if slow_lane:  # a large image leaves its worker holding a lot of memory
             self._drop(self._own.worker)
             self._own.worker = None
-        return _pixels(*answer)
+        return _pixels(*reply)
 
     def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
-        """Decodes a picture in the template, so that no worker has to import anything later."""
+        """Decodes a test image in the template, so that no worker has to import anything later."""
         with self._starting:
             self._specs.append(spec)
             self._tell(self._running_template(), spec)
 
     def close(self) -> None:
-        """Ends all processes. For when nothing is decoded any more."""
+        """Ends all processes. Call it only when no decode is in flight."""
         with self._starting:
             for connection in self._open:
                 connection.close()
@@ -119,8 +128,8 @@ class DecodeWorkers:
             self._template = None
             self._own = threading.local()
 
-    def _job(self, spec: PixelSpec | ProcessorSpec) -> Job:
-        return Job(
+    def _options(self, spec: PixelSpec | ProcessorSpec) -> DecodeOptions:
+        return DecodeOptions(
             spec=spec,
             max_pixels=self._max_pixels,
             allow_tiff=self._settings.allow_tiff,
@@ -129,15 +138,15 @@ class DecodeWorkers:
             slow_lane=True,
         )
 
-    def _ask(self, said: bytes, data: bytes) -> tuple[bytes, bytearray]:
-        """The answer of this thread's worker. Raises EOFError or OSError when it ended."""
+    def _ask(self, meta: bytes, data: bytes) -> tuple[bytes, bytearray]:
+        """The reply of this thread's worker. Raises EOFError or OSError if the worker has ended."""
         worker: socket.socket | None = getattr(self._own, "worker", None)
         if worker is None:
             worker = self._own.worker = self._worker()
         try:
-            send(worker, said, data)
-            return receive(worker, most=MOST_ANSWER_BYTES)
-        except BaseException:  # whatever is left in it would be the next image's answer
+            send(worker, meta, data)
+            return receive(worker, most=MOST_REPLY_BYTES)
+        except BaseException:  # the rest of this reply would be read as the next image's
             self._own.worker = None
             self._drop(worker)
             raise
@@ -161,7 +170,7 @@ class DecodeWorkers:
         raise Unavailable("The service cannot decode images now; retry.", retry_after_s=5)
 
     def _leave_template(self) -> None:
-        """Its workers stay."""
+        """Ends the template; its workers stay."""
         if self._template is not None:
             self._open.discard(self._template)
             self._template.close()
@@ -169,7 +178,7 @@ class DecodeWorkers:
 
     def _fork(self, template: socket.socket) -> socket.socket:
         ours, theirs = socket.socketpair()
-        # It ends itself before this; if it cannot, this thread goes on without it.
+        # The worker's own clocks kill it sooner; if they cannot, this thread gives it up.
         ours.settimeout((MOST_WAITING + 1) * self._settings.max_cpu_s)
         with theirs:
             try:
@@ -197,7 +206,7 @@ class DecodeWorkers:
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
-            threading.Thread(target=process.wait, daemon=True).start()  # no zombie of it
+            threading.Thread(target=process.wait, daemon=True).start()  # reaps it
             self._template = ours
             for spec in self._specs:
                 self._tell(ours, spec)
@@ -205,7 +214,7 @@ class DecodeWorkers:
 
     def _tell(self, template: socket.socket, spec: PixelSpec | ProcessorSpec) -> None:
         template.sendall(WARM_UP)
-        send(template, pickle.dumps(self._job(spec)), b"")
+        send(template, pickle.dumps(self._options(spec)), b"")
 
     def _drop(self, connection: socket.socket) -> None:
         connection.close()
@@ -213,14 +222,15 @@ class DecodeWorkers:
             self._open.discard(connection)
 
 
-def _pixels(said: bytes, data: bytearray) -> Pixels:
-    """What a worker answered. It may have been taken over: nothing of it is believed unchecked."""
+def _pixels(meta: bytes, data: bytearray) -> Pixels:
+    """The pixels in a worker's reply, or the error raised. The worker may have been taken over, so
+    nothing is trusted unchecked."""
     with suppress(ValueError, TypeError, KeyError):
-        answer = json.loads(said)
-        if "error" in answer:
-            cause = f"decoding: {answer['cause']}" if answer["cause"] else None
-            raise _ERRORS[answer["error"]](str(answer["message"]), cause=cause)
-        shape, dtype = tuple(map(int, answer["shape"])), np.dtype(str(answer["dtype"]))
+        reply = json.loads(meta)
+        if "error" in reply:
+            cause = f"decoding: {reply['cause']}" if reply["cause"] else None
+            raise _ERRORS[reply["error"]](str(reply["message"]), cause=cause)
+        shape, dtype = tuple(map(int, reply["shape"])), np.dtype(str(reply["dtype"]))
         if len(shape) == 3 and dtype in (np.uint8, np.float32) and math.prod(shape) > 0:
             return np.frombuffer(data, dtype).reshape(shape)
     raise Internal("The service failed on this item.")

@@ -1,6 +1,6 @@
-"""Vectors of what has been embedded before, by content: bounded in bytes, each made once at a time.
+"""An LRU cache of vectors by content, bounded in bytes, with single flight.
 
-Knows nothing of items or models: whoever asks puts the whole identity of an answer into its key.
+Knows nothing of items or models: a key must identify everything that a vector depends on.
 """
 
 import asyncio
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 
 from deployments.wire import Vector
 
-# Of Python's objects around a vector: key, entry, array and its place in the order.
+# Of Python's objects around a vector: key, entry, array and place in the dict.
 OVERHEAD_BYTES = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One item as the model embedded it."""
+    """One item as the model encoded it."""
 
     vector: Vector
-    """(D,) as the model made it: not normalised."""
+    """(D,) as the model computed it: not normalised."""
     tokens: int = 0
-    """How many the model read, of a text."""
+    """How many tokens the model read, of a text."""
     truncated: bool = False
-    """Whether the text goes on behind them."""
+    """Whether the text was longer than that."""
 
 
 class VectorCache:
-    """Entries by key; the least recently used go first. For use on one event loop."""
+    """Entries by key; the least recently used are evicted first. For use on one event loop."""
 
     def __init__(self, max_bytes: int) -> None:
-        """With 0, nothing is kept and nobody waits for another."""
+        """0 turns off the cache and single flight."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
@@ -42,9 +42,9 @@ class VectorCache:
         return entry
 
     def flight(self, key: bytes) -> asyncio.Future[Entry] | None:
-        """The entry that another caller is making; cancelled if it comes to nothing.
+        """The entry, if another job is already computing it; cancelled if that fails.
 
-        None makes the caller the one who makes it, and who must end with `put` or `give_up`.
+        None means that the caller computes it, and must finish with `put` or `give_up`.
         """
         if not self._max_bytes:
             return None
@@ -57,7 +57,7 @@ class VectorCache:
         if not self._max_bytes:
             return
         if key not in self._entries:
-            # A copy, because a view would keep the whole batch that it is a row of.
+            # A copy, because a view would keep its whole batch in memory.
             entry = Entry(entry.vector.copy(), entry.tokens, entry.truncated)
             self._entries[key] = entry
             self._bytes += entry.vector.nbytes + OVERHEAD_BYTES
@@ -69,7 +69,7 @@ class VectorCache:
             flight.set_result(entry)
 
     def give_up(self, key: bytes) -> None:
-        """The entry was not made; those who wait for it are told."""
+        """The entry was not computed: cancels the flight for the jobs that wait for it."""
         flight = self._flights.pop(key, None)
         if flight is not None:
             flight.cancel()

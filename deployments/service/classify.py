@@ -1,4 +1,4 @@
-"""Zero-shot classification: items and labels as vectors, and the model's own rule."""
+"""Zero-shot classification: embeds items and labels, and applies the model's own formula."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from deployments.errors import (
 from deployments.items import TextItem
 from deployments.service.embedding import EmbeddingService
 from deployments.service.job import Context, ItemGroup, Timing
-from deployments.service.vectors import probabilities, stack_rows
+from deployments.service.vectors import as_matrix, probabilities
 from deployments.settings import Limits
 from deployments.wire import Vectors
 
@@ -46,25 +46,26 @@ class Classifier:
             )
         _check_sizes(len(group.items), labels, template, self._service.settings.limits)
         prompts = [template.replace("{}", label) for label in labels]
-        # Labels first, and not beside the items: their request is admitted like any other.
+        # Labels first, not concurrently with the items: each is admitted like a request.
         vectors = await self._label_vectors(prompts, context)
         embedded = await self._service.embed([group], context)
-        return probabilities(stack_rows(embedded.rows) @ vectors.T, card.text), embedded.timing
+        return probabilities(as_matrix(embedded.rows) @ vectors.T, card.text), embedded.timing
 
     async def _label_vectors(self, prompts: Sequence[str], context: Context) -> Vectors:
-        """(L, D); the service's cache has those of earlier requests."""
-        size = self._service.settings.limits.max_items
+        """(L, D); those of earlier requests come from the service's cache."""
+        most = self._service.settings.limits.max_items
         vectors = []
-        for start in range(0, len(prompts), size):
-            items = [TextItem(prompt) for prompt in prompts[start : start + size]]
+        for start in range(0, len(prompts), most):
+            items = [TextItem(prompt) for prompt in prompts[start : start + most]]
             part = ItemGroup("labels", items, first=start)
             embedded = await self._service.embed([part], context)
-            vectors.append(stack_rows(embedded.rows))
+            vectors.append(as_matrix(embedded.rows))
         return np.concatenate(vectors)
 
 
 def _check_sizes(items: int, labels: Sequence[str], template: str, limits: Limits) -> None:
-    """Before anything is built: a template with many places makes long texts of few bytes."""
+    """Raises TooManyItems, TextTooLong or BodyTooLarge, before any text is built: a short template
+    with many places makes long ones."""
     if len(labels) > limits.max_labels:
         raise TooManyItems(
             f"{len(labels)} labels are more than the {limits.max_labels} that one request may "
@@ -79,8 +80,8 @@ def _check_sizes(items: int, labels: Sequence[str], template: str, limits: Limit
                 "shorten it.",
                 param=f"labels[{index}]",
             )
-    answer = items * sum(len(label.encode("utf-8", "replace")) + ENTRY_BYTES for label in labels)
-    if answer > limits.max_body_bytes:
+    row_bytes = sum(len(label.encode("utf-8", "replace")) + ENTRY_BYTES for label in labels)
+    if items * row_bytes > limits.max_body_bytes:
         raise BodyTooLarge(
             f"The answer, every label for every item, would be larger than "
             f"{limits.max_body_bytes} bytes; send fewer items or labels."

@@ -1,4 +1,4 @@
-"""One request's way: items to vectors, with its options, limits and errors. No HTTP, no Ray."""
+"""Turns a request's items into vectors: options, limits and errors. No HTTP, no Ray."""
 
 import asyncio
 import copy
@@ -37,29 +37,29 @@ from deployments.service.vectors import finished
 from deployments.settings import Settings
 from deployments.wire import ModelCard, Vector
 
-# Of a request's time, what the model gets at the end for what has been decoded by then.
+# The last part of a request's time, kept for the model to embed what has been decoded by then.
 MODEL_PART = 0.1
 
 
 @dataclass(slots=True)
 class Embedded:
-    """A request's answer: for each item, in order, its (D,) float32 vector or its error."""
+    """A request's result: for each item, in order, its (D,) float32 vector or its error."""
 
     rows: list[Vector | RaylensError]
     texts: int
     """How many of the vectors are of texts."""
     tokens: int
-    """What the model read of the texts."""
+    """How many tokens of the texts the model read."""
     truncated: set[int]
-    """The texts that are longer than what the model read of them."""
+    """The indices of texts that are longer than the model reads."""
     cached: int
-    """Items answered without the model: in the cache, in another request at the same time, or
-    twins of an earlier item."""
+    """Items that the model did not run for: cached, embedded by another request at the same time,
+    or duplicates of an earlier item."""
     timing: Timing
 
 
 class EmbeddingService:
-    """Turns items into vectors, with each bad item kept to itself."""
+    """Turns items into vectors; a bad item does not affect the others."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class EmbeddingService:
         loader: ImageLoader,
         count: Callable[[str, int], None] = lambda outcome, number: None,
     ) -> None:
-        """The first of `models` answers requests that name none. `count` is told how many items
-        ended with which outcome, for the metrics.
+        """The first of `models` serves requests that name none. `count` gets an outcome and the
+        number of items that ended with it, for the metrics.
         """
         self.settings = settings
         self.models = models
@@ -80,14 +80,14 @@ class EmbeddingService:
         self._count = count
         self._causes = CauseLog()
         self._pending = TenantCount(settings.limits.max_queued_items)
-        self._limits_of: dict[str, LoadLimits] = {}  # as many as there are keys
+        self._limits_of: dict[str, LoadLimits] = {}  # one per key at most
 
     @asynccontextmanager
     async def time_limit(self) -> AsyncIterator[float]:
-        """Ends what runs inside when a request's time is up, with DeadlineExceeded.
+        """Cancels what runs inside when a request's time is up, and raises DeadlineExceeded.
 
-        Yields the deadline for the model's answer, on the loop's clock: a little earlier, so
-        that a model that does not answer is told from a request that asks for too much.
+        Yields the model's deadline, on the loop's clock: a little earlier, so that a model that
+        does not respond can be told from a request that asks for too much.
         """
         limit_s = self.settings.limits.request_timeout_s
         now = asyncio.get_running_loop().time()
@@ -102,7 +102,7 @@ class EmbeddingService:
             ) from None
 
     def model(self, name: str | None) -> ModelClient:
-        """The model that a request means by `name`, an id or an alias; None is the first one.
+        """The model that a request calls `name`, an id or an alias; for None the first one.
 
         Raises ModelNotFound.
         """
@@ -117,11 +117,11 @@ class EmbeddingService:
     async def embed(
         self, groups: Sequence[ItemGroup], context: Context, options: Options | None = None
     ) -> Embedded:
-        """The vectors of all items, one group behind the other; an item that could not even be
-        parsed comes as its error.
+        """Embeds all items, one group after the other. Items that could not be parsed are given as
+        their errors.
 
-        Under `on_error="fail"` the error of the first bad item is raised, with all bad items in
-        its `items`, by their index in their group; under "report" errors stand in their rows.
+        Under `on_error="fail"`, raises the error of the first bad item, with all bad items in its
+        `items`, by index within their group; under "report", errors take the place of vectors.
         """
         options = options or Options()
         number = sum(len(group.items) for group in groups)
@@ -130,7 +130,7 @@ class EmbeddingService:
         _check_options(options)
         job = self._job(groups, context, options)
         try:
-            # Those that are errors already wait for nothing.
+            # Items that are errors already need no admission.
             good = sum(not isinstance(slot.item, RaylensError) for slot in job.slots)
             with self._admitted(good, context.tenant):
                 await self._stacks.fill(job)
@@ -138,15 +138,15 @@ class EmbeddingService:
             self._count(error.code, number)
             raise
         _finish(job.slots, options)
-        self._tell_errors(job.slots, groups)
+        self._record_errors(job.slots, groups)
         if options.on_error == "fail":
             _raise_first([slot.row for slot in job.slots], groups)
         # Only a job that fails anyway skips the model and leaves rows empty.
-        answered = [slot for slot in job.slots if slot.row is not None]
-        good_slots = [slot for slot in answered if not slot.is_bad]
+        filled = [slot for slot in job.slots if slot.row is not None]
+        good_slots = [slot for slot in filled if not slot.is_bad]
         self._count("ok", len(good_slots))
         return Embedded(
-            rows=[slot.row for slot in answered if slot.row is not None],
+            rows=[slot.row for slot in filled if slot.row is not None],
             texts=sum(is_text(slot) for slot in good_slots),
             tokens=sum(slot.tokens for slot in job.slots),
             truncated={index for index, slot in enumerate(job.slots) if slot.truncated},
@@ -167,7 +167,7 @@ class EmbeddingService:
         )
 
     def _limits(self, tenant: str | None) -> LoadLimits:
-        """Those of this one request, or of all requests of a tenant with a key."""
+        """New ones for a request without a key; all requests of a key share theirs."""
         if tenant is None:
             return self._loader.limits()
         if tenant not in self._limits_of:
@@ -192,7 +192,7 @@ class EmbeddingService:
         finally:
             self._pending.add(-number, tenant)
 
-    def _tell_errors(self, slots: Sequence[Slot], groups: Sequence[ItemGroup]) -> None:
+    def _record_errors(self, slots: Sequence[Slot], groups: Sequence[ItemGroup]) -> None:
         places = ((group, index) for group in groups for index in range(len(group.items)))
         for slot, (group, index) in zip(slots, places, strict=True):
             if isinstance(slot.row, RaylensError):
@@ -202,26 +202,26 @@ class EmbeddingService:
 
 
 def _finish(slots: Sequence[Slot], options: Options) -> None:
-    """Gives twins their rows, and every vector the form that the caller wants."""
+    """Fills the rows of duplicates, and gives all vectors the form that the caller wants."""
     for slot in slots:
-        first = slot.twin
+        first = slot.duplicate_of
         if first is not None:
-            slot.row = copy.copy(first.row)  # an error gets a name of its own
+            slot.row = copy.copy(first.row)  # a copy, because an error names its item
             slot.tokens, slot.truncated, slot.cached = first.tokens, first.truncated, True
     for slot in slots:
         if slot.row is not None:
             slot.row = finished(slot.row, options.dimensions, options.normalize)
 
 
-def too_many_items(number: int, most: int, *, param: str) -> TooManyItems:
+def too_many_items(number: int, limit: int, *, param: str) -> TooManyItems:
     return TooManyItems(
-        f"{number} items are more than the {most} that one request may have; split the request.",
+        f"{number} items are more than the {limit} that one request may have; split the request.",
         param=param,
     )
 
 
 def _check_options(options: Options) -> None:
-    """A handle's callers are not checked elsewhere. Raises BadRequest."""
+    """Raises BadRequest. Options from HTTP are valid already; those from handles may not be."""
     if options.on_error not in ("fail", "report"):
         raise BadRequest('on_error must be "fail" or "report".', param="on_error")
     for param in ("normalize", "truncate"):
@@ -234,12 +234,12 @@ def _check_dimensions(dimensions: int | None, card: ModelCard) -> None:
         return
     whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
     if not whole or dimensions < 1:
-        raise BadRequest("dimensions must be a whole number from 1 on.", param="dimensions")
+        raise BadRequest("dimensions must be a whole number, at least 1.", param="dimensions")
     if dimensions == card.dimensions:
         return
     if not card.matryoshka:
         raise DimensionsUnsupported(
-            f"The vectors of {card.id} may not be shortened; leave dimensions out or set it "
+            f"The vectors of {card.id} cannot be truncated; leave dimensions out or set it "
             f"to {card.dimensions}.",
             param="dimensions",
         )

@@ -1,4 +1,4 @@
-"""One request on its way: for whom, with which options, and what is known of each item so far."""
+"""A request in progress: its tenant, its options, and what is known of each item so far."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class ModelClient(Protocol):
 
     async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
         """(N, H, W, 3) in the card's geometry to N raw vectors, before `deadline` on the loop's
-        clock. Tenants share the model; the stacks of one of them wait for each other.
+        clock. Tenants share the model; stacks of the same tenant wait for each other.
 
         Raises Unavailable, Overloaded, DeadlineExceeded or Internal.
         """
@@ -47,16 +47,16 @@ class ModelClient(Protocol):
         """(N, L) token ids to N raw vectors; otherwise like `embed`."""
 
     async def ready(self) -> ModelCard:
-        """Has the model answer once, now. Raises Unavailable with the reason."""
+        """Checks that the model works right now. Raises Unavailable with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What everything that is done for a request has to know."""
+    """What every step of a request needs to know."""
 
     model: ModelClient
     deadline: float
-    """When, on the loop's clock, the model has to have answered."""
+    """On the loop's clock: when the model must have returned the vectors."""
     tenant: str | None = None
 
 
@@ -65,27 +65,27 @@ class Options:
     """How a request wants its vectors."""
 
     dimensions: int | None = None
-    """Cut to so many, for models that allow it."""
+    """Truncate vectors to so many, for models that allow it."""
     normalize: bool = True
     truncate: bool = True
-    """Whether a text that is too long is cut; otherwise it is an error."""
+    """Whether to truncate a text that is too long; otherwise it is an error."""
     on_error: OnError = "fail"
     """Whether a bad item fails the request or is reported in its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemGroup:
-    """The items of one parameter of a request, which errors call by its name."""
+    """The items of one parameter of a request, whose name errors show."""
 
     name: str
     items: Sequence[Parsed]
     is_list: bool = True
     """Whether the parameter is a list, so that errors name an index."""
     first: int = 0
-    """The index of the first one, in a part of a longer list."""
+    """The index of the first item, if this is a part of a longer list."""
 
     def param(self, index: int) -> str:
-        """What errors call the item at `index` of `items`."""
+        """The `param` of an error in the item at `index` of `items`."""
         return f"{self.name}[{self.first + index}]" if self.is_list else self.name
 
 
@@ -108,17 +108,17 @@ class Slot:
 
     item: Parsed
     row: Vector | RaylensError | None = None
-    """The answer: the model's raw vector, or the error of this item."""
+    """The result: the model's raw vector, or the error of this item."""
     key: bytes | None = None
-    """Under which others may wait for the vector, while this job makes it."""
-    twin: "Slot | None" = None
+    """The cache key under which other jobs may wait while this job computes the vector."""
+    duplicate_of: "Slot | None" = None
     """An earlier slot with the same content, whose row this one gets."""
     flight: asyncio.Future[Entry] | None = None
-    """The vector that another job is making."""
+    """The entry that another job is computing."""
     tokens: int = 0
     """How many tokens of its text the model reads."""
     truncated: bool = False
-    """Whether the text goes on behind them."""
+    """Whether the text was longer than that."""
     cached: bool = False
     """Whether the row came from the cache or from another job."""
     is_slow: bool = False
@@ -129,7 +129,7 @@ class Slot:
         return isinstance(self.row, RaylensError)
 
     def take(self, entry: Entry, *, truncate: bool) -> None:
-        """Takes the answer that the cache or another job has."""
+        """Takes the entry that the cache or another job has."""
         if entry.truncated and not truncate:
             self.row = too_many_tokens(entry.tokens)
             return
@@ -139,20 +139,20 @@ class Slot:
 
 @dataclass(slots=True)
 class Job:
-    """One request on its way through the service."""
+    """One request in progress."""
 
     slots: list[Slot]
     context: Context
     card: ModelCard
     options: Options
     load_by: float
-    """When, on the loop's clock, an image that is not ready for the model fails, so that the model
-    can still answer for the others."""
+    """On the loop's clock: when images that are not decoded yet fail, so that the model has time
+    for the others."""
     limits: LoadLimits
     first_of: dict[bytes, Slot] = field(default_factory=dict)
-    """The cache key of each distinct content, and the slot that brought it first."""
+    """By cache key, the first slot with that content."""
     impatient: bool = False
-    """Whether other jobs were waited for in vain, so that this one embeds everything itself."""
+    """Whether waiting for other jobs timed out, so that this one embeds everything itself."""
     timing: Timing = field(default_factory=Timing)
 
     @property
@@ -165,8 +165,8 @@ def is_text(slot: Slot) -> bool:
     return isinstance(slot.item, TextItem)
 
 
-def too_many_tokens(most: int) -> TextTooLong:
+def too_many_tokens(limit: int) -> TextTooLong:
     return TextTooLong(
-        f"The text is longer than the {most} tokens that the model reads; shorten it or leave "
+        f"The text is longer than the {limit} tokens that the model reads; shorten it or leave "
         "truncate true."
     )

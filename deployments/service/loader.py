@@ -1,4 +1,4 @@
-"""An item to its bytes, and bytes to pixels, in a bounded pool of decode threads."""
+"""Loads items as bytes, and decodes bytes to pixels in bounded pools of threads."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ from deployments.sources.files import ImageRoots
 from deployments.sources.inline import decode_base64, decode_data_uri
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
-# Up to here, base64 is read and hashed in less time than a thread needs to take it over.
+# Up to this size, decoding and hashing base64 takes less time than handing it to a thread.
 INLINE_BYTES = 256 * 1024
 
 
@@ -31,14 +31,14 @@ class LoadedImage(NamedTuple):
 
 
 class LoadLimits(NamedTuple):
-    """What one tenant, or one request of nobody in particular, may be loading at the same time, so
-    that others need not wait until all of a large request is done. It is also what takes turns
-    with others in decoding."""
+    """What one tenant, or one request without a key, may load at the same time, so that others need
+    not wait for all of a large request. It also stands for that tenant or request in the fair
+    semaphores of decoding."""
 
     loads: asyncio.Semaphore
-    """Images that are fetched or read: a part of the connections that there may be."""
+    """Images being fetched or read: a part of all connections."""
     quota: ByteQuota
-    """Bytes of those: a part of what there is in all."""
+    """Bytes of those: a part of the total."""
 
 
 class ImageLoader:
@@ -53,7 +53,7 @@ class ImageLoader:
         workers: DecodeWorkers,
         threads: int,
     ) -> None:
-        """Decodes in so many threads, and what takes long in half as many more."""
+        """Decodes in `threads` threads, and slow images in half as many more."""
         self._limits = settings.limits
         self._max_connections = settings.fetch.max_connections
         self._workers = workers
@@ -61,13 +61,13 @@ class ImageLoader:
         self._fetcher = fetcher
         self._quota = ByteQuota(settings.limits.max_inflight_bytes)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._turns = FairSemaphore(threads)
+        self._semaphore = FairSemaphore(threads)
         slow_threads = max(1, threads // 2)
         self._slow_pool = ThreadPoolExecutor(slow_threads, thread_name_prefix="decode-slow")
-        self._slow_turns = FairSemaphore(slow_threads)
+        self._slow_semaphore = FairSemaphore(slow_threads)
 
     def limits(self) -> LoadLimits:
-        """New ones, for a tenant or for one request."""
+        """New limits, for a tenant or for one request."""
         return LoadLimits(
             asyncio.Semaphore(max(1, int(TENANT_PART * self._max_connections))),
             ByteQuota(int(TENANT_PART * self._limits.max_inflight_bytes)),
@@ -75,19 +75,19 @@ class ImageLoader:
 
     @asynccontextmanager
     async def loaded(self, item: ImageItem, limits: LoadLimits) -> AsyncIterator[LoadedImage]:
-        """The bytes behind an item, while they are needed. Those that are fetched or read wait
-        until the limits have room for them; what came with the request's body is there already.
+        """An item's bytes, held while inside. Fetching and reading wait for `limits`; what came
+        with the request's body is in memory already.
 
-        Raises the error that the item is, a RaylensError.
+        Raises a RaylensError for a bad item.
         """
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as held:
 
             async def reserve(number: int) -> None:
-                await stack.enter_async_context(limits.quota.hold(number))
-                await stack.enter_async_context(self._quota.hold(number))
+                await held.enter_async_context(limits.quota.hold(number))
+                await held.enter_async_context(self._quota.hold(number))
 
             if isinstance(item, UrlItem | PathItem):
-                await stack.enter_async_context(limits.loads)
+                await held.enter_async_context(limits.loads)
             if isinstance(item, UrlItem):
                 item = BytesItem(await self._fetcher.download(item.url, reserve=reserve))
             elif isinstance(item, PathItem):
@@ -101,13 +101,13 @@ class ImageLoader:
     async def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
     ) -> Pixels | None:
-        """An image's bytes as (H, W, 3), just as the model wants it; None for one that takes long,
-        which is for `decode_slowly`.
+        """An image's bytes as (H, W, 3), ready for the model; None if it takes long, and is for
+        `decode_slowly`.
 
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
         loop = asyncio.get_running_loop()
-        async with self._turns.turn(limits):
+        async with self._semaphore.turn(limits):
             try:
                 return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
             except TakesLongError:
@@ -116,9 +116,9 @@ class ImageLoader:
     async def decode_slowly(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
     ) -> Pixels:
-        """The same for any image, in the lane of those that take long."""
+        """The same for any image, in the slow lane."""
         decode = partial(self._workers.decode, data, spec, slow_lane=True)
-        async with self._slow_turns.turn(limits):
+        async with self._slow_semaphore.turn(limits):
             return await asyncio.get_running_loop().run_in_executor(self._slow_pool, decode)
 
     def _read(self, item: PathItem | DataUriItem | Base64Item | BytesItem) -> LoadedImage:
@@ -137,7 +137,7 @@ class ImageLoader:
 
 
 def _size(item: PathItem | DataUriItem | Base64Item | BytesItem) -> float:
-    """Bytes to go through before the image is there; a disk may take any time."""
+    """Bytes to process; infinite for a file, because a disk may take any time."""
     match item:
         case PathItem():
             return math.inf

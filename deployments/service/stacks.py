@@ -1,6 +1,6 @@
-"""A job's slots in stacks: loaded and decoded, or tokenised, and embedded by the model.
+"""Embeds a job's slots in stacks: loads and decodes, or tokenises, then calls the model.
 
-Knows what one item costs and how many travel together; limits and answers are `embedding`'s.
+Decides how many items go together; `embedding` handles limits and results.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ logger = logging.getLogger("ray.serve")
 
 T = TypeVar("T")
 
-# Items that cross the handle together. One call costs about as much as 0.2 forward passes, so
+# Items in one call to the model. A call costs about as much as 0.2 forward passes, so
 # larger stacks save little; smaller ones let decoding and the model overlap in large requests.
 STACK_ITEMS = 32
-# Tokenised in one go, while other requests wait: the worst of texts take 4 ms per 1,000 characters.
+# Tokenised at a time, while other requests wait: the worst texts take 4 ms per 1,000 characters.
 CHARS_AT_A_TIME = 8192
-# How long a job waits for another one that has the same item before it embeds the item itself: the
+# How long a job waits for another one with the same item before it embeds the item itself: the
 # other one may be waiting for an image from a slow server.
 FOLLOW_S = 2.0
-# Stacks of one job at a time: one in the model, one being decoded.
+# Of one job: one stack in the model, one being decoded.
 STACKS_IN_FLIGHT = 2
 
 
@@ -50,23 +50,23 @@ class StackEmbedder:
         self._loader = loader
         self._cache = cache
         self._max_text_chars = max_text_chars
-        # A thread of its own: a text does not wait until the images before it are decoded.
+        # A thread of its own, so that texts need not wait for images to be decoded.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
     async def fill(self, job: Job) -> None:
-        """Rows of twins stay empty, and those of a doomed job may."""
+        """Leaves the rows of duplicates empty, and perhaps those of a doomed job."""
         for slot in job.slots:
             if isinstance(slot.item, RaylensError):
                 slot.row = slot.item
         todo = [slot for slot in job.slots if not slot.is_bad]
-        fitting = _fitting(job.card, job.context.model.stack_bytes)
+        max_images = _max_images(job.card, job.context.model.stack_bytes)
         try:
             while todo:
                 images = [slot for slot in todo if not is_text(slot)]
                 texts = [slot for slot in todo if is_text(slot)]
                 await all_or_none(
                     [
-                        in_stacks(self._embed_images, job, images, fitting),
+                        in_stacks(self._embed_images, job, images, max_images),
                         in_stacks(self._embed_texts, job, texts, STACK_ITEMS),
                     ]
                 )
@@ -76,9 +76,9 @@ class StackEmbedder:
                 self._give_up(slot)
 
     async def _follow(self, job: Job) -> list[Slot]:
-        """Takes what other jobs have embedded, and returns the slots of those that failed.
+        """Takes what other jobs have embedded; returns the slots that they failed or were slow on.
 
-        Only once this job has nothing to embed itself, or two could wait for each other.
+        Call it only when this job has nothing left to embed, or two jobs could wait for each other.
         """
         following = {slot: slot.flight for slot in job.slots if slot.flight is not None}
         if following and not job.is_doomed:
@@ -93,13 +93,13 @@ class StackEmbedder:
                 left.append(slot)
         return left
 
-    def _is_to_be_made(self, job: Job, slot: Slot, content: bytes) -> bool:
-        """Whether the model has to run for a slot: no other slot has this content, it is not in
-        the cache, and no other job is making it."""
+    def _needs_model(self, job: Job, slot: Slot, content: bytes) -> bool:
+        """Whether the model has to run for a slot: no earlier slot has this content, it is not in
+        the cache, and no other job is embedding it."""
         key = job.card.identity + content
         first = job.first_of.setdefault(key, slot)
         if first is not slot:
-            slot.twin = first
+            slot.duplicate_of = first
             return False
         entry = self._cache.get(key)
         if entry is not None:
@@ -112,7 +112,7 @@ class StackEmbedder:
         slot.key = key
         return True
 
-    def _answer(self, job: Job, slots: Sequence[Slot], made: StackVectors) -> None:
+    def _fill_rows(self, job: Job, slots: Sequence[Slot], made: StackVectors) -> None:
         job.timing.note("queue", made.queue_ms)
         job.timing.note("model", made.model_ms)
         if made.identity != job.card.identity:
@@ -138,11 +138,10 @@ class StackEmbedder:
         if good and not job.is_doomed:
             to = job.context
             made = await to.model.embed(np.stack([*good.values()]), to.deadline, to.tenant)
-            self._answer(job, [*good], made)
+            self._fill_rows(job, [*good], made)
 
     async def _pixels_or_none(self, job: Job, slot: Slot) -> Pixels | None:
-        """The item's pixels, or None if the model need not run for it, as `_is_to_be_made` says,
-        or it is bad."""
+        """The item's pixels, or None if it is bad or does not need the model."""
         try:
             async with asyncio.timeout_at(job.load_by):
                 return await self._pixels(job, slot)
@@ -151,7 +150,7 @@ class StackEmbedder:
         except TimeoutError:
             self._fail(slot, _too_late(is_slow=slot.is_slow))
         except Exception:
-            logger.exception("An item failed in a way that no error describes.")
+            logger.exception("An item failed with an unexpected error.")
             self._fail(slot, Internal("The service failed on this item."))
         return None
 
@@ -161,7 +160,7 @@ class StackEmbedder:
         async with self._loader.loaded(item, job.limits) as (data, digest):
             loaded = time.perf_counter()
             job.timing.note("fetch", (loaded - began) * 1e3)
-            if not self._is_to_be_made(job, slot, b"image" + digest):
+            if not self._needs_model(job, slot, b"image" + digest):
                 return None
             pixels = await self._loader.decode(data, job.card.pixels, job.limits)
             if pixels is None:
@@ -183,16 +182,16 @@ class StackEmbedder:
             to = job.context
             tokens = pad_tokens([*good.values()])
             made = await to.model.embed_text(tokens, to.deadline, to.tenant)
-            self._answer(job, [*good], made)
+            self._fill_rows(job, [*good], made)
 
     async def _tokenise(self, job: Job, texts: dict[Slot, str]) -> dict[Slot, list[int]]:
-        """The ids of each text that the model may be given."""
+        """The token ids of each text, without those that are too long."""
         try:
             encoded = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizing, job.context.model.tokenizer.encode, list(texts.values())
             )
         except Exception:
-            logger.exception("A text failed in a way that no error describes.")
+            logger.exception("Tokenising failed with an unexpected error.")
             for slot in texts:
                 self._fail(slot, Internal("The service failed on this item."))
             return {}
@@ -206,7 +205,7 @@ class StackEmbedder:
         return good
 
     def _text_or_none(self, job: Job, slot: Slot) -> str | None:
-        """The item's text, or None if the model need not run for it or it is bad."""
+        """The item's text, or None if it is bad or does not need the model."""
         item: Any = slot.item
         if job.card.text is None:
             slot.row = TextUnsupported(
@@ -219,14 +218,14 @@ class StackEmbedder:
             )
         else:
             digest = hashlib.sha256(item.text.encode("utf-8", "surrogatepass")).digest()
-            if self._is_to_be_made(job, slot, b"text" + digest):
+            if self._needs_model(job, slot, b"text" + digest):
                 return str(item.text)
         return None
 
 
-def _fitting(card: ModelCard, stack_bytes: int) -> int:
-    """How many images a stack may have."""
-    height, width = card.pixels.size
+def _max_images(card: ModelCard, stack_bytes: int) -> int:
+    """How many images of the model's size fit into a stack."""
+    height, width = card.pixels.height_width
     image_bytes = height * width * 3 * card.pixels.dtype.itemsize
     return max(1, min(STACK_ITEMS, stack_bytes // image_bytes))
 
@@ -242,7 +241,7 @@ def _too_late(*, is_slow: bool) -> RaylensError:
 
 
 def _in_parts(texts: dict[Slot, str]) -> Iterator[dict[Slot, str]]:
-    """`texts` again, in parts of about CHARS_AT_A_TIME characters and at least one text."""
+    """`texts` in parts of about CHARS_AT_A_TIME characters, at least one text each."""
     part: dict[Slot, str] = {}
     chars = 0
     for slot, text in texts.items():
@@ -261,11 +260,11 @@ async def in_stacks(
     slots: Sequence[Slot],
     most: int,
 ) -> None:
-    """Has `embed` fill the rows of `slots`, at most `most` of them at a time."""
-    turn = asyncio.Semaphore(STACKS_IN_FLIGHT)
+    """Calls `embed` on parts of `slots`, each of at most `most`, STACKS_IN_FLIGHT at a time."""
+    semaphore = asyncio.Semaphore(STACKS_IN_FLIGHT)
 
     async def embed_in_turn(part: Sequence[Slot]) -> None:
-        async with turn:
+        async with semaphore:
             await embed(job, part)
 
     starts = range(0, len(slots), most)

@@ -1,4 +1,4 @@
-"""What is computed with vectors once the model has made them. numpy only."""
+"""Computations on the model's vectors: normalising, truncating, cosines. numpy only."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from deployments.wire import TextSpec, Vector, Vectors
 def finished(
     row: Vector | RaylensError, dimensions: int | None, normalize: bool
 ) -> Vector | RaylensError:
-    """The model's raw (D,) vector as the caller wants it: cut short first, then of length 1."""
+    """The model's raw (D,) vector as the caller wants it: truncated first, then normalised."""
     if isinstance(row, RaylensError):
         return row
     if not np.isfinite(row).all():
@@ -30,18 +30,18 @@ def cosines(a: Vectors, b: Vectors) -> NDArray[np.float32]:
 def probabilities(cosines: Vectors, rule: TextSpec) -> Vectors:
     """(N, L) cosines of images with labels as probabilities, by the model's own rule.
 
-    CLIP (Radford et al. 2021, section 3.1.2): softmax over the labels of the scaled cosines.
-    SigLIP (Zhai et al. 2023, equation 1): each label by itself, the sigmoid of the same and a bias.
+    CLIP (Radford et al. 2021, section 3.1.2): softmax of the scaled cosines over the labels.
+    SigLIP (Zhai et al. 2023, equation 1): sigmoid of each scaled cosine plus a bias.
     """
     logits = rule.logit_scale * cosines + rule.logit_bias
     if rule.score == "sigmoid":
         norm = np.logaddexp(0, logits)
     else:
         norm = np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    result: Vectors = np.exp(logits - norm)  # through logarithms, so that nothing overflows
+    result: Vectors = np.exp(logits - norm)  # in log space, where nothing overflows
     return result
 
 
-def stack_rows(rows: Sequence[Vector | RaylensError]) -> Vectors:
+def as_matrix(rows: Sequence[Vector | RaylensError]) -> Vectors:
     """(N, D) float32 of rows that are all vectors."""
     return np.stack([row for row in rows if not isinstance(row, RaylensError)])

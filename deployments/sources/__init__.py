@@ -1,1 +1,1 @@
-"""Items to bytes: what came with the request, files, and what is fetched."""
+"""Items to bytes: inline data, files and downloads."""

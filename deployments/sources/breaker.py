@@ -1,15 +1,15 @@
-"""Origins (scheme, host, port) that did not answer lately fail at once for a while."""
+"""A circuit breaker: an origin (scheme, host, port) that keeps failing is not asked for a while."""
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# So many failures in a row, with nothing else in between, make an origin a dead one.
+# Consecutive failures after which an origin counts as dead.
 FAILURES = 5
-# So long nobody waits for it. Then one request finds out whether it is back.
+# How long requests to it then fail at once, before one of them tests it again.
 PAUSE_S = 10.0
-# Callers choose the names, so only so many are remembered.
+# Clients choose the hosts, so the number remembered is bounded.
 MOST_ORIGINS = 1024
 
 
@@ -20,14 +20,14 @@ class _Origin:
 
 
 class Breaker:
-    """Remembers who did not answer (a circuit breaker)."""
+    """Counts the consecutive failures of each origin."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._origins: OrderedDict[str, _Origin] = OrderedDict()
 
     def is_dead(self, origin: str) -> bool:
-        """Whether not to ask it now. The first to come after a pause is told to."""
+        """Whether to fail at once. After each pause, False once: that request is the test."""
         known = self._origins.get(origin)
         if known is None or known.failures < FAILURES:
             return False

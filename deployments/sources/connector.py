@@ -17,10 +17,10 @@ from deployments.sources.netguard import DialPolicy
 
 
 class ThreadResolver(AbstractResolver):
-    """The system's `getaddrinfo` in threads of its own.
+    """The system's `getaddrinfo` in a thread pool of its own.
 
-    aiohttp's resolver uses the loop's default threads. A caller's own name server that answers
-    slowly would hold them all, and everything else that needs one, such as reading files.
+    aiohttp's resolver uses the loop's default pool. A slow name server, which any client may run,
+    would block it for everything else that needs a thread, such as reading files.
     """
 
     def __init__(self, threads: int) -> None:
@@ -29,7 +29,7 @@ class ThreadResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every address of `host`. Raises OSError when there is none."""
+        """All addresses of `host`. Raises OSError if there are none."""
         look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
         try:
             found = await asyncio.get_running_loop().run_in_executor(
@@ -54,9 +54,9 @@ class ThreadResolver(AbstractResolver):
 
 
 class GuardedResolver(AbstractResolver):
-    """Refuses a name whole when one of its addresses may not be dialled.
+    """Refuses a name if any of its addresses may not be dialled.
 
-    Not the guard itself: aiohttp asks no resolver for IP literals. It is here so that the answer
+    This is not the guard itself, because aiohttp does not resolve IP literals. With it, the outcome
     does not depend on which of several addresses wins the race to connect (RFC 8305).
     """
 
@@ -67,7 +67,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every address of `host`. Raises UrlForbidden, or OSError when there is none."""
+        """All addresses of `host`. Raises UrlForbidden, or OSError if there are none."""
         found = await self._resolver.resolve(host, port, family)
         for result in found:
             if not self._policy.allows(result["host"]):
@@ -75,16 +75,16 @@ class GuardedResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        """The wrapped resolver belongs to whoever made it."""
+        """Does nothing: the owner of the wrapped resolver closes it."""
 
 
 def guarded_connector(
     settings: Fetch, resolver: AbstractResolver, policy: DialPolicy
 ) -> TCPConnector:
-    """A connector that dials what `policy` allows and raises UrlForbidden for the rest.
+    """A connector that raises UrlForbidden for addresses that `policy` does not allow.
 
-    The check is made on the very address that `connect` is about to get, so neither a name that
-    resolves differently the second time nor any spelling of an address gets past it.
+    It checks the very address that is passed to `connect`, so neither DNS rebinding nor an unusual
+    spelling of an address gets past it.
     """
 
     def open_socket(target: AddrInfoType) -> socket.socket:

@@ -1,6 +1,6 @@
 """Image bytes over HTTP. Knows nothing of pixels.
 
-Which addresses may be dialled is `netguard`'s table, enforced in `connector`.
+`netguard` says which addresses may be dialled, and `connector` enforces it.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from deployments.sources.netguard import DialPolicy
 from deployments.sources.urls import parse_url, redirected
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# The first row that fits decides; RaylensErrors pass as they are. Our own sentences: the text
-# of these exceptions holds addresses and whatever the origin sent.
+# The first row that matches applies; RaylensErrors pass unchanged. The messages are our own,
+# because those of the exceptions contain addresses and whatever the origin sent.
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ...] = (
     ((TimeoutError,), FetchTimeout, "The image's server did not deliver it in time. Try later."),
     ((aiohttp.InvalidURL,), BadUrl, "That URL cannot be fetched. Check its spelling."),
@@ -46,15 +46,15 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ..
     (
         (aiohttp.ClientSSLError,),
         FetchBadGateway,
-        "No trusted TLS connection to the image's server came about. Check its certificate.",
+        "A trusted TLS connection to the image's server could not be made. Check its certificate.",
     ),
     (
         (OSError,),  # refused, unreachable, lost
         FetchBadGateway,
-        "There was no connection to the image's server, or it broke. Try again later.",
+        "The image's server could not be reached, or the connection broke. Try again later.",
     ),
     (
-        # ValueError is what aiohttp lets through of some malformed headers and names.
+        # aiohttp lets ValueError through for some malformed headers and names.
         (aiohttp.ClientError, ValueError),
         FetchBadGateway,
         "The image's server did not answer in proper HTTP. Try again later.",
@@ -63,9 +63,9 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ..
 
 
 class Fetcher:
-    """Downloads by URL under the fetch policy: `start` in the running loop, then `close`.
+    """Downloads by URL under the fetch policy. `start` it in the running loop, `close` it at last.
 
-    Bodies are at most `max_bytes` bytes, decompressed. `resolver` replaces the system's.
+    Bodies are limited to `max_bytes` bytes after decompression. `resolver` replaces the system's.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Fetcher:
     async def start(self) -> None:
         """Opens the session, and a second one without the guard if there are `allow_hosts`.
 
-        Two, so that which hop may dial anything depends on nothing but its own URL: they share
-        no connection and no cached name.
+        The two share no connections and no cached names, so whether a redirect may dial any
+        address depends on its own URL alone.
         """
         self._resolver = self._given_resolver or ThreadResolver(self._settings.max_connections)
         self._guarded = self._session(
@@ -97,7 +97,7 @@ class Fetcher:
             self._open = self._session(open_connector(self._settings, self._resolver))
 
     async def close(self) -> None:
-        """Closes every connection; downloads under way fail."""
+        """Closes every connection; downloads in flight fail."""
         for closable in (self._guarded, self._open, self._resolver):
             if closable is not None:
                 await closable.close()
@@ -107,13 +107,13 @@ class Fetcher:
         self, url: str, *, reserve: Callable[[int], Awaitable[None]] | None = None
     ) -> bytes:
         """The body behind `url`, at most `max_bytes` bytes; empty if the origin sends nothing.
-        `reserve` is awaited with the most that it will take, before it is read.
+        `reserve` is awaited with an upper bound on its bytes before it is read.
 
-        Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin says 4xx, or nothing
-        that can be followed), FetchBadGateway (it fails) and FetchTimeout.
-        The time limit runs from the first look-up and stands still while all connections are
-        in use and while `reserve` waits, so that a long list of images of one host is not failed
-        for being long.
+        Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin answers neither 200 nor
+        5xx, or with a redirect that cannot be followed), FetchBadGateway (it fails) and
+        FetchTimeout.
+        The time limit starts with the first look-up. It is paused while all connections are in
+        use and while `reserve` waits, so that a long list of images on one host does not time out.
         """
         target = parse_url(url, allow_ports=self._settings.allow_ports)
         try:
@@ -137,7 +137,7 @@ class Fetcher:
                     return await self._body(response)
                 url = redirected(url, location, allow_ports=self._settings.allow_ports)
             finally:
-                response.close()  # keeps the connection if the body was read to its end
+                response.close()  # keeps the connection if the body was read to the end
         raise FetchFailed(
             f"The URL redirects more than {self._settings.max_redirects} times. "
             "Use the URL it leads to."
@@ -154,7 +154,7 @@ class Fetcher:
             response = await self._session_for(url).get(
                 url, allow_redirects=False, trace_request_ctx=deadline
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):  # or accepts, silently
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):  # or is silent
             self._breaker.failed(origin)
             raise
         self._breaker.answered(origin)
@@ -167,7 +167,7 @@ class Fetcher:
         return session
 
     def _size(self, response: aiohttp.ClientResponse) -> int:
-        """The most bytes that the body may have. Raises the error that the answer is."""
+        """An upper bound on the body's bytes. Raises the error that the status or length means."""
         status = response.status
         if status >= 500:
             raise FetchBadGateway(
@@ -213,10 +213,10 @@ class Fetcher:
 
 
 def in_our_words(error: Exception, *, origin: str = "") -> RaylensError:
-    """What one of aiohttp's or the system's exceptions means to the caller, and for the log."""
+    """One of aiohttp's or the system's exceptions as ours, with the cause for the log."""
     for kinds, meaning, message in _MEANINGS:
         if isinstance(error, kinds):
-            # Others may quote the URL, whose query may be a signature.
+            # Others may quote the URL, whose query may hold a signature.
             details = f"{error} " if isinstance(error, OSError) else ""
             return meaning(message, cause=f"{type(error).__name__}: {details}from {origin}")
     raise error
@@ -235,9 +235,9 @@ async def _start_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
 
 
 def _stop(deadline: asyncio.Timeout) -> float:
-    """Stops the clock, and tells how many seconds were left."""
+    """Stops the clock and returns the seconds left."""
     when = deadline.when()
-    assert when is not None  # noqa: S101  (it runs, unless this has stopped it)
+    assert when is not None  # noqa: S101  (the clock runs unless this has stopped it)
     deadline.reschedule(None)
     return when - asyncio.get_running_loop().time()
 

@@ -17,20 +17,21 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class ImageRoots:
-    """The folders whose files callers may name, each at most `max_bytes` bytes long.
+    """The folders whose files requests may name, each file at most `max_bytes` bytes long.
 
-    The walk goes one name at a time from an open folder (`dir_fd`) and follows no link, so that
-    nothing renamed or linked meanwhile can lead outside (CWE-367). A root itself may be a link.
+    A path is walked one name at a time from an open folder (`dir_fd`) without following links, so
+    nothing renamed or linked in the meantime leads outside (CWE-367). A root itself may be a link.
     """
 
     def __init__(self, roots: Sequence[Path], *, max_bytes: int) -> None:
-        # Each root and the names that absolute paths may call it by: as configured, which may be
-        # a link, and where that leads.
+        # Each root and the prefixes that absolute paths may have: as configured, and with its links
+        # resolved.
         self._roots = tuple((r.absolute(), {r.absolute(), r.resolve()}) for r in roots)
         self._max_bytes = max_bytes
 
     def read(self, path: str) -> bytes:
-        """All bytes of the file: relative paths under each root in order, absolute inside one.
+        """All bytes of a file. A relative path is tried under each root in order; an absolute one
+        must be inside a root.
 
         Raises ImageTooLarge, and PathNotFound for every other failure: missing, outside the
         roots, a link, not a regular file, not readable.
@@ -53,7 +54,7 @@ class ImageRoots:
                 raise FileNotFoundError(errno.ENOENT, "not a regular file")
             if status.st_size > self._max_bytes:
                 raise self._too_large()
-            # A file that grows meanwhile shows itself by one byte over the limit.
+            # One byte more than allowed, to notice a file that has grown since.
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(self._max_bytes + 1)
         finally:
@@ -69,7 +70,7 @@ class ImageRoots:
 
 
 def _names_below(prefixes: set[Path], path: str) -> list[str]:
-    """The names that lead from a root to `path`; none when the path may not be walked."""
+    """The names that lead from a root to `path`; empty if the path may not be walked."""
     try:
         path.encode()  # a lone surrogate would stand for a raw byte of the file name
     except UnicodeEncodeError:
@@ -82,12 +83,12 @@ def _names_below(prefixes: set[Path], path: str) -> list[str]:
             return []
         path = path.removeprefix(below[0])
     names = [name for name in path.split("/") if name not in ("", ".")]
-    # A file's name ends without a slash (POSIX: ENOTDIR).
+    # A trailing slash means a folder (POSIX: ENOTDIR).
     return [] if ".." in names or "\0" in path or path.endswith(("/", "/.")) else names
 
 
 def _open_below(root: Path, names: list[str]) -> int:
-    """A descriptor of the file. Raises OSError; leaves no other descriptor open."""
+    """A descriptor of the file; no other is left open. Raises OSError."""
     folder = os.open(root, _DIRECTORY)
     try:
         for name in names[:-1]:

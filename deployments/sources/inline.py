@@ -1,4 +1,4 @@
-"""Image bytes out of the request itself: base64 and data URIs. Leaves formats to `decode`."""
+"""Image bytes from the request itself: base64 and data URIs. Leaves formats to `decode`."""
 
 import binascii
 
@@ -12,11 +12,11 @@ _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 def decode_base64(text: str, *, max_bytes: int) -> bytes:
     """Bytes of a base64 string in the standard or the URL-safe alphabet, padded or not.
 
-    No white space, no other character, no padding but at the end, and never both alphabets
-    at once (RFC 4648, sections 3 to 5). Raises ImageTooLarge, before anything is decoded, when
-    it holds more than `max_bytes` bytes, and BadBase64 for everything else.
+    White space, other characters, padding before the end and a mix of both alphabets are refused
+    (RFC 4648, sections 3 to 5). Raises ImageTooLarge, before decoding anything, if it holds more
+    than `max_bytes` bytes, and BadBase64 for everything else.
     """
-    # Four characters hold three bytes and at most two are padding: a lower bound that is known
+    # Four characters hold three bytes, of which at most two are padding: a lower bound, known
     # before the string is copied.
     if len(text) // 4 * 3 - 2 > max_bytes:
         raise _too_large(max_bytes)
@@ -41,7 +41,7 @@ def decode_base64(text: str, *, max_bytes: int) -> bytes:
 
 
 def decode_data_uri(uri: str, *, max_bytes: int) -> bytes:
-    """Bytes of a `data:…;base64,…` URI (RFC 2397); its media type is neither needed nor believed.
+    """Bytes of a `data:…;base64,…` URI (RFC 2397), whose media type is ignored.
 
     Raises BadBase64, also for a data URI without `;base64`, and ImageTooLarge.
     """

@@ -1,7 +1,7 @@
 """Which addresses are public. Classifies addresses and nothing else: no names, no sockets.
 
-The table names every special-purpose block of the IANA registries, also the few that are
-globally reachable (anycast relays and the like): no image lives there.
+The table lists every special-purpose block of the IANA registries, including the few that are
+globally reachable (anycast relays and the like), because they serve no images.
 https://www.iana.org/assignments/iana-ipv4-special-registry
 https://www.iana.org/assignments/iana-ipv6-special-registry
 `ipaddress.is_global` is not enough: Python 3.11 calls 64:ff9b::7f00:1, 2002:7f00:1::,
@@ -39,14 +39,14 @@ _NOT_PUBLIC_4 = tuple(
     )
 )
 
-# Only 2000::/3 is handed out as global unicast (RFC 4291, section 2.4, and the IANA IPv6 address
+# Only 2000::/3 is allocated as global unicast (RFC 4291, section 2.4, and the IANA IPv6 address
 # space registry), so everything else is refused without a row: loopback, IPv4-compatible
 # ::/96, discard 100::/64, local NAT64 64:ff9b:1::/48, SRv6 5f00::/16, unique local fc00::/7,
-# link-local fe80::/10, site-local fec0::/10, multicast ff00::/8. The two exceptions carry an
-# IPv4 address that decides: see `_carried`.
+# link-local fe80::/10, site-local fec0::/10, multicast ff00::/8. The two exceptions, `_MAPPED`
+# and `_NAT64`, are judged by the IPv4 address that they embed.
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
 
-# Tunnels are refused whole, whatever IPv4 addresses they carry.
+# Tunnels are refused entirely, whatever IPv4 addresses they embed.
 _NOT_PUBLIC_6 = tuple(
     IPv6Network(block)
     for block in (
@@ -67,7 +67,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214, section 6.1: the interface ident
 def is_public(address: str | Address) -> bool:
     """Whether the address is an ordinary host of the public Internet.
 
-    An IPv4 address inside an IPv6 one must be public as well. Text that is not exactly one
+    An IPv4 address embedded in an IPv6 one must be public too. Text that is not exactly one
     address (zone ids, leading zeros, short or numeric IPv4 forms) is not public.
     """
     parsed = _parse(address)
@@ -86,15 +86,15 @@ def is_public(address: str | Address) -> bool:
 class DialPolicy:
     """Which addresses may be dialled: the public ones and those in `allow_cidrs`.
 
-    An allowed network opens exactly its addresses; an IPv4 network also their IPv4-mapped IPv6
-    form, which is another spelling of the same host.
+    An allowed network covers exactly its own addresses; an IPv4 network also their IPv4-mapped
+    IPv6 form, which is another spelling of the same host.
     """
 
     def __init__(self, allow_cidrs: Sequence[Network] = ()) -> None:
         self._allowed = tuple(allow_cidrs)
 
     def allows(self, address: str | Address) -> bool:
-        """Whether a connection to `address` may be opened. Never for zone ids or non-addresses."""
+        """Whether a connection to `address` may be opened. False for zone ids and non-addresses."""
         parsed = _parse(address)
         if parsed is None:
             return False

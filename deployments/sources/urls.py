@@ -1,4 +1,4 @@
-"""Which URLs are fetched, as they are written. Dials nothing and looks up no name."""
+"""Which URLs may be fetched, judged by their text alone. Dials nothing and looks up no names."""
 
 import re
 from ipaddress import AddressValueError, IPv4Address
@@ -9,15 +9,15 @@ from deployments.errors import BadUrl, FetchFailed
 
 MAX_URL_CHARS = 2048
 
-# White space, control characters, backslashes and lone surrogates: what parsers disagree about.
+# White space, control characters, backslashes and lone surrogates: URL parsers disagree on these.
 _ODD_CHARACTERS = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
-# What a browser takes for an IPv4 address, such as 127.1, 0x7f.1 or 2130706433
+# What browsers parse as an IPv4 address, such as 127.1, 0x7f.1 or 2130706433
 # (https://url.spec.whatwg.org/#ends-in-a-number-checker).
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
-    """The one parsed form of a caller's URL, which is what gets fetched. Raises BadUrl."""
+    """The parsed form of a client's URL, which is the one that is fetched. Raises BadUrl."""
     if not text[:8].lower().startswith(("http://", "https://")):
         raise BadUrl(
             "Only http:// and https:// URLs are fetched; a data URI belongs in base64, image or "
@@ -41,7 +41,7 @@ def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
         raise BadUrl("The URL's host holds a zone id or an escape. Write it plainly.")
     if port not in allow_ports:
         allowed = ", ".join(map(str, allow_ports))
-        raise BadUrl(f"The URL's port is not one of those fetched from: {allowed}.")
+        raise BadUrl(f"The URL's port is not allowed. Use one of these: {allowed}.")
     if _ENDS_IN_A_NUMBER.fullmatch(host):
         try:
             IPv4Address(host)
@@ -51,9 +51,9 @@ def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
 
 
 def redirected(url: URL, location: str, *, allow_ports: tuple[int, ...]) -> URL:
-    """Where `url` redirects to. Raises FetchFailed if that may not be fetched."""
+    """The URL that `url` redirects to. Raises FetchFailed if that may not be fetched."""
     try:
-        # Checked before it is joined, which would mend some of what is wrong with it.
+        # Checked before joining, which would silently repair some of them.
         if _ODD_CHARACTERS.search(location):
             raise BadUrl("odd characters")
         return parse_url(str(url.join(URL(location))), allow_ports=allow_ports)

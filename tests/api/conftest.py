@@ -1,3 +1,5 @@
+"""A client on the whole HTTP layer, with fake models behind it, and a photo below its root."""
+
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path

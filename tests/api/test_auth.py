@@ -135,7 +135,7 @@ async def test_a_broken_or_missing_file_changes_nothing(
             change()
             assert (await client.get("/v1/models", headers=bearer("s"))).status_code == 200
             assert (await client.get("/v1/models")).status_code == 401
-    assert "The keys that were read before go on" in caplog.text
+    assert "The keys read before stay valid" in caplog.text
 
 
 async def test_a_rate_is_kept_and_told(connect: Connect) -> None:

@@ -1,3 +1,5 @@
+"""What gets in: one request id, and no header or websocket that steers Serve."""
+
 from typing import Any
 
 import httpx

@@ -196,7 +196,7 @@ def test_an_index_names_files_of_its_own_folder_only(tmp_path: Path, name: str) 
     folder = write(tmp_path, sharded(SHARDS))
     index = {"weight_map": {"weight.0": SHARDS[0], "weight.1": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert f"index.json: names {name!r}, which is no file of its folder" in refused(folder)
+    assert f"index.json: names {name!r}, which is not a file in its folder" in refused(folder)
 
 
 @pytest.mark.parametrize(

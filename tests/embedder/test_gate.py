@@ -1,3 +1,5 @@
+"""Stacks of several callers become full batches, and one caller's trouble is no other's."""
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -40,9 +42,9 @@ class FakeModel:
 
 @asynccontextmanager
 async def gate(
-    run: Callable[[Stack], Awaitable[Vectors]], *, slots: int = 1, size: int = 4
+    run: Callable[[Stack], Awaitable[Vectors]], *, lanes: int = 1, size: int = 4
 ) -> AsyncIterator[Gate]:
-    opened = Gate(run, slots=slots, max_batch_size=size, linger_s=0)
+    opened = Gate(run, lanes=lanes, max_batch_size=size, linger_s=0)
     try:
         yield opened
     finally:
@@ -85,9 +87,9 @@ async def test_a_stack_is_cut_where_the_batch_ends_and_put_together_in_order() -
     assert answers[1].vectors.ravel().tolist() == [10, 11, 12, 13, 14]
 
 
-async def test_two_slots_run_two_batches_at_once() -> None:
+async def test_two_lanes_run_two_batches_at_once() -> None:
     model = FakeModel()
-    async with gate(model, slots=2) as opened:
+    async with gate(model, lanes=2) as opened:
         tasks = [asyncio.create_task(opened.submit(images(*[i] * 4))) for i in range(3)]
         await turns()
         assert sum(len(batch) for batch in model.batches) == 8

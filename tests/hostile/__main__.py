@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tests.hostile import addresses, images, paths, pngsuite, requests
+from tests.hostile import addresses, images, paths, pictures, pngsuite, requests
 from tests.hostile.attack import Attack, Part
 from tests.hostile.servers import OPEN_HOST, Secret, redirecting
 from tests.hostile.traffic import GoodTraffic
@@ -35,10 +35,10 @@ def main() -> int:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root = scratch / "root"
         root.mkdir()
-        photo = images.saved(images.picture(seed=7, side=400), "JPEG")
+        photo = pictures.saved(pictures.picture(seed=7, side=400), "JPEG")
         (root / "good.jpg").write_bytes(photo)
         secret_file = scratch / "secret.jpg"
-        secret_file.write_bytes(images.saved(images.picture(seed=8), "JPEG"))
+        secret_file.write_bytes(pictures.saved(pictures.picture(seed=8), "JPEG"))
         paths.lay(root, secret_file)
         secret = Secret(secret_file.read_bytes())
         stack.callback(secret.close)

@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["PIL", "deployments", "yarl", "idna"]):
     from deployments.wire import PixelSpec
 
 from tests.hostile.attack import LEAKS
-from tests.hostile.images import good
+from tests.hostile.pictures import good
 
 SPEC = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32))
 

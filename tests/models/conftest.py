@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache as cache_results
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ Exported = Callable[[str], Export]
 def one_thread() -> None:
     """Two torch threads wait for each other at every operation: seconds, on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Sets torch's threads back to their number before the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

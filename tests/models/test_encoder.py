@@ -1,90 +1,27 @@
-"""Pixels and tokens become the model's own vectors, and what does not fit is refused."""
+"""Pixels become the model's own vectors, and what does not fit is refused."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.encoder import Encoder
-from deployments.models.families import Family
 from deployments.models.spec import Preprocessing
 from deployments.models.towers import ImageTower
 from deployments.settings import ModelSettings
-from deployments.wire import PixelSpec, ProcessorSpec, TextSpec
+from deployments.wire import ProcessorSpec
 from tests.models.conftest import Tiny
+from tests.models.encoders import MEAN, POOLER, SPEC, STD, FakeModel, encode, load, noise
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 Changed = Callable[..., Path]
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SPEC = Preprocessing(
-    pixels=PixelSpec(resize=("exact", 4, 6), resample=3, crop=None),
-    scale=tuple(1 / 255 / std for std in STD),  # type: ignore[arg-type]
-    shift=tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True)),  # type: ignore[arg-type]
-)
-POOLER = Family("pooler", ())
-
-
-class FakeModel(torch.nn.Module):
-    """Gives its input back as the pooled vector, and remembers the batch sizes."""
-
-    def __init__(self, change: Callable[[torch.Tensor], Any] = lambda flat: flat) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.change = change
-        self.sizes: list[int] = []
-
-    def forward(self, pixel_values: torch.Tensor) -> Any:
-        self.sizes.append(len(pixel_values))
-        return SimpleNamespace(pooler_output=self.change(pixel_values.flatten(1)))
-
-
-class FakeTextTower(torch.nn.Module):
-    """Gives the first token of each text back, as often as `dimensions` says."""
-
-    def __init__(self, dimensions: int = 72) -> None:
-        super().__init__()
-        self.dimensions = dimensions
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens[:, :1].float().expand(-1, self.dimensions)
-
-
-def encode(
-    model: torch.nn.Module | None = None, spec: Preprocessing = SPEC, **options: Any
-) -> Encoder:
-    tower = ImageTower(model or FakeModel(), POOLER, spec)
-    checkpoint = Checkpoint("fake", None, Path("fake"))
-    options = {"text_tower": None, **options}
-    return Encoder(tower, checkpoint=checkpoint, family=POOLER, preprocessing=spec, **options)
-
-
-def encode_both(tower: torch.nn.Module | None = None) -> Encoder:
-    text = TextSpec(max_tokens=5, score="softmax", logit_scale=1.0, logit_bias=0.0)
-    return encode(text_tower=tower or FakeTextTower(), text=text, tokenizer_json="{}")
-
-
-def load(folder: Path, **settings: Any) -> Encoder:
-    return Encoder.load(ModelSettings(id=str(folder), precision="float32", **settings))
-
-
-def noise(size: int, height: int = 224, width: int = 224) -> NDArray[np.uint8]:
-    shape = (size, height, width, 3)
-    return np.random.default_rng(size).integers(0, 256, shape, dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 # Images
@@ -105,7 +42,7 @@ def test_channels_are_flipped_after_they_were_scaled() -> None:
 
 
 def test_what_a_processor_made_is_taken_as_it_is() -> None:
-    own = ProcessorSpec(name="Acme", config="{}", size=(4, 6))
+    own = ProcessorSpec(name="Acme", config="{}", height_width=(4, 6))
     encoder = encode(spec=Preprocessing(own, scale=(1.0, 1.0, 1.0), shift=(0.0, 0.0, 0.0)))
     values = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
     expected = values.transpose(0, 3, 1, 2).reshape(2, -1)
@@ -191,117 +128,13 @@ def test_warming_up_refuses_vectors_that_are_not_finite(value: float) -> None:
     [lambda flat: flat[:, None], lambda flat: flat.sum(0)[None, None], lambda flat: flat[0]],
 )
 def test_a_model_without_one_vector_per_image_is_refused(change: Any) -> None:
-    with pytest.raises(CheckpointError, match="gives no one vector for an image of 4 x 6"):
+    with pytest.raises(CheckpointError, match="does not give one vector for an image of 4 x 6"):
         encode(FakeModel(change))
 
 
 def test_a_model_that_takes_no_images_is_refused() -> None:
     with pytest.raises(CheckpointError, match="cannot embed an image of 4 x 6 pixels"):
         encode(torch.nn.Linear(3, 3))
-
-
-# Texts
-
-
-def test_texts_are_filled_up_as_the_family_does_and_do_not_depend_on_their_batch(
-    tiny: Tiny,
-) -> None:
-    for name in ("CLIP", "SigLIP", "SigLIP 2", "AltCLIP"):
-        encoder = load(tiny(name))
-        long = np.array([[5, 6, 7, 8, 9, 10, 2]], np.int32)
-        short = np.array([[5, 6, 2, -1, -1, -1, -1]], np.int32)
-        both = encoder.embed_text(np.concatenate([long, short]))
-        np.testing.assert_allclose(both[0], encoder.embed_text(long)[0], atol=1e-5)
-        np.testing.assert_allclose(both[1], encoder.embed_text(short[:, :3])[0], atol=1e-5)
-        assert (both.dtype, both.shape) == (np.float32, (2, encoder.dimensions))
-
-
-def test_padding_in_front_is_for_tokenizers_that_say_so(tiny: Tiny) -> None:
-    from deployments.models.families import choose_family
-    from deployments.models.loading import load_model
-    from deployments.models.towers import TextTower
-
-    checkpoint = Checkpoint("acme", None, tiny("SigLIP"))
-    family = choose_family(checkpoint, "auto")
-    assert family.text is not None
-    model = load_model(checkpoint, family)
-    behind, before = (
-        TextTower(model, family.text, max_tokens=64, pad_id=1, pad_left=left)
-        for left in (False, True)
-    )
-    tokens = torch.tensor([[7, 8, 9, -1], [5, -1, -1, -1]], dtype=torch.int32)
-    filled = torch.full((2, 64), 1, dtype=torch.int32)
-    filled[0, 61:], filled[1, 63] = torch.tensor([7, 8, 9]), 5
-    with torch.inference_mode():
-        torch.testing.assert_close(before(tokens), behind(filled))
-
-
-def test_the_towers_share_no_weights(tiny: Tiny) -> None:
-    encoder = load(tiny("CLIP"))
-    images, texts = (
-        {id(value) for value in tower.parameters()}  # type: ignore[union-attr]
-        for tower in (encoder.image_tower, encoder.text_tower)
-    )
-    assert images
-    assert texts
-    assert not images & texts
-
-
-def test_read_only_tokens_are_taken() -> None:
-    tokens = np.array([[3, 4], [5, -1]], np.int32)
-    tokens.flags.writeable = False
-    assert encode_both().embed_text(tokens)[:, 0].tolist() == [3, 5]
-
-
-@pytest.mark.parametrize(
-    "tokens",
-    [
-        np.zeros((2, 6), np.int32),
-        np.zeros((2, 0), np.int32),
-        np.zeros((2, 3), np.int64),
-        np.zeros(3, np.int32),
-    ],
-)
-def test_tokens_of_another_shape_or_type_are_a_mistake(tokens: Any) -> None:
-    with pytest.raises(ValueError, match=r"should be int32 \(N, 1 to 5\), not "):
-        encode_both().embed_text(tokens)
-
-
-def test_a_text_without_a_token_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="should begin with a token"):
-        encode_both().embed_text(np.array([[3, 4], [-1, -1]], np.int32))
-
-
-def test_texts_for_a_model_without_a_text_tower_are_a_mistake() -> None:
-    with pytest.raises(ValueError, match="no text tower"):
-        encode().embed_text(np.ones((1, 1), np.int32))
-
-
-def test_warming_up_refuses_texts_vectors_that_are_not_finite() -> None:
-    encoder = encode_both()
-    encoder.warm_up_text(3)
-    encoder.text_tower = FakeTextTower(dimensions=71)
-    with pytest.raises(CheckpointError, match="not one for each item of a batch of 3"):
-        encoder.warm_up_text(3)
-
-
-def test_vectors_of_texts_and_images_of_different_lengths_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="72 numbers for an image and 71 for a text"):
-        encode_both(FakeTextTower(dimensions=71))
-
-
-def test_a_dual_encoder_tells_the_ingress_what_it_needs_for_texts(tiny: Tiny) -> None:
-    from tokenizers import Tokenizer
-
-    encoder = load(tiny("SigLIP"))
-    assert encoder.text == TextSpec(
-        max_tokens=64,
-        score="sigmoid",
-        logit_scale=pytest.approx(20),  # type: ignore[arg-type]
-        logit_bias=-2.0,
-    )
-    assert encoder.tokenizer_json is not None
-    assert Tokenizer.from_str(encoder.tokenizer_json).encode("a cat").ids
 
 
 # Loading

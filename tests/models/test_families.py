@@ -19,7 +19,6 @@ from deployments.models.towers import read_text_spec
 from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny
 from tests.models.families import TINY
-from tests.servers import ROOT
 
 Changed = Callable[..., Path]
 
@@ -29,7 +28,7 @@ def encode(folder: Path, pooling: Any = "auto") -> Encoder:
 
 
 def noise(encoder: Encoder) -> NDArray[np.uint8]:
-    shape = (3, *encoder.preprocessing.pixels.size, 3)
+    shape = (3, *encoder.preprocessing.pixels.height_width, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -208,9 +207,3 @@ def test_texts_are_as_long_and_scored_as_in_training(
     assert (spec.max_tokens, spec.score) == (max_tokens, score)
     assert spec.logit_scale == pytest.approx(10 if name == "ALIGN" else 20)
     assert spec.logit_bias == pytest.approx(-2 if score == "sigmoid" else 0)
-
-
-def test_the_readme_names_every_family() -> None:
-    text = (ROOT / "README.md").read_text()
-    kinds = [name for name in FAMILIES if name.islower()]  # others are classes of one of these
-    assert [kind for kind in kinds if f"`{kind}`" not in text] == []

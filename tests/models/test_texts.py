@@ -202,5 +202,5 @@ def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_that_would_read_texts_otherwise_is_refused(tmp_path: Path) -> None:
     build(tmp_path, "align")
     configure(tmp_path, truncation_side="left")  # keeps the last words; the ingress, the first
-    with pytest.raises(CheckpointError, match=r"reads 'a photo of a dog .* otherwise"):
+    with pytest.raises(CheckpointError, match=r"reads 'a photo of a dog .* differently"):
         read_tokenizer(tmp_path, max_tokens=64)

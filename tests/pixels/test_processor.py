@@ -1,3 +1,5 @@
+"""A checkpoint's own processor gives its own values, and is spared what is too large."""
+
 import json
 import time
 import tracemalloc
@@ -6,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import transformers
-from PIL import Image
+from PIL import ExifTags, Image
 
-from deployments.errors import ImageTooLarge, UnsupportedImage
+from deployments.errors import CorruptImage, ImageTooLarge, UnsupportedImage
 from deployments.pixels.processor import process
 from deployments.wire import ProcessorSpec
+from tests.pixels.pictures import AS_IS, pixels, quadrants, saved
 
 MAX_PIXELS = 50_000_000
 
@@ -42,7 +45,7 @@ def test_values_are_those_of_the_processor(spec, size):
     own = getattr(transformers, spec.name)(**json.loads(spec.config))
     expected = own(noise(*size), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     found = process(noise(*size), spec, max_pixels=MAX_PIXELS)
-    assert found.shape == (*spec.size, 3)
+    assert found.shape == (*spec.height_width, 3)
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     assert found.flags.writeable
@@ -103,6 +106,42 @@ def test_panoramas_and_large_photos_are_taken(size):
     image = Image.new("RGB", size, (200, 100, 50))
     spec = specification("Levit", (384, 384), size=384, crop_size=384)
     assert np.ptp(process(image, spec, max_pixels=MAX_PIXELS), axis=(0, 1)).max() == 0
+
+
+# In `decode`, in place of a specification
+
+AS_IT_IS = ProcessorSpec(  # does what the specification AS_IS says
+    "ViTImageProcessorPil",
+    '{"size": 8, "resample": 0, "do_rescale": false, "do_normalize": false}',
+    (8, 8),
+)
+
+
+def test_the_models_own_processor_sees_what_a_person_sees():
+    half = quadrants("RGBA", 24)
+    half.putalpha(Image.linear_gradient("L").resize((24, 24)))
+    turned = quadrants(size=24).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for data in (
+        saved(half, "PNG"),
+        saved(turned, "JPEG", exif=exif),
+        saved(quadrants("CMYK", 24), "JPEG"),
+        saved(quadrants("P", 24), "GIF"),
+    ):
+        found = pixels(data, AS_IT_IS)
+        assert found.dtype == np.float32
+        assert found.flags.c_contiguous
+        assert found.flags.writeable
+        assert (found == pixels(data, AS_IS)).all()
+
+
+def test_the_models_own_processor_is_spared_broken_and_huge_files():
+    data = saved(quadrants(size=64), "PNG")
+    with pytest.raises(CorruptImage):
+        pixels(data[:100], AS_IT_IS)
+    with pytest.raises(ImageTooLarge):
+        pixels(data, AS_IT_IS, max_pixels=64 * 64 - 1)
 
 
 # Threads

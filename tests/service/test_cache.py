@@ -1,3 +1,5 @@
+"""The cache keeps the vectors used last within its bound, and lets one caller make each."""
+
 import numpy as np
 
 from deployments.service.cache import OVERHEAD_BYTES, Entry, VectorCache

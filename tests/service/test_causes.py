@@ -8,7 +8,7 @@ import pytest
 
 from deployments.errors import CorruptImage, FetchBadGateway, Internal, RaylensError
 from deployments.service import causes
-from deployments.service.causes import CauseLog, WithoutCallersErrors
+from deployments.service.causes import CallerErrorFilter, CauseLog
 
 DEAD = FetchBadGateway("No connection.", cause="ConnectionRefusedError: from http://10.0.0.1")
 
@@ -73,7 +73,7 @@ def test_the_traceback_of_an_error_that_is_its_callers_does_not() -> None:
 
 
 def test_lines_without_an_error_pass() -> None:
-    assert WithoutCallersErrors().filter(logging.makeLogRecord({"msg": "hello"}))
+    assert CallerErrorFilter().filter(logging.makeLogRecord({"msg": "hello"}))
 
 
 def passes(error: Exception) -> bool:
@@ -81,4 +81,4 @@ def passes(error: Exception) -> bool:
         raise error
     except Exception:
         record = logging.makeLogRecord({"msg": "Request failed.", "exc_info": sys.exc_info()})
-    return bool(WithoutCallersErrors().filter(record))
+    return bool(CallerErrorFilter().filter(record))

@@ -1,3 +1,5 @@
+"""An origin that fails in a row is left alone for a while, and no other one is."""
+
 from deployments.sources.breaker import FAILURES, MOST_ORIGINS, PAUSE_S, Breaker
 
 

@@ -1,3 +1,5 @@
+"""Regular files below the image roots are read, and every other path is not found."""
+
 import os
 import socket
 from contextlib import suppress

@@ -1,3 +1,5 @@
+"""Strict base64 and data URIs give their bytes, up to the cap; all else is refused."""
+
 import base64
 import time
 from contextlib import suppress

@@ -1,3 +1,5 @@
+"""Addresses that are not public are told from those that are, in every form that hides them."""
+
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest

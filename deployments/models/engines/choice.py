@@ -1,4 +1,4 @@
-"""Which engine runs the configured model; its export is found, or made in a process of its own.
+"""Chooses the engine of the configured model, whose export is found or made in another process.
 
 Leaves exporting to `export` and running to the engines.
 """
@@ -20,15 +20,15 @@ from deployments.threads import thread_count
 
 logger = logging.getLogger("ray.serve")
 
-# Of the exporting process's log: libraries' progress bars go on and on in one line.
+# For the exporting process's log: libraries write a whole progress bar as one line.
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 async def load_engine(settings: ModelSettings, *, has_gpu: bool) -> Engine:
-    """The configured model, loaded and proved; in tenths of seconds where it was exported before.
+    """The configured model, loaded and tested; in tenths of a second if it was exported before.
 
-    `has_gpu` says whether this process was given one. Raises CheckpointError if the model cannot be
-    served here.
+    `has_gpu` says whether this process was given a GPU. Raises CheckpointError if the model cannot
+    be served here.
     """
     if settings.device != "cpu" and (has_gpu or settings.device == "cuda"):
         return await TorchEngine.load(settings, reason="torch, as on every GPU")
@@ -86,17 +86,17 @@ async def _exported(settings: ModelSettings) -> tuple[Export, Settled]:
     log = asyncio.create_task(_log(process.stderr))
     process.stdin.write(ExportRequest(model=settings).model_dump_json().encode())
     process.stdin.close()
-    said = (await process.stdout.read()).decode(errors="replace").strip()
+    output = (await process.stdout.read()).decode(errors="replace").strip()
     status, other = await process.wait(), await log
     if status < 0:
         raise NotExportableError(
-            f"the process that exports it was killed by signal {-status}, perhaps for its memory"
+            f"the process that exports it was killed by signal {-status}, perhaps out of memory"
         )
-    if status != 0 or not said:
-        if not said:
+    if status != 0 or not output:
+        if not output:
             logger.error("Exporting the model failed:\n" + "\n".join(other))
-        raise CheckpointError(said or f"exporting the model ended with {status}; see the log")
-    outcome = Outcome.model_validate_json(said)
+        raise CheckpointError(output or f"exporting the model ended with {status}; see the log")
+    outcome = Outcome.model_validate_json(output)
     export = exported.read(outcome.folder) if outcome.folder is not None else None
     if export is None or outcome.settled is None:
         raise NotExportableError(outcome.refusal or "its export vanished")
@@ -104,7 +104,7 @@ async def _exported(settings: ModelSettings) -> tuple[Export, Settled]:
 
 
 async def _log(stream: asyncio.StreamReader) -> list[str]:
-    """Repeats the process's log in this one's; returns the last lines of what is not its log."""
+    """Copies the process's log to this one's; returns the last of its other lines."""
     other: deque[str] = deque(maxlen=40)
     async for raw in stream:
         line = raw.decode(errors="replace").rstrip()

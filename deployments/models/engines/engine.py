@@ -21,7 +21,7 @@ ON_CPU = "this process runs on the CPU"
 
 
 class EngineError(Exception):
-    """The engine does not work any more, or not as it should; the message says what is wrong."""
+    """The engine has stopped working, or does not work as it should; the message says why."""
 
 
 class Engine(Protocol):
@@ -31,36 +31,36 @@ class Engine(Protocol):
     tokenizer_json: str | None
     """For `tokenizers.Tokenizer.from_str`; None without a text tower."""
     slots: int
-    """How many batches of images run side by side."""
+    """How many batches of images run in parallel."""
     text_slots: int
     """The same for texts."""
 
     async def embed(self, pixels: Pixels) -> Vectors:
-        """(N, H, W, 3), of `loaded.pixels`' dtype and size, to raw vectors, (N, D) float32.
+        """(N, H, W, 3), of `loaded.pixels`' dtype, height and width, to raw (N, D) float32.
 
         Raises ValueError for another shape or dtype.
         """
 
     async def embed_text(self, tokens: Tokens) -> Vectors:
-        """int32 (N, L) to raw vectors, (N, D) float32; rows are filled up with -1.
+        """int32 (N, L), with rows padded with -1, to raw (N, D) float32.
 
         Raises ValueError for another dtype, for rows that are empty or too long, and without a
         text tower.
         """
 
     async def warm_up(self, *, images: int, texts: int) -> None:
-        """Runs what would make the first callers wait, for batches of up to so many."""
+        """Does what would make the first requests wait, for batches of up to so many."""
 
     async def prove(self) -> None:
-        """Runs an image, and a text if texts are read. Raises EngineError for wrong vectors."""
+        """Embeds an image, and a text if it can. Raises EngineError for wrong vectors."""
 
     async def check(self, *, stuck_after_s: float) -> None:
-        """Raises EngineError if a batch has been running for longer than that."""
+        """Raises EngineError if a batch has been running for longer than `stuck_after_s`."""
 
 
 def check_pixels(pixels: Pixels, spec: PixelSpec | ProcessorSpec) -> None:
-    """Raises ValueError for what is not a stack of such images."""
-    shape = (*spec.size, 3)
+    """Raises ValueError unless `pixels` is a stack of images that fit `spec`."""
+    shape = (*spec.height_width, 3)
     if pixels.dtype != spec.dtype or pixels.ndim != 4 or pixels.shape[1:] != shape:
         raise ValueError(
             f"pixels should be {spec.dtype} (N, {', '.join(map(str, shape))}), "
@@ -69,7 +69,7 @@ def check_pixels(pixels: Pixels, spec: PixelSpec | ProcessorSpec) -> None:
 
 
 def check_tokens(tokens: Tokens, spec: TextSpec | None) -> None:
-    """Raises ValueError for what is not a stack of texts that the model reads."""
+    """Raises ValueError unless `tokens` is a stack of texts that fit `spec`."""
     if spec is None:
         raise ValueError("the model has no text tower")
     most = spec.max_tokens
@@ -84,12 +84,12 @@ def check_tokens(tokens: Tokens, spec: TextSpec | None) -> None:
 def as_fast_as(
     precision: Precision, spec: PixelSpec | ProcessorSpec, *, tolerant: bool
 ) -> PixelSpec | ProcessorSpec:
-    """`spec`, with inexact resizing where it moves vectors far less than the precision does."""
+    """`spec`, with inexact resizing if it changes vectors far less than the precision does."""
     if precision != "float32" and tolerant and isinstance(spec, PixelSpec):
         return replace(spec, exact=False)
     return spec
 
 
 def identity_in(precision: Precision, identity: bytes) -> bytes:
-    """A model's identity as its vectors have it: those of two precisions are told apart."""
+    """The identity of a model's vectors, which differs between precisions."""
     return hashlib.sha256(identity + precision.encode()).digest()

@@ -1,6 +1,6 @@
 """The engine of exported models: OpenVINO's own threads, awaited on the replica's event loop.
 
-Nothing of torch is here, and nothing of how an export is made.
+Knows nothing of torch or of how an export is made.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from deployments.models.precision import NEEDED_COSINE, Settled
 from deployments.models.probes import least_cosine
 from deployments.wire import Loaded, Pixels, Precision, Tokens, Vectors
 
-# Batches side by side, each with its share of the processors: beside other load, 7 to 20 % more
-# images/s than one batch after another with all of them (benchmarks/NOTES.md).
+# Batches that run in parallel, each on some of the processors: beside other load, 7 to 20 % more
+# images/s than one batch at a time on all of them (benchmarks/NOTES.md).
 MAX_STREAMS = 4
 # OpenVINO calls back only when an inference succeeds; failures have to be polled for.
 POLL_S = 0.25
-# A lone image gets all processors only if no batches have run side by side for this long: among
-# many callers of large photos the model is alone at times, but the processors are busy decoding,
-# and threads that wait for each other would waste half of what they take.
+# A lone image gets all processors only if no batches have run in parallel for this long: when many
+# clients send large photos, the model runs one image alone at times, but the processors are busy
+# decoding, and threads that wait for each other would waste half of their CPU time.
 QUIET_S = 1.0
 
 
 class Inferences:
-    """Inferences of one compiled tower: any number at a time, as many as it has streams at once."""
+    """Inferences of one compiled tower: any number in flight, run in as many streams as it has."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
@@ -50,8 +50,8 @@ class Inferences:
         """(N, …) to (N, D). Raises RuntimeError, OpenVINO's own, if that fails."""
         number = next(self._numbers)
         self._began[number] = time.monotonic()
-        # In a task of its own, because an inference goes on when its caller is cancelled, and reads
-        # the stack until its end.
+        # In a task of its own, because an inference goes on when this coroutine is cancelled, and
+        # reads the stack to the end.
         task = asyncio.create_task(self._run(stack))
         task.add_done_callback(lambda _: self._began.pop(number))
         return await asyncio.shield(task)
@@ -72,30 +72,31 @@ class Inferences:
             if not done.done():
                 request.wait_for(0)  # raises what the inference failed with
         vectors: Vectors = request.get_output_tensor(0).data.copy()
-        self._idle.append(request)  # unless it failed: then what it holds is in doubt
+        self._idle.append(request)  # not after a failure, which leaves it in an unknown state
         return vectors
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         return len(self._began)
 
     def longest_s(self) -> float:
-        """How long the oldest inference has been under way."""
+        """How long the oldest inference has been in flight."""
         return max((time.monotonic() - began for began in self._began.values()), default=0.0)
 
 
 class ImageLanes:
-    """Batches side by side, and lone images as fast as one goes with all processors.
+    """Runs batches in parallel, and a lone image on all processors.
 
-    For these the tower is compiled a second time, because OpenVINO's streams are of fixed width.
+    For the latter the tower is compiled a second time, because OpenVINO's streams have a fixed
+    number of threads.
     """
 
     def __init__(self, streams: Inferences, whole: Inferences, *, slots: int) -> None:
-        """`streams` are as many as `slots`; `whole` has all threads, and may be the same."""
+        """`streams` has `slots` streams; `whole` has one with all threads, and may be the same."""
         self.slots = slots
         self._streams = streams
         self._whole = whole
-        self._crowded = -math.inf  # when there was last more than one batch
+        self._crowded = -math.inf  # when batches last ran in parallel
 
     @classmethod
     def load(cls, path: Path, precision: Precision, *, threads: int) -> Self:
@@ -108,7 +109,7 @@ class ImageLanes:
 
     async def run(self, pixels: Pixels) -> Vectors:
         now = time.monotonic()
-        if self._streams.under_way + self._whole.under_way:
+        if self._streams.in_flight + self._whole.in_flight:
             self._crowded = now
         alone = len(pixels) == 1 and now - self._crowded > QUIET_S
         return await (self._whole if alone else self._streams).run(pixels)
@@ -121,7 +122,7 @@ class OpenvinoEngine:
     """An `engine.Engine` for an export, on the CPU."""
 
     def __init__(self, export: Export, settled: Settled, *, threads: int) -> None:
-        """Maps the export's files and compiles them, in tenths of seconds.
+        """Maps the export's files and compiles them, in tenths of a second.
 
         Raises RuntimeError, OpenVINO's own, if a file is damaged.
         """
@@ -160,16 +161,16 @@ class OpenvinoEngine:
         return await self._text.run(tokens)
 
     async def warm_up(self, *, images: int, texts: int) -> None:
-        """Runs every stream once; a new size of batch costs some milliseconds more, once."""
+        """Runs every stream once; the first batch of another size costs some milliseconds more."""
         probes = self._probes
-        stack = probes.pixels[:2]  # not one, which would have all processors
+        stack = probes.pixels[:2]  # one image would run on all processors
         for vectors in await asyncio.gather(*(self.embed(stack) for _ in range(self.slots))):
             self._compare(vectors, probes.image_vectors[:2])
 
     async def prove(self) -> None:
         probes = self._probes
         self._compare(await self.embed(probes.pixels[:1]), probes.image_vectors[:1])
-        if self._text is not None:  # the first text is the empty one
+        if self._text is not None:  # not the first text, which is empty
             self._compare(await self.embed_text(probes.tokens[1:2]), probes.text_vectors[1:2])
 
     def _compare(self, vectors: Vectors, expected: Vectors) -> None:

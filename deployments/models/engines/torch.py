@@ -1,4 +1,4 @@
-"""The engine of what torch runs: any model on a GPU, on a CPU those that cannot be exported.
+"""The torch engine: for all models on a GPU, and on a CPU for those that cannot be exported.
 
 Leaves loading and forward passes to `encoder`, which imports torch in the thread that runs it.
 """
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Time for warming up all sizes of batches before the first request: large models would take
-# minutes.
+# Time for warming up all batch sizes before the first request: large models would take minutes.
 WARM_UP_S = 10.0
 
 
 class ModelThread:
-    """A thread that owns torch, or a part of it: it loads the model, warms it up or runs it.
+    """A thread in which torch loads the model, warms it up or runs it; on a CPU there is only one.
 
-    With a second team of threads in torch, OpenMP counts both against the processors and every
-    operation pays for a wake-up (measured: 19 ms became 47 ms for one image).
+    With a second one, OpenMP would have two teams of threads for the same processors, and every
+    operation would pay for a wake-up (measured: 19 ms became 47 ms for one image).
     """
 
     def __init__(self) -> None:
@@ -39,17 +38,17 @@ class ModelThread:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function` in the model thread, after whatever it is busy with."""
 
-        def job() -> T:
+        def timed() -> T:
             self._busy_since = time.monotonic()
             try:
                 return function(*args, **kwargs)
             finally:
                 self._busy_since = None
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
 
     async def check(self, *, stuck_after_s: float) -> None:
-        """Raises EngineError when the thread is stuck in one job or no longer takes jobs."""
+        """Raises EngineError if the thread is stuck in one call or takes no new ones."""
         since = self._busy_since
         if since is not None:
             busy_s = time.monotonic() - since
@@ -66,7 +65,7 @@ class TorchEngine:
     """An `engine.Engine` around an `Encoder`."""
 
     def __init__(self, encoder: "Encoder", threads: list[ModelThread], *, reason: str) -> None:
-        """Batches run in `threads`, side by side."""
+        """Batches run in `threads`, in parallel."""
         self._encoder = encoder
         self._threads = threads
         self._idle: asyncio.Queue[ModelThread] = asyncio.Queue()
@@ -95,7 +94,7 @@ class TorchEngine:
         """Finds, checks and loads the configured checkpoint. Raises CheckpointError."""
         thread = ModelThread()
         encoder = await thread.run(_load, settings)
-        # On a GPU one thread prepares its batch while the other's runs.
+        # On a GPU, one thread prepares its batch while the other's runs.
         threads = [thread] if encoder.device == "cpu" else [ModelThread(), ModelThread()]
         return cls(encoder, threads, reason=reason)
 
@@ -107,7 +106,7 @@ class TorchEngine:
 
     async def warm_up(self, *, images: int, texts: int) -> None:
         began = time.monotonic()
-        # One job for each size, so that a running service answers in between.
+        # One call for each size, so that a running service can serve requests in between.
         for size in (1, images, *range(2, images)):
             in_time = size == images or time.monotonic() - began < WARM_UP_S
             if in_time and self._warm_images < size:
@@ -139,7 +138,7 @@ class TorchEngine:
 
 
 def _load(settings: ModelSettings) -> "Encoder":
-    # Here, because torch belongs to the model thread from its import on.
+    # Imported here, because torch belongs to the model thread from its import on.
     from deployments.models.encoder import Encoder
 
     return Encoder.load(settings)

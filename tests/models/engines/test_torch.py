@@ -110,7 +110,7 @@ async def test_a_loaded_checkpoint_gives_the_encoders_vectors_and_says_what_runs
     engine = await TorchEngine.load(settings, reason="torch, because a test says so")
     encoder = Encoder.load(settings)
     pixels = np.random.default_rng(0).integers(
-        0, 256, (2, *engine.loaded.pixels.size, 3), dtype=np.uint8
+        0, 256, (2, *engine.loaded.pixels.height_width, 3), dtype=np.uint8
     )
     assert (await engine.embed(pixels) == encoder.embed(pixels)).all()
     tokens = encoder.tokenize(["a cat", "dogs"])

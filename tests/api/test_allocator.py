@@ -2,7 +2,7 @@
 
 import platform
 
-from deployments.allocator import give_large_blocks_back, trim
+from deployments.api.allocator import give_large_blocks_back, trim
 
 
 def test_glibc_takes_every_setting() -> None:

@@ -1,4 +1,4 @@
-"""How this process gets memory for large blocks. Changes speed and size, never results."""
+"""Tunes glibc's malloc for large blocks. Changes speed and memory use, never results."""
 
 import ctypes
 
@@ -8,17 +8,17 @@ _M_MMAP_THRESHOLD = -3
 
 
 def give_large_blocks_back() -> bool:
-    """Has every block of a megabyte or more mapped by itself, and given back when it is freed.
+    """Maps every block of a megabyte or more separately, and unmaps it when it is freed.
 
-    By default glibc raises that threshold up to 32 MB as it sees such blocks freed, and then keeps
-    them in heaps with holes: after an hour of large bodies a process is as large as their sum once
-    was. Process-wide. Returns whether it could be set: not outside glibc.
+    By default glibc raises that threshold, up to 32 MB, when such blocks are freed, and then keeps
+    them in fragmented heaps: after an hour of large bodies the process stays at its peak size.
+    Process-wide. Returns whether it took effect; without glibc it does not.
     """
     return _set({_M_MMAP_THRESHOLD: 1024 * 1024, _M_TRIM_THRESHOLD: 16 * 1024 * 1024})
 
 
 def trim() -> None:
-    """Gives the kernel what lies free in the heaps; milliseconds, without Python's lock."""
+    """Returns free heap memory to the kernel. Takes milliseconds, without the GIL."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,0 +1,131 @@
+"""Files in forms, whole or cut short, and forms that are made to cost much."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.api.conftest import Connect
+from tests.api.requests import error
+from tests.conftest import Jpeg
+
+
+async def test_form_fields_and_query_strings_carry_the_options(
+    connect: Connect, photo: Path, jpeg: Jpeg
+) -> None:
+    data = photo.read_bytes()
+    async with connect() as client:
+        form = {"normalize": "false", "encoding_format": "float", "on_error": "report"}
+        files = [("file", data), ("file", b"bad"), ("file", jpeg(2))]
+        response = await client.post("/v1/embeddings", data=form, files=files)
+        one, bad, two = response.json()["data"]
+        raw = await client.post(
+            "/v1/embeddings?normalize=false&encoding_format=float",
+            content=data,
+            headers={"content-type": "application/octet-stream"},
+        )
+        wrong = await client.post(
+            "/v1/embeddings?dtype=int4", content=data, headers={"content-type": "image/jpeg"}
+        )
+    assert bad["error"]["code"] == "unsupported_image"
+    assert one["embedding"] == raw.json()["data"][0]["embedding"] != two["embedding"]
+    assert error(wrong)["param"] == "dtype"
+
+
+def multipart(*files: bytes) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    return b"".join(head + data + b"\r\n" for data in files) + b"--b--\r\n"
+
+
+async def test_a_form_that_is_cut_short_loses_no_file_in_silence(
+    connect: Connect, photo: Path
+) -> None:
+    whole = multipart(photo.read_bytes(), photo.read_bytes())
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    second = whole.rfind(b"--b\r\n")
+    async with connect() as client:
+        for body, status in (
+            (whole, 200),
+            (whole + b"an epilogue, which RFC 2046 allows", 200),
+            (whole[: second + 2], 400),
+            (whole[:-200], 400),
+            (whole[:-4], 400),
+        ):
+            response = await client.post("/v1/embeddings", content=body, headers=headers)
+            assert response.status_code == status, response.text
+            if status == 200:
+                assert len(response.json()["data"]) == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Disposition: form-data; name=\"file\"; filename*=utf-8''%E7%8C%AB.jpg",
+        'Content-Disposition: form-data; name="file"\r\nContent-Type: image/jpeg',
+    ],
+)
+async def test_a_file_needs_no_plain_file_name(connect: Connect, photo: Path, head: str) -> None:
+    body = f"--b\r\n{head}\r\n\r\n".encode() + photo.read_bytes() + b"\r\n--b--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    async with connect() as client:
+        response = await client.post("/v1/embeddings", content=body, headers=headers)
+    assert response.status_code == 200, response.text
+
+
+async def test_a_form_with_too_many_fields_says_so(connect: Connect, photo: Path) -> None:
+    fields = {f"f{i}": "x" for i in range(40)}
+    async with connect() as client:
+        response = await client.post("/v1/embeddings", data=fields, files={"file": b"x"})
+    assert "32 fields" in error(response)["message"]
+
+
+async def test_files_go_into_fields_named_file(connect: Connect, photo: Path) -> None:
+    async with connect() as client:
+        other = await client.post("/v1/embeddings", files={"image": photo.read_bytes()})
+        text = await client.post("/v1/embeddings", data={"file": "x"}, files={"a": b""})
+    assert error(other)["code"] == error(text)["code"] == "bad_request"
+
+
+async def test_a_form_in_a_charset_that_takes_for_ever_is_refused(connect: Connect) -> None:
+    value = chr(0x10000).encode("punycode") + b"a" * 100_000
+    body = b'--b\r\nContent-Disposition: form-data; name="u"\r\n\r\n' + value + b"\r\n--b--\r\n"
+    began = time.monotonic()
+    async with connect() as client:
+        for charset in ("punycode", "idna", "utf-7", "unheard-of"):
+            kind = f"multipart/form-data; boundary=b; charset={charset}"
+            response = await client.post(
+                "/v1/embeddings", content=body, headers={"Content-Type": kind}
+            )
+            assert response.status_code == 415
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"', "iso-8859-1"])
+async def test_a_form_may_name_the_usual_charsets(
+    connect: Connect, photo: Path, charset: str
+) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        + photo.read_bytes()
+        + b"\r\n--b--\r\n"
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    async with connect() as client:
+        response = await client.post("/v1/embeddings", content=body, headers=headers)
+    assert response.status_code == 200
+
+
+async def test_a_form_of_near_boundaries_lets_others_in_between(connect: Connect) -> None:
+    part = b'--a\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    content = part + b"\r\n--ax" * 400_000 + b"\r\n--a--\r\n"
+    longest = 0.0
+    async with connect() as client:
+        headers = {"Content-Type": "multipart/form-data; boundary=a"}
+        task = asyncio.create_task(client.post("/v1/embeddings", content=content, headers=headers))
+        while not task.done():
+            began = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - began)
+        assert (await task).status_code == 415
+    assert longest < 0.3

@@ -1,0 +1,26 @@
+"""A command of `raylens`, run in this process, and what it said and ended with."""
+
+import re
+
+from typer.testing import CliRunner, Result
+
+from raylens.cli import app
+
+# What a user's own shell may say must not steer the tests.
+ENV = {"RAYLENS_URL": None, "RAYLENS_API_KEY": None, "RAY_ADDRESS": None, "COLUMNS": "200"}
+
+
+def raylens(*arguments: str, **env: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={**ENV, **env})
+
+
+def ended(result: Result) -> int:
+    """The exit code, of a command that ended by itself and not with an exception."""
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result.exit_code
+
+
+def sentence(result: Result) -> str:
+    """What stands on stderr, without the frame that typer draws around usage errors."""
+    return " ".join(re.sub(r"[╭╮╰╯│─]", " ", result.stderr).split())

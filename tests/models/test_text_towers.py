@@ -1,0 +1,115 @@
+"""Tokens become the model's own vectors, and what does not fit is refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.wire import TextSpec
+from tests.models.conftest import Tiny
+from tests.models.encoders import FakeTextTower, encode, encode_both, load
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+def test_texts_are_filled_up_as_the_family_does_and_do_not_depend_on_their_batch(
+    tiny: Tiny,
+) -> None:
+    for name in ("CLIP", "SigLIP", "SigLIP 2", "AltCLIP"):
+        encoder = load(tiny(name))
+        long = np.array([[5, 6, 7, 8, 9, 10, 2]], np.int32)
+        short = np.array([[5, 6, 2, -1, -1, -1, -1]], np.int32)
+        both = encoder.embed_text(np.concatenate([long, short]))
+        np.testing.assert_allclose(both[0], encoder.embed_text(long)[0], atol=1e-5)
+        np.testing.assert_allclose(both[1], encoder.embed_text(short[:, :3])[0], atol=1e-5)
+        assert (both.dtype, both.shape) == (np.float32, (2, encoder.dimensions))
+
+
+def test_padding_in_front_is_for_tokenizers_that_say_so(tiny: Tiny) -> None:
+    from deployments.models.families import choose_family
+    from deployments.models.loading import load_model
+    from deployments.models.towers import TextTower
+
+    checkpoint = Checkpoint("acme", None, tiny("SigLIP"))
+    family = choose_family(checkpoint, "auto")
+    assert family.text is not None
+    model = load_model(checkpoint, family)
+    behind, before = (
+        TextTower(model, family.text, max_tokens=64, pad_id=1, pad_left=left)
+        for left in (False, True)
+    )
+    tokens = torch.tensor([[7, 8, 9, -1], [5, -1, -1, -1]], dtype=torch.int32)
+    filled = torch.full((2, 64), 1, dtype=torch.int32)
+    filled[0, 61:], filled[1, 63] = torch.tensor([7, 8, 9]), 5
+    with torch.inference_mode():
+        torch.testing.assert_close(before(tokens), behind(filled))
+
+
+def test_the_towers_share_no_weights(tiny: Tiny) -> None:
+    encoder = load(tiny("CLIP"))
+    images, texts = (
+        {id(value) for value in tower.parameters()}  # type: ignore[union-attr]
+        for tower in (encoder.image_tower, encoder.text_tower)
+    )
+    assert images
+    assert texts
+    assert not images & texts
+
+
+def test_read_only_tokens_are_taken() -> None:
+    tokens = np.array([[3, 4], [5, -1]], np.int32)
+    tokens.flags.writeable = False
+    assert encode_both().embed_text(tokens)[:, 0].tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        np.zeros((2, 6), np.int32),
+        np.zeros((2, 0), np.int32),
+        np.zeros((2, 3), np.int64),
+        np.zeros(3, np.int32),
+    ],
+)
+def test_tokens_of_another_shape_or_type_are_a_mistake(tokens: Any) -> None:
+    with pytest.raises(ValueError, match=r"should be int32 \(N, 1 to 5\), not "):
+        encode_both().embed_text(tokens)
+
+
+def test_a_text_without_a_token_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="should begin with a token"):
+        encode_both().embed_text(np.array([[3, 4], [-1, -1]], np.int32))
+
+
+def test_texts_for_a_model_without_a_text_tower_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="no text tower"):
+        encode().embed_text(np.ones((1, 1), np.int32))
+
+
+def test_warming_up_refuses_texts_vectors_that_are_not_finite() -> None:
+    encoder = encode_both()
+    encoder.warm_up_text(3)
+    encoder.text_tower = FakeTextTower(dimensions=71)
+    with pytest.raises(CheckpointError, match="not one for each item of a batch of 3"):
+        encoder.warm_up_text(3)
+
+
+def test_vectors_of_texts_and_images_of_different_lengths_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="72 numbers for an image and 71 for a text"):
+        encode_both(FakeTextTower(dimensions=71))
+
+
+def test_a_dual_encoder_tells_the_ingress_what_it_needs_for_texts(tiny: Tiny) -> None:
+    from tokenizers import Tokenizer
+
+    encoder = load(tiny("SigLIP"))
+    assert encoder.text == TextSpec(
+        max_tokens=64,
+        score="sigmoid",
+        logit_scale=pytest.approx(20),  # type: ignore[arg-type]
+        logit_bias=-2.0,
+    )
+    assert encoder.tokenizer_json is not None
+    assert Tokenizer.from_str(encoder.tokenizer_json).encode("a cat").ids

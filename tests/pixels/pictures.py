@@ -1,0 +1,67 @@
+"""Pictures to decode, files of them, and what decoding makes of a file."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deployments.pixels.decode import decode
+from deployments.wire import PixelSpec
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
+AS_IS = PixelSpec(("exact", 8, 8), 0, None)
+CLIP = PixelSpec(("shortest_edge", 224), 3, (224, 224))
+EVERY_FORMAT = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(data, spec=AS_IS, max_pixels=1_000_000, allow_tiff=True):
+    return decode(data, spec, max_pixels=max_pixels, allow_tiff=allow_tiff)
+
+
+def colour(data):
+    """The one colour of an image, to within what lossy formats do to it."""
+    found = pixels(data).reshape(-1, 3)
+    assert np.ptp(found, axis=0).max() <= 2
+    return tuple(found[0].tolist())
+
+
+def close_to(expected, tolerance=2):
+    return pytest.approx(expected, abs=tolerance)
+
+
+def quadrants(mode="RGB", size=8):
+    """Upright: red and green above blue and white."""
+    image = Image.new("RGB", (size, size), RED)
+    half = size // 2
+    image.paste(GREEN, (half, 0, size, half))
+    image.paste(BLUE, (0, half, half, size))
+    image.paste(WHITE, (half, half, size, size))
+    return image.convert(mode)
+
+
+def png(width, height, depth, colour_type, rows, chunks=()):
+    """A PNG as Pillow cannot write it: any depth, and samples as they are."""
+
+    def chunk(kind, body):
+        checksum = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    middle = b"".join(chunk(kind, body) for kind, body in chunks)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + middle
+        + chunk(b"IDAT", body)
+        + chunk(b"IEND", b"")
+    )

@@ -1,0 +1,59 @@
+"""Models that take little at once or hold their answers back, and a fetcher with contents."""
+
+import asyncio
+from typing import Any
+
+from deployments.wire import Pixels, StackVectors
+from tests.fakes import FakeModel
+
+IMAGE_BYTES = 8 * 8 * 3  # of the fake model
+
+
+class SmallStacksModel(FakeModel):
+    """Takes at most `images` at once."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.stack_bytes = images * IMAGE_BYTES + 1
+
+
+class HeldModel(FakeModel):
+    """Takes one image at a time and holds its answer back until it is told how it ends."""
+
+    stack_bytes = IMAGE_BYTES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[asyncio.Future[None]] = []
+        self._arrival = asyncio.Event()
+
+    async def embed(
+        self, stack: Pixels, deadline: float, tenant: str | None = None
+    ) -> StackVectors:
+        call = asyncio.get_running_loop().create_future()
+        self.calls.append(call)
+        self._arrival.set()
+        await call
+        return await super().embed(stack, deadline)
+
+    async def taken(self, number: int) -> None:
+        """Returns when `number` calls have arrived, which takes some decoding."""
+        async with asyncio.timeout(10):
+            while len(self.calls) < number:
+                self._arrival.clear()
+                await self._arrival.wait()
+
+
+class FakeFetcher:
+    """Has the bytes, or the error, of each URL that it knows."""
+
+    def __init__(self, **contents: bytes | Exception) -> None:
+        self.contents = contents
+        self.downloads: list[str] = []
+
+    async def download(self, url: str, *, reserve: Any) -> bytes:
+        self.downloads.append(url)
+        content = self.contents[url.removeprefix("https://")]
+        if isinstance(content, Exception):
+            raise content
+        return content

@@ -1,0 +1,101 @@
+"""Each item, whatever its source, ends as a vector or as its own error, and is counted."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.errors import BadRequest, FetchFailed, InvalidItem, PathNotFound, TextUnsupported
+from deployments.items import PathItem, TextItem, UrlItem
+from deployments.service.embedding import EmbeddingService
+from deployments.service.loader import ImageLoader
+from deployments.settings import Settings
+from deployments.sources.files import ImageRoots
+from tests.conftest import Jpeg
+from tests.fakes import CARD, FakeModel, InProcess, service
+from tests.service.conftest import Images
+from tests.service.fakes import FakeFetcher
+from tests.service.requests import CORRUPT, embed, errors
+
+# Sources
+
+
+async def test_an_image_that_cannot_be_fetched_is_an_error_of_its_item(jpeg: Jpeg) -> None:
+    fetcher = FakeFetcher(cat=jpeg(1), gone=FetchFailed("The origin said 404."))
+    opened = service(fetcher=fetcher)  # type: ignore[arg-type]
+    items = [UrlItem("https://gone"), UrlItem("https://cat")]
+    bad, good = errors(await embed(opened, items, on_error="report"))
+    assert isinstance(bad, FetchFailed)
+    assert bad.param == "input[0]"
+    assert good is None
+
+
+async def test_text_is_refused_by_a_model_without_a_text_tower(images: Images) -> None:
+    embedded = await embed(service(), [*images(1), TextItem("a cat")], on_error="report")
+    _, bad = errors(embedded)
+    assert isinstance(bad, TextUnsupported)
+    assert bad.param == "input[1]"
+    with pytest.raises(TextUnsupported):
+        await embed(service(), [TextItem("")])
+
+
+async def test_an_item_that_came_as_an_error_stays_that_error(images: Images) -> None:
+    items = [InvalidItem("not an item"), *images(1)]
+    bad, good = errors(await embed(service(), items, on_error="report"))
+    assert isinstance(bad, InvalidItem)
+    assert bad.param == "input[0]"
+    assert good is None
+
+
+# Metrics
+
+
+async def test_each_item_is_counted_by_its_outcome(images: Images) -> None:
+    counted: Counter[str] = Counter()
+    items = [*images(2), images(1)[0], CORRUPT, CORRUPT, PathItem("x"), TextItem("x")]
+    await embed(counting(counted), items, on_error="report")
+    expected = {"ok": 3, "corrupt_image": 2, "path_not_found": 1, "text_unsupported": 1}
+    assert +counted == Counter(expected)
+
+
+async def test_the_bad_items_of_a_failed_request_are_counted(images: Images) -> None:
+    counted: Counter[str] = Counter()
+    with pytest.raises(PathNotFound):
+        await embed(counting(counted), [*images(1), PathItem("x"), CORRUPT])
+    assert +counted == Counter(path_not_found=1, corrupt_image=1)
+
+
+def counting(counted: Counter[str]) -> EmbeddingService:
+    def count(outcome: str, number: int) -> None:
+        counted[outcome] += number
+
+    loader = ImageLoader(
+        Settings(),
+        roots=ImageRoots([], max_bytes=1),
+        fetcher=FakeFetcher(),  # type: ignore[arg-type]
+        workers=InProcess(10_000_000),  # type: ignore[arg-type]
+        threads=1,
+    )
+    return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)
+
+
+# Options of a handle's callers, whom no schema checks.
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, "12", 1.5, True])
+async def test_dimensions_that_are_no_size_are_a_bad_request(dimensions: Any) -> None:
+    opened = service(FakeModel(replace(CARD, matryoshka=True)))
+    with pytest.raises(BadRequest):
+        await embed(opened, [TextItem("x")], dimensions=dimensions)
+
+
+async def test_dimensions_may_be_a_number_of_numpys(images: Images) -> None:
+    embedded = await embed(service(), images(1), dimensions=np.int64(12))
+    assert len(embedded.rows) == 1
+
+
+async def test_an_unknown_way_to_treat_errors_is_a_bad_request() -> None:
+    with pytest.raises(BadRequest):
+        await embed(service(), [TextItem("x")], on_error="reprot")

@@ -1,0 +1,32 @@
+"""An origin on the loopback, and fetchers that may fetch from it or, as they come, may not."""
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.sources.origins import Origin, fetching
+
+
+@pytest.fixture
+async def origin():
+    origin = Origin()
+    listener = socket.create_server(("127.0.0.1", 0))
+    origin.port = listener.getsockname()[1]
+    server = await asyncio.start_server(origin.serve, sock=listener)
+    yield origin
+    server.close()
+    await asyncio.wait_for(origin.idle.wait(), 2)
+
+
+@pytest.fixture
+async def fetcher(origin):
+    async with fetching(origin) as fetcher:
+        yield fetcher
+
+
+@pytest.fixture
+async def guarded(origin):
+    """A fetcher as it comes: no holes in its policy."""
+    async with fetching(origin, allow_cidrs=()) as fetcher:
+        yield fetcher

@@ -1,0 +1,110 @@
+"""A web server and a resolver that say what they are told, and a fetcher that may ask them."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp.abc import AbstractResolver
+
+from deployments.settings import Fetch
+from deployments.sources.fetch import Fetcher
+
+CAP = 100_000
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def answer(body=b"pixels", status="200 OK", **headers):
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def redirect(location, status="302 Found"):
+    return answer(b"moved", status, Location=location)
+
+
+class Origin:
+    """A server on the loopback that says what each path is told to and counts connections."""
+
+    def __init__(self):
+        self.answers = {"/": answer()}
+        self.connections = 0
+        self.open_now = 0
+        self.requests = []
+        self.asked = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def serve(self, reader, writer):
+        self.connections += 1
+        self.open_now += 1
+        self.idle.clear()
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.requests.append(head.decode())
+                self.asked.set()
+                answer = self.answers[head.split(b" ")[1].decode()]
+                if callable(answer):
+                    await answer(reader, writer)
+                    return
+                writer.write(answer)
+        except (asyncio.IncompleteReadError, ConnectionError, KeyError):
+            pass
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self.open_now -= 1
+            if not self.open_now:
+                self.idle.set()
+
+    def url(self, path="/", host="127.0.0.1"):
+        return f"http://{host}:{self.port}{path}"
+
+
+class Names(AbstractResolver):
+    """A resolver that says what it is told, one answer after the other."""
+
+    def __init__(self, **answers):
+        self.answers = {name.replace("_", "."): list(answer) for name, answer in answers.items()}
+        self.asked = []
+
+    async def resolve(self, host, port=0, family=socket.AF_UNSPEC):
+        self.asked.append(host)
+        answers = self.answers.get(host, [socket.gaierror(socket.EAI_NONAME, "no such name")])
+        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(addresses, Exception):
+            raise addresses
+        if callable(addresses):
+            await addresses()
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": 0,
+            }
+            for address in addresses
+        ]
+
+    async def close(self):
+        pass
+
+
+@asynccontextmanager
+async def fetching(origin, *, resolver=None, max_bytes=CAP, **overrides):
+    options = {
+        "allow_cidrs": ("127.0.0.0/8",),
+        "allow_ports": (origin.port, 80, 443),
+        "timeout_s": 5.0,
+        "idle_timeout_s": 5.0,
+        **overrides,
+    }
+    fetcher = Fetcher(Fetch(**options), max_bytes=max_bytes, resolver=resolver)
+    await fetcher.start()
+    try:
+        yield fetcher
+    finally:
+        await fetcher.close()

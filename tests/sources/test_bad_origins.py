@@ -1,0 +1,143 @@
+"""What an origin answers that is no image is an error that tells nothing of it."""
+
+import asyncio
+import socket
+from contextlib import suppress
+
+import pytest
+
+from deployments.errors import FetchBadGateway, FetchFailed, FetchTimeout
+from deployments.sources.breaker import FAILURES
+from tests.sources.origins import OK, Names, answer, fetching
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("201 Created", FetchFailed),
+        ("204 No Content", FetchFailed),
+        ("206 Partial Content", FetchFailed),
+        ("300 Multiple Choices", FetchFailed),
+        ("302 Without Location", FetchFailed),
+        ("304 Not Modified", FetchFailed),
+        ("400 Bad Request", FetchFailed),
+        ("404 /etc/secret 10.0.0.7", FetchFailed),
+        ("429 Too Many Requests", FetchFailed),
+        ("499 Odd", FetchFailed),
+        ("500 Oops", FetchBadGateway),
+        ("503 Later", FetchBadGateway),
+        ("599 Odd", FetchBadGateway),
+        ("999 Go Away", FetchBadGateway),
+    ],
+)
+async def test_a_status_that_is_no_image_is_an_error(status, error, fetcher, origin):
+    origin.answers["/"] = answer(b"" if status[:3] in ("204", "304") else b"secret text", status)
+    with pytest.raises(error) as caught:
+        await fetcher.download(origin.url())
+    assert status[:3] in caught.value.message
+    assert "secret" not in caught.value.message
+    assert "10.0.0.7" not in caught.value.message
+
+
+async def test_a_switch_of_protocols_is_a_failed_fetch(fetcher, origin):
+    origin.answers["/"] = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    with pytest.raises(FetchFailed):
+        await fetcher.download(origin.url())
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\r\n",
+        b"pixels",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"HTTP/1.1 two OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npixels",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\npixels",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\npixels",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 6\r\n\r\npixels",
+    ],
+)
+async def test_cut_short_and_garbled_answers_are_a_bad_gateway(garbage, fetcher, origin):
+    async def speak(_, writer):
+        writer.write(garbage)
+
+    origin.answers["/"] = speak
+    with pytest.raises(FetchBadGateway) as caught:
+        await fetcher.download(origin.url())
+    assert "127.0.0.1" not in caught.value.message
+
+
+async def test_a_connection_reset_in_the_body_is_a_bad_gateway(fetcher, origin):
+    async def reset(_, writer):
+        writer.write(OK + b"Content-Length: 100\r\n\r\npixels")
+        await writer.drain()
+        writer.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+        )
+        writer.transport.abort()
+
+    origin.answers["/"] = reset
+    with pytest.raises(FetchBadGateway):
+        await fetcher.download(origin.url())
+
+
+async def test_a_refused_connection_is_a_bad_gateway(origin):
+    with socket.socket() as bound:  # bound and not listening: nobody else can take the port
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        async with fetching(origin, allow_ports=(port,)) as fetcher:
+            with pytest.raises(FetchBadGateway):
+                await fetcher.download(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_tls_failure_is_a_bad_gateway(origin):
+    closed = asyncio.Event()
+
+    async def not_tls(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        closed.set()
+
+    server = await asyncio.start_server(not_tls, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with fetching(origin, allow_ports=(port,)) as fetcher:
+        with pytest.raises(FetchBadGateway) as caught:
+            await fetcher.download(f"https://127.0.0.1:{port}/")
+    assert "TLS" in caught.value.message
+    server.close()
+    await closed.wait()
+
+
+async def test_a_name_that_is_not_found_is_a_bad_gateway(origin):
+    names = Names(gone=[socket.gaierror(socket.EAI_NONAME, "10.0.0.7 said no")], empty=[[]])
+    async with fetching(origin, resolver=names) as fetcher:
+        with pytest.raises(FetchBadGateway) as caught:
+            await fetcher.download(origin.url(host="gone"))
+        assert "not found" in caught.value.message
+        assert "10.0.0.7" not in caught.value.message
+
+
+async def test_an_origin_that_accepts_and_is_silent_fails_at_once_after_some_tries(origin):
+    async def silent(reader, writer):
+        await reader.read()
+
+    origin.answers["/"] = silent
+    async with fetching(origin, idle_timeout_s=0.1) as fetcher:
+        for _ in range(FAILURES):
+            with pytest.raises(FetchTimeout):
+                await fetcher.download(origin.url())
+        connections = origin.connections
+        with pytest.raises(FetchBadGateway, match="lately"):
+            await fetcher.download(origin.url())
+        assert origin.connections == connections
