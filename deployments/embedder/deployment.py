@@ -111,7 +111,7 @@ class Embedder:
             "image",
             self._encode_pixels,
             batches=batches,
-            lanes=self._engine.slots,
+            lanes=self._engine.lanes,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
         )
@@ -121,7 +121,7 @@ class Embedder:
                 "text",
                 self._encode_tokens,
                 batches=batches,
-                lanes=self._engine.text_slots,
+                lanes=self._engine.text_lanes,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
@@ -202,7 +202,7 @@ class Embedder:
 
     async def _encode_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        vectors = await self._engine.embed(pixels)
+        vectors = await self._engine.encode(pixels)
         self._last_success = time.monotonic()
         return _split(vectors, pieces)
 
@@ -212,7 +212,7 @@ class Embedder:
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = []
         for start in range(0, len(tokens), rows):
-            vectors.append(await self._engine.embed_text(tokens[start : start + rows]))
+            vectors.append(await self._engine.encode_text(tokens[start : start + rows]))
             self._last_success = time.monotonic()
         return _split(np.concatenate(vectors), pieces)
 

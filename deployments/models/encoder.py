@@ -72,9 +72,9 @@ class Encoder:
         self._cuda = threading.local()
         height, width = preprocessing.pixels.height_width
         what = f"an image of {height} x {width} pixels"
-        self.dimensions = self._length_of(what, lambda: self.embed(self._noise(2)))
+        self.dimensions = self._length_of(what, lambda: self.encode(self._noise(2)))
         if text_tower is not None:
-            found = self._length_of("a text", lambda: self.embed_text(self._noise_tokens(2)))
+            found = self._length_of("a text", lambda: self.encode_text(self._noise_tokens(2)))
             if found != self.dimensions:
                 raise CheckpointError(
                     f"model {checkpoint.id!r} gives {self.dimensions} numbers for an image and "
@@ -149,7 +149,7 @@ class Encoder:
         parts = (_weights(self.checkpoint), self.family, preprocessing, self.text)
         return hashlib.sha256(repr(parts).encode()).digest()
 
-    def embed(self, pixels: Pixels) -> Vectors:
+    def encode(self, pixels: Pixels) -> Vectors:
         """(N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
 
         uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are
@@ -158,7 +158,7 @@ class Encoder:
         check_pixels(pixels, self.preprocessing.pixels)
         return self._run(self.image_tower, pixels)
 
-    def embed_text(self, tokens: Tokens) -> Vectors:
+    def encode_text(self, tokens: Tokens) -> Vectors:
         """int32 (N, L) to float32 (N, D) in the space of the images' vectors, not normalised.
 
         Rows are padded with -1 after their tokens. Raises ValueError for anything else, for rows
@@ -169,7 +169,7 @@ class Encoder:
         return self._run(self.text_tower, tokens)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Texts as `embed_text` takes them. Raises ValueError without a text tower."""
+        """Texts as `encode_text` takes them. Raises ValueError without a text tower."""
         if self.tokenizer_json is None or self.text is None:
             raise ValueError("the model has no text tower")
         return _tokenize(texts, self.tokenizer_json, self.text)
@@ -179,11 +179,11 @@ class Encoder:
 
         Raises CheckpointError if the vectors are not finite or not (N, D).
         """
-        self._check(self.embed(self._noise(images)), (images, self.dimensions))
+        self._check(self.encode(self._noise(images)), (images, self.dimensions))
 
     def warm_up_text(self, texts: int) -> None:
         """The same for a batch of `texts`."""
-        self._check(self.embed_text(self._noise_tokens(texts)), (texts, self.dimensions))
+        self._check(self.encode_text(self._noise_tokens(texts)), (texts, self.dimensions))
 
     @torch.inference_mode()
     def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:

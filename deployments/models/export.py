@@ -134,13 +134,13 @@ def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
     or gives other vectors than torch."""
     pixels = photos(encoder.preprocessing.pixels)
     tokens = np.zeros((0, 1), np.int32)
-    image_vectors = encoder.embed(pixels)
+    image_vectors = encoder.encode(pixels)
     text_vectors = image_vectors[:0]
     _write_tower(encoder.image_tower, pixels, folder / "image.xml", free=1)
     _compare(folder / "image.xml", pixels, image_vectors, threads)
     if encoder.text is not None and encoder.tokenizer_json is not None:
         tokens = encoder.tokenize(SENTENCES)
-        text_vectors = encoder.embed_text(tokens)
+        text_vectors = encoder.encode_text(tokens)
         _write_tower(encoder.text_tower, tokens, folder / "text.xml", free=2)
         _compare(folder / "text.xml", tokens, text_vectors, threads)
         (folder / exported.TOKENIZER).write_text(encoder.tokenizer_json)

@@ -68,8 +68,8 @@ def in_torch(encoder: Encoder) -> Served:
         encoder.preprocessing.pixels,
         encoder.text,
         encoder.tokenizer_json,
-        encoder.embed,
-        encoder.embed_text,
+        encoder.encode,
+        encoder.encode_text,
     )
 
 
@@ -80,8 +80,8 @@ def in_openvino(export: Export, settled: Settled) -> Served:
         loaded.pixels,
         loaded.text,
         engine.tokenizer_json,
-        lambda pixels: asyncio.run(engine.embed(pixels)),
-        lambda tokens: asyncio.run(engine.embed_text(tokens)),
+        lambda pixels: asyncio.run(engine.encode(pixels)),
+        lambda tokens: asyncio.run(engine.encode_text(tokens)),
     )
 
 
@@ -108,7 +108,7 @@ def embed(model: Served, files: Mapping[str, bytes]) -> Vectors:
     """(N, D) of length 1."""
     values = [decode(data, model.pixels, max_pixels=10**8) for data in files.values()]
     halves = np.array_split(np.stack(values), 2)  # as if they came in batches
-    return unit(np.concatenate([model.embed(half) for half in halves]))
+    return unit(np.concatenate([model.encode(half) for half in halves]))
 
 
 def embed_text(model: Served, texts: Sequence[str]) -> Vectors:
@@ -119,7 +119,7 @@ def embed_text(model: Served, texts: Sequence[str]) -> Vectors:
     ids = [encoded.ids for encoded in tokenizer.encode(texts)]
     half = len(ids) // 2
     return unit(
-        np.concatenate([model.embed_text(pad_tokens(part)) for part in (ids[:half], ids[half:])])
+        np.concatenate([model.encode_text(pad_tokens(part)) for part in (ids[:half], ids[half:])])
     )
 
 

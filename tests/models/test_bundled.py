@@ -59,14 +59,14 @@ def test_the_bundled_id_means_the_bundled_model(
 def test_the_vector_of_a_synthetic_image_stays_what_it_was(encoder: Encoder) -> None:
     y, x, c = np.mgrid[:224, :224, :3]
     image = ((7 * x + 13 * y + 31 * c + x * y // 8) % 256).astype(np.uint8)
-    check_golden("synthetic", encoder.embed(image[None])[0])
+    check_golden("synthetic", encoder.encode(image[None])[0])
 
 
 def test_the_vector_of_a_photo_stays_what_it_was(
     encoder: Encoder, photos: list[Path], prepare: Prepare
 ) -> None:
     image = prepare(photos[10], encoder.preprocessing.pixels)  # 1024 x 683: resized and cropped
-    check_golden("photo", encoder.embed(image[None])[0])
+    check_golden("photo", encoder.encode(image[None])[0])
 
 
 def test_the_snapshot_computes_what_the_original_weights_compute(bundled_folder: Path) -> None:

@@ -31,13 +31,13 @@ def test_scaling_inside_the_graph_is_the_processors_arithmetic() -> None:
     pixels = np.arange(4 * 4 * 6 * 3, dtype=np.uint8).reshape(4, 4, 6, 3)  # every value, 0 to 255
     exact = (pixels.astype(np.float64) / 255 - MEAN) / STD
     expected = exact.transpose(0, 3, 1, 2).reshape(4, -1)
-    np.testing.assert_allclose(encode().embed(pixels), expected, atol=1e-6)
+    np.testing.assert_allclose(encode().encode(pixels), expected, atol=1e-6)
 
 
 def test_channels_are_flipped_after_they_were_scaled() -> None:
     pixels = noise(2, 4, 6)
-    straight = encode().embed(pixels).reshape(2, 3, 24)
-    flipped = encode(spec=replace(SPEC, flip_channels=True)).embed(pixels).reshape(2, 3, 24)
+    straight = encode().encode(pixels).reshape(2, 3, 24)
+    flipped = encode(spec=replace(SPEC, flip_channels=True)).encode(pixels).reshape(2, 3, 24)
     np.testing.assert_array_equal(flipped, straight[:, ::-1])
 
 
@@ -46,10 +46,10 @@ def test_what_a_processor_made_is_taken_as_it_is() -> None:
     encoder = encode(spec=Preprocessing(own, scale=(1.0, 1.0, 1.0), shift=(0.0, 0.0, 0.0)))
     values = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
     expected = values.transpose(0, 3, 1, 2).reshape(2, -1)
-    np.testing.assert_array_equal(encoder.embed(values), expected)
+    np.testing.assert_array_equal(encoder.encode(values), expected)
     encoder.warm_up(1)
     with pytest.raises(ValueError, match="should be float32"):
-        encoder.embed(noise(2, 4, 6))
+        encoder.encode(noise(2, 4, 6))
 
 
 def test_pixels_are_scaled_in_float32_whatever_the_model_runs_in() -> None:
@@ -75,7 +75,7 @@ def test_the_bundled_model_tells_what_it_is(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_vectors_are_finite_float32_rows_and_not_normalised(encoder: Encoder, size: int) -> None:
-    vectors = encoder.embed(noise(size))
+    vectors = encoder.encode(noise(size))
     assert (vectors.dtype, vectors.shape) == (np.float32, (size, 1280))
     assert np.isfinite(vectors).all()
     assert np.linalg.norm(vectors, axis=1).min() > 2
@@ -83,16 +83,16 @@ def test_vectors_are_finite_float32_rows_and_not_normalised(encoder: Encoder, si
 
 def test_a_vector_does_not_depend_on_its_batch(encoder: Encoder) -> None:
     stack = noise(8)
-    alone = np.concatenate([encoder.embed(image[None]) for image in stack])
-    np.testing.assert_allclose(encoder.embed(stack), alone, atol=2e-5)
-    np.testing.assert_allclose(encoder.embed(stack[::-1])[::-1], alone, atol=2e-5)
+    alone = np.concatenate([encoder.encode(image[None]) for image in stack])
+    np.testing.assert_allclose(encoder.encode(stack), alone, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(stack[::-1])[::-1], alone, atol=2e-5)
 
 
 def test_read_only_pixels_are_taken_and_left_alone() -> None:
     pixels = noise(2, 4, 6)
     pixels.flags.writeable = False
     encoder = encode()
-    np.testing.assert_array_equal(encoder.embed(pixels), encoder.embed(pixels.copy()))
+    np.testing.assert_array_equal(encoder.encode(pixels), encoder.encode(pixels.copy()))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_read_only_pixels_are_taken_and_left_alone() -> None:
 )
 def test_pixels_of_another_shape_or_type_are_a_mistake(pixels: Any) -> None:
     with pytest.raises(ValueError, match=r"should be uint8 \(N, 4, 6, 3\), not "):
-        encode().embed(pixels)
+        encode().encode(pixels)
 
 
 def test_warming_up_runs_every_batch_size() -> None:

@@ -70,7 +70,7 @@ def test_the_mean_is_of_the_patches_alone(tiny: Tiny, name: str) -> None:
     encoder = encode(folder, "mean")
     hidden = hidden_states(encoder, folder)
     expected = hidden[:, PREFIXES[name] :].mean(dim=1)
-    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(noise(encoder)), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["CLIP", "ViT", "DeiT", "DINOv2, registers"])
@@ -78,14 +78,14 @@ def test_the_class_token_is_the_first(tiny: Tiny, name: str) -> None:
     folder = tiny(name)
     encoder = encode(folder, "cls")
     expected = hidden_states(encoder, folder)[:, 0]
-    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(noise(encoder)), expected, atol=2e-5)
 
 
 def test_the_mean_of_a_feature_map_is_over_its_places(tiny: Tiny) -> None:
     folder = tiny("ConvNeXt")
     encoder = encode(folder, "mean")
     expected = hidden_states(encoder, folder).mean(dim=(2, 3))
-    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(noise(encoder)), expected, atol=2e-5)
 
 
 def hidden_states(encoder: Encoder, folder: Path) -> torch.Tensor:
@@ -103,12 +103,12 @@ def hidden_states(encoder: Encoder, folder: Path) -> torch.Tensor:
 def test_a_masked_autoencoder_sees_every_patch_and_gives_the_same_bits_twice(tiny: Tiny) -> None:
     encoder = encode(tiny("ViT-MAE"))
     pixels = noise(encoder)
-    first = encoder.embed(pixels)
-    np.testing.assert_array_equal(encoder.embed(pixels), first)
+    first = encoder.encode(pixels)
+    np.testing.assert_array_equal(encoder.encode(pixels), first)
     for corner in (np.s_[:32, :32], np.s_[-32:, -32:], np.s_[96:128, 96:128]):
         blank = pixels.copy()
         blank[0][corner] = 0
-        assert np.abs(encoder.embed(blank)[0] - first[0]).max() > 1e-3
+        assert np.abs(encoder.encode(blank)[0] - first[0]).max() > 1e-3
 
 
 def test_a_pooling_that_the_family_does_not_have_is_refused(tiny: Tiny) -> None:
@@ -146,7 +146,7 @@ def test_an_unknown_family_is_served_with_a_pooling_that_needs_no_knowledge(
     model.save_pretrained(folder)
     encoder = encode(folder, "cls")
     expected = hidden_states(encoder, folder)[:, 0]
-    np.testing.assert_allclose(encoder.embed(noise(encoder)), expected, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(noise(encoder)), expected, atol=2e-5)
     with pytest.raises(CheckpointError, match="cannot embed an image"):
         encode(folder, "pooler")  # it has none
 
@@ -181,7 +181,7 @@ def test_vision_models_saved_by_older_versions_are_the_same(
     weights = {f"vision_model.{key}": values for key, values in load_file(path).items()}
     save_file(weights, path, metadata={"format": "pt"})
     new, old = encode(tiny(name)), encode(folder)
-    np.testing.assert_array_equal(old.embed(noise(old)), new.embed(noise(new)))
+    np.testing.assert_array_equal(old.encode(noise(old)), new.encode(noise(new)))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
         expected = output.cls_logits if name == "DeiT, classifier" else output.logits
         encoder = encode(tiny(name))
         pixels = decode(data, encoder.preprocessing.pixels, max_pixels=10**8)
-        found = head(torch.from_numpy(encoder.embed(pixels[None])))
+        found = head(torch.from_numpy(encoder.encode(pixels[None])))
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
 
@@ -104,7 +104,7 @@ def test_a_tolerant_familys_vectors_stay_where_they_are_under_faster_resizing(
     assert spec.exact, "float32 is for those who want the last digit"
     photos = [FILES[n] for n in ("640 x 480", "225 x 223", "1:40", "RGBA")]
     exact, faster = (
-        unit(encoder.embed(np.stack([decode(p, s, max_pixels=10**8) for p in photos])))
+        unit(encoder.encode(np.stack([decode(p, s, max_pixels=10**8) for p in photos])))
         for s in (spec, replace(spec, exact=False))
     )
     assert (exact * faster).sum(axis=1).min() >= 0.99999
@@ -151,7 +151,7 @@ def test_a_mistake_in_the_tokens_shows(tiny: Tiny, name: str) -> None:
     right = np.random.default_rng(0).integers(3, 90, (20, 9)).astype(np.int32)
     wrong = right.copy()
     wrong[:, 4] += 1
-    vectors, others = (unit(encoder.embed_text(tokens)) for tokens in (right, wrong))
+    vectors, others = (unit(encoder.encode_text(tokens)) for tokens in (right, wrong))
     assert (vectors * others).sum(axis=1).min() < LEAST_COSINE
 
 

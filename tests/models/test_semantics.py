@@ -14,9 +14,9 @@ JEEPS = (6, 7)
 INSECTS = (18, 19)  # a leafhopper and a dung beetle
 
 
-def embed(encoder: Encoder, photos: list[Path], prepare: Prepare) -> np.ndarray:
+def encode(encoder: Encoder, photos: list[Path], prepare: Prepare) -> np.ndarray:
     stack = np.stack([prepare(photo, encoder.preprocessing.pixels) for photo in photos])
-    vectors = np.concatenate([encoder.embed(part) for part in np.split(stack, 5)])
+    vectors = np.concatenate([encoder.encode(part) for part in np.split(stack, 5)])
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -26,7 +26,7 @@ def test_18_of_20_photos_are_classified_right(
     head = AutoModelForImageClassification.from_pretrained(bundled_folder).classifier
     stack = np.stack([prepare(photo, encoder.preprocessing.pixels) for photo in photos])
     with torch.inference_mode():
-        found = head(torch.from_numpy(encoder.embed(stack))).argmax(dim=1).tolist()
+        found = head(torch.from_numpy(encoder.encode(stack))).argmax(dim=1).tolist()
     labels = [int(photo.stem.rpartition("_")[2]) for photo in photos]
     assert len(labels) == 20
     assert sum(a == b for a, b in zip(found, labels, strict=True)) >= 18
@@ -35,7 +35,7 @@ def test_18_of_20_photos_are_classified_right(
 def test_photos_of_one_kind_are_each_others_nearest(
     encoder: Encoder, photos: list[Path], prepare: Prepare
 ) -> None:
-    vectors = embed(encoder, photos, prepare)
+    vectors = encode(encoder, photos, prepare)
     cosines = vectors @ vectors.T - 2 * np.eye(len(photos))
     for one, other in (JEEPS, INSECTS):
         assert cosines[one].argmax() == other

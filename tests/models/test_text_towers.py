@@ -21,9 +21,9 @@ def test_texts_are_filled_up_as_the_family_does_and_do_not_depend_on_their_batch
         encoder = load(tiny(name))
         long = np.array([[5, 6, 7, 8, 9, 10, 2]], np.int32)
         short = np.array([[5, 6, 2, -1, -1, -1, -1]], np.int32)
-        both = encoder.embed_text(np.concatenate([long, short]))
-        np.testing.assert_allclose(both[0], encoder.embed_text(long)[0], atol=1e-5)
-        np.testing.assert_allclose(both[1], encoder.embed_text(short[:, :3])[0], atol=1e-5)
+        both = encoder.encode_text(np.concatenate([long, short]))
+        np.testing.assert_allclose(both[0], encoder.encode_text(long)[0], atol=1e-5)
+        np.testing.assert_allclose(both[1], encoder.encode_text(short[:, :3])[0], atol=1e-5)
         assert (both.dtype, both.shape) == (np.float32, (2, encoder.dimensions))
 
 
@@ -61,7 +61,7 @@ def test_the_towers_share_no_weights(tiny: Tiny) -> None:
 def test_read_only_tokens_are_taken() -> None:
     tokens = np.array([[3, 4], [5, -1]], np.int32)
     tokens.flags.writeable = False
-    assert encode_both().embed_text(tokens)[:, 0].tolist() == [3, 5]
+    assert encode_both().encode_text(tokens)[:, 0].tolist() == [3, 5]
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_read_only_tokens_are_taken() -> None:
 )
 def test_tokens_of_another_shape_or_type_are_a_mistake(tokens: Any) -> None:
     with pytest.raises(ValueError, match=r"should be int32 \(N, 1 to 5\), not "):
-        encode_both().embed_text(tokens)
+        encode_both().encode_text(tokens)
 
 
 def test_a_text_without_a_token_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="should begin with a token"):
-        encode_both().embed_text(np.array([[3, 4], [-1, -1]], np.int32))
+        encode_both().encode_text(np.array([[3, 4], [-1, -1]], np.int32))
 
 
 def test_texts_for_a_model_without_a_text_tower_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="no text tower"):
-        encode().embed_text(np.ones((1, 1), np.int32))
+        encode().encode_text(np.ones((1, 1), np.int32))
 
 
 def test_warming_up_refuses_texts_vectors_that_are_not_finite() -> None:

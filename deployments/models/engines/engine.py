@@ -30,18 +30,18 @@ class Engine(Protocol):
     loaded: Loaded
     tokenizer_json: str | None
     """For `tokenizers.Tokenizer.from_str`; None without a text tower."""
-    slots: int
+    lanes: int
     """How many batches of images run in parallel."""
-    text_slots: int
+    text_lanes: int
     """The same for texts."""
 
-    async def embed(self, pixels: Pixels) -> Vectors:
+    async def encode(self, pixels: Pixels) -> Vectors:
         """(N, H, W, 3), of `loaded.pixels`' dtype, height and width, to raw (N, D) float32.
 
         Raises ValueError for another shape or dtype.
         """
 
-    async def embed_text(self, tokens: Tokens) -> Vectors:
+    async def encode_text(self, tokens: Tokens) -> Vectors:
         """int32 (N, L), with rows padded with -1, to raw (N, D) float32.
 
         Raises ValueError for another dtype, for rows that are empty or too long, and without a

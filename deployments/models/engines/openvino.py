@@ -91,9 +91,9 @@ class ImageLanes:
     number of threads.
     """
 
-    def __init__(self, streams: Inferences, whole: Inferences, *, slots: int) -> None:
-        """`streams` has `slots` streams; `whole` has one with all threads, and may be the same."""
-        self.slots = slots
+    def __init__(self, streams: Inferences, whole: Inferences, *, lanes: int) -> None:
+        """`streams` has `lanes` streams; `whole` has one with all threads, and may be the same."""
+        self.lanes = lanes
         self._streams = streams
         self._whole = whole
         self._crowded = -math.inf  # when batches last ran in parallel
@@ -101,11 +101,11 @@ class ImageLanes:
     @classmethod
     def load(cls, path: Path, precision: Precision, *, threads: int) -> Self:
         model = ir.read(path)
-        slots = min(MAX_STREAMS, threads)
-        streams = Inferences(ir.compile(model, precision, threads=threads, streams=slots))
-        if slots == 1:
-            return cls(streams, streams, slots=1)
-        return cls(streams, Inferences(ir.compile(model, precision, threads=threads)), slots=slots)
+        lanes = min(MAX_STREAMS, threads)
+        streams = Inferences(ir.compile(model, precision, threads=threads, streams=lanes))
+        if lanes == 1:
+            return cls(streams, streams, lanes=1)
+        return cls(streams, Inferences(ir.compile(model, precision, threads=threads)), lanes=lanes)
 
     async def run(self, pixels: Pixels) -> Vectors:
         now = time.monotonic()
@@ -148,14 +148,14 @@ class OpenvinoEngine:
             self._text = Inferences(
                 ir.compile(ir.read(export.tower("text", precision)), precision, threads=threads)
             )
-        self.slots, self.text_slots = self._image.slots, 1
+        self.lanes, self.text_lanes = self._image.lanes, 1
         self._probes = export.probes()
 
-    async def embed(self, pixels: Pixels) -> Vectors:
+    async def encode(self, pixels: Pixels) -> Vectors:
         check_pixels(pixels, self.loaded.pixels)
         return await self._image.run(pixels)
 
-    async def embed_text(self, tokens: Tokens) -> Vectors:
+    async def encode_text(self, tokens: Tokens) -> Vectors:
         check_tokens(tokens, self.loaded.text)
         assert self._text is not None  # noqa: S101
         return await self._text.run(tokens)
@@ -164,14 +164,14 @@ class OpenvinoEngine:
         """Runs every stream once; the first batch of another size costs some milliseconds more."""
         probes = self._probes
         stack = probes.pixels[:2]  # one image would run on all processors
-        for vectors in await asyncio.gather(*(self.embed(stack) for _ in range(self.slots))):
+        for vectors in await asyncio.gather(*(self.encode(stack) for _ in range(self.lanes))):
             self._compare(vectors, probes.image_vectors[:2])
 
     async def prove(self) -> None:
         probes = self._probes
-        self._compare(await self.embed(probes.pixels[:1]), probes.image_vectors[:1])
+        self._compare(await self.encode(probes.pixels[:1]), probes.image_vectors[:1])
         if self._text is not None:  # not the first text, which is empty
-            self._compare(await self.embed_text(probes.tokens[1:2]), probes.text_vectors[1:2])
+            self._compare(await self.encode_text(probes.tokens[1:2]), probes.text_vectors[1:2])
 
     def _compare(self, vectors: Vectors, expected: Vectors) -> None:
         cosine = least_cosine(vectors, expected)

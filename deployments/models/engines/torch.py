@@ -72,7 +72,7 @@ class TorchEngine:
         for thread in threads:
             self._idle.put_nowait(thread)
         self._warm_images = self._warm_texts = 0
-        self.slots = self.text_slots = len(threads)
+        self.lanes = self.text_lanes = len(threads)
         self.tokenizer_json = encoder.tokenizer_json
         self.loaded = Loaded(
             id=encoder.checkpoint.id,
@@ -98,11 +98,11 @@ class TorchEngine:
         threads = [thread] if encoder.device == "cpu" else [ModelThread(), ModelThread()]
         return cls(encoder, threads, reason=reason)
 
-    async def embed(self, pixels: Pixels) -> Vectors:
-        return await self._run(partial(self._encoder.embed, pixels))
+    async def encode(self, pixels: Pixels) -> Vectors:
+        return await self._run(partial(self._encoder.encode, pixels))
 
-    async def embed_text(self, tokens: Tokens) -> Vectors:
-        return await self._run(partial(self._encoder.embed_text, tokens))
+    async def encode_text(self, tokens: Tokens) -> Vectors:
+        return await self._run(partial(self._encoder.encode_text, tokens))
 
     async def warm_up(self, *, images: int, texts: int) -> None:
         began = time.monotonic()

@@ -42,11 +42,11 @@ async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
     )
     for number in (1, 3, 8):
         images = pixels(engine, number, seed=number)
-        assert least_cosine(await engine.embed(images), encoder.embed(images)) > 0.99999
+        assert least_cosine(await engine.encode(images), encoder.encode(images)) > 0.99999
     for texts in (["a cat"], ["", "two dogs on a sofa", "x " * 100]):
         tokens = encoder.tokenize(texts)
-        found = await engine.embed_text(tokens)
-        assert least_cosine(found, encoder.embed_text(tokens)) > 0.99999
+        found = await engine.encode_text(tokens)
+        assert least_cosine(found, encoder.encode_text(tokens)) > 0.99999
     assert engine.loaded.dimensions == encoder.dimensions
     assert engine.loaded.text == encoder.text
     assert engine.tokenizer_json == encoder.tokenizer_json
@@ -55,7 +55,7 @@ async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
 async def test_batches_side_by_side_do_not_mix_and_the_loop_goes_on(clip: Export) -> None:
     engine = load(clip)
     stacks = [pixels(engine, 2, seed=seed) for seed in range(8)]
-    alone = [await engine.embed(stack) for stack in stacks]
+    alone = [await engine.encode(stack) for stack in stacks]
     ticks = 0
 
     async def tick() -> None:
@@ -66,7 +66,7 @@ async def test_batches_side_by_side_do_not_mix_and_the_loop_goes_on(clip: Export
 
     ticking = asyncio.create_task(tick())
     for _ in range(5):
-        together = await asyncio.gather(*(engine.embed(stack) for stack in stacks))
+        together = await asyncio.gather(*(engine.encode(stack) for stack in stacks))
         for found, expected in zip(together, alone, strict=True):
             assert least_cosine(found, expected) > 0.99999
     ticking.cancel()
@@ -75,10 +75,10 @@ async def test_batches_side_by_side_do_not_mix_and_the_loop_goes_on(clip: Export
 
 async def test_vectors_outlive_the_next_batch(clip: Export) -> None:
     engine = load(clip)
-    first = await engine.embed(pixels(engine, 2))
+    first = await engine.encode(pixels(engine, 2))
     kept = first.copy()
     for seed in range(1, 10):
-        await engine.embed(pixels(engine, 2, seed=seed))
+        await engine.encode(pixels(engine, 2, seed=seed))
     assert (first == kept).all()
 
 
@@ -86,28 +86,28 @@ async def test_what_was_never_meant_for_it_is_a_mistake(clip: Export) -> None:
     engine = load(clip)
     for wrong in (pixels(engine, 1).astype(np.float32), pixels(engine, 1)[:, 1:]):
         with pytest.raises(ValueError, match="pixels should be uint8"):
-            await engine.embed(wrong)
+            await engine.encode(wrong)
     for wrong in (
         np.ones((1, 9000), np.int32),
         np.ones((1, 3), np.int64),
         -np.ones((1, 3), np.int32),
     ):
         with pytest.raises(ValueError, match="token"):
-            await engine.embed_text(wrong)
+            await engine.encode_text(wrong)
 
 
 async def test_texts_for_a_model_that_reads_none_are_a_mistake(exported: Exported) -> None:
     with pytest.raises(ValueError, match="no text tower"):
-        await load(exported("ViT")).embed_text(np.ones((1, 3), np.int32))
+        await load(exported("ViT")).encode_text(np.ones((1, 3), np.int32))
 
 
 async def test_read_only_pixels_are_taken(clip: Export) -> None:
     engine = load(clip)
     images = pixels(engine, 2)
-    expected = await engine.embed(images)
+    expected = await engine.encode(images)
     read_only = np.frombuffer(images.tobytes(), np.uint8).reshape(images.shape)
     assert not read_only.flags.writeable
-    assert (await engine.embed(read_only) == expected).all()
+    assert (await engine.encode(read_only) == expected).all()
 
 
 async def test_proving_notices_a_model_that_gives_other_vectors(
@@ -201,8 +201,8 @@ async def test_a_request_whose_caller_left_is_used_again_only_when_it_is_done() 
 async def test_a_stuck_inference_is_found(clip: Export) -> None:
     engine = load(clip)
     await engine.check(stuck_after_s=0.05)
-    engine._image = ImageLanes(stuck := Inferences(FakeCompiled()), stuck, slots=1)
-    task = asyncio.create_task(engine.embed(pixels(engine, 2)))
+    engine._image = ImageLanes(stuck := Inferences(FakeCompiled()), stuck, lanes=1)
+    task = asyncio.create_task(engine.encode(pixels(engine, 2)))
     await asyncio.sleep(0.1)
     await engine.check(stuck_after_s=60)
     with pytest.raises(EngineError, match="stuck for 0 s"):
@@ -226,7 +226,7 @@ async def test_a_lone_image_has_all_processors_where_it_is_quiet(
 ) -> None:
     monkeypatch.setattr(openvino, "QUIET_S", 0.1)
     streams, whole = Counting(), Counting()
-    tower = ImageLanes(streams, whole, slots=2)
+    tower = ImageLanes(streams, whole, lanes=2)
     one, four = np.zeros((1, 1)), np.zeros((4, 1))
     await tower.run(one)
     await tower.run(four)
@@ -241,5 +241,5 @@ async def test_a_lone_image_has_all_processors_where_it_is_quiet(
 
 def test_one_thread_needs_no_second_copy(clip: Export) -> None:
     tower = ImageLanes.load(clip.tower("image", "float32"), "float32", threads=1)
-    assert tower.slots == 1
+    assert tower.lanes == 1
     assert tower._whole is tower._streams

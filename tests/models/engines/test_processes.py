@@ -25,7 +25,7 @@ async def main() -> None:
     most = pages * resource.getpagesize() + 50 * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
     try:
-        await engine.embed(np.zeros((64, *height_width, 3), np.uint8))
+        await engine.encode(np.zeros((64, *height_width, 3), np.uint8))
         print("no error")
     except RuntimeError as error:
         print("error", "memory" in str(error))

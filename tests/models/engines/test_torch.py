@@ -57,7 +57,7 @@ class FakeEncoder:
     def __getattr__(self, name: str) -> object:
         return getattr(self._encoder, name)
 
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
         self.threads.add(threading.get_ident())
         assert self.release.wait(10)
         return np.zeros((len(pixels), 3), np.float32)
@@ -84,9 +84,9 @@ async def test_batches_run_side_by_side_each_in_a_thread_of_its_own(
 ) -> None:
     two = engine(2)
     pixels = np.zeros((1, 224, 224, 3), np.uint8)
-    batches = [asyncio.create_task(two.embed(pixels)) for _ in range(3)]
+    batches = [asyncio.create_task(two.encode(pixels)) for _ in range(3)]
     await asyncio.sleep(0.1)
-    assert len(fake.threads) == two.slots == 2
+    assert len(fake.threads) == two.lanes == 2
     with pytest.raises(EngineError, match="stuck"):
         await two.check(stuck_after_s=0.01)
     fake.release.set()
@@ -112,9 +112,9 @@ async def test_a_loaded_checkpoint_gives_the_encoders_vectors_and_says_what_runs
     pixels = np.random.default_rng(0).integers(
         0, 256, (2, *engine.loaded.pixels.height_width, 3), dtype=np.uint8
     )
-    assert (await engine.embed(pixels) == encoder.embed(pixels)).all()
+    assert (await engine.encode(pixels) == encoder.encode(pixels)).all()
     tokens = encoder.tokenize(["a cat", "dogs"])
-    assert (await engine.embed_text(tokens) == encoder.embed_text(tokens)).all()
+    assert (await engine.encode_text(tokens) == encoder.encode_text(tokens)).all()
     await engine.prove()
-    assert (engine.loaded.engine, engine.slots) == ("torch", 1)
+    assert (engine.loaded.engine, engine.lanes) == ("torch", 1)
     assert engine.loaded.engine_reason == "torch, because a test says so"
