@@ -15,12 +15,13 @@ import numpy as np
 
 from benchmarks.engines import ENGINES, Bare, Settings
 from deployments.threads import thread_count
+from deployments.wire import Pixels
 
 # Batches of 8 side by side, beside the numbers that are sizes of one batch.
 STREAMS = 0
 
 _engine: Bare | None = None
-_pixels = np.empty(0)
+_pixels: Pixels = np.empty(0, np.uint8)
 
 
 class Rate(NamedTuple):

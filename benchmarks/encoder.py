@@ -137,7 +137,8 @@ def _start(name: str, settings: Settings) -> tuple[Runner, Vectors]:
         times.append(time.perf_counter() - began)
         if len(times) == 1:
             pool.shutdown()
-    return Runner(name, pool, *times, memory_mb=memory, anonymous_mb=anonymous), vectors
+    cold_s, warm_s = times
+    return Runner(name, pool, cold_s, warm_s, memory, anonymous), vectors
 
 
 def _load(name: str, settings: Settings) -> tuple[Vectors, float, float]:

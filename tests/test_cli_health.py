@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands import ended, raylens, sentence
 
-MODELS = {
+MODELS: dict[str, Any] = {
     "object": "list",
     "data": [
         {

@@ -83,7 +83,8 @@ def test_serve_gets_the_fence_by_its_import_path() -> None:
 
     (layer,) = call_function_from_import_path("deployments.api.fence.middlewares")
     assert layer.cls is Fence
-    assert middlewares()[0].cls is Fence
+    ours: object = middlewares()[0].cls
+    assert ours is Fence
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -25,7 +25,7 @@ async def test_the_request_selects_the_model_by_id_or_alias(connect: Connect) ->
 
 
 async def test_every_endpoint_takes_the_model_that_the_request_names(connect: Connect) -> None:
-    bodies = {
+    bodies: dict[str, dict[str, object]] = {
         "embeddings": {"input": "a"},
         "similarity": {"a": ["a"], "b": [image("#ff0000")]},
         "rank": {"query": "a", "documents": [image("#ff0000")]},

@@ -12,10 +12,10 @@ import termios
 import threading
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from safetensors.numpy import save
 
 from deployments.checkpoints import progress
@@ -50,7 +50,7 @@ def test_progress_can_be_switched_off_as_for_any_client_of_the_hub(
 ) -> None:
     monkeypatch.setattr(progress, "LOG_EVERY_S", 0)
     hub.add(ID, FILES | {"model.safetensors": LARGE})
-    with huggingface_hub.utils.disable_progress_bars():
+    with disable_progress_bars():
         download(ID, None)
     assert log == []
 

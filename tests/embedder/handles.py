@@ -61,7 +61,7 @@ class Handle:
 
 
 def client(handle: Handle) -> EmbedderClient:
-    return EmbedderClient(handle, names=frozenset({"fake"}), request_timeout_s=10)  # type: ignore[arg-type]
+    return EmbedderClient(handle, names=frozenset({"fake"}), request_timeout_s=10)
 
 
 async def embed(

@@ -139,7 +139,7 @@ async def attack(
         attacker.send_tricks(Part("HTTP"), requests.all_tricks()),
         attacker.upload_at_once(Part("40 uploads of 20 MB at once"), upload, UPLOADS),
     ]
-    parts = []
+    parts: list[Part] = []
     for turn in turns:
         with console.status(f"Part {len(parts) + 1} of {len(turns)}"):
             parts.append(await turn)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -126,7 +127,7 @@ class Attack:
 
     async def send_tricks(self, part: Part, tricks: Iterable[Trick]) -> Part:
         """Each over a connection of its own."""
-        await in_parallel((lambda trick=trick: self._trick(part, trick)) for trick in tricks)
+        await in_parallel(partial(self._trick, part, trick) for trick in tricks)
         return part
 
     async def close(self) -> None:

@@ -62,10 +62,9 @@ def redirecting(targets: Sequence[str]) -> Iterator[str]:
                 self.send_error(404)
                 return
             target = targets[int(number)]
-            self.send_response(302)
-            self._headers_buffer.append(b"Location: " + target.encode("utf-8", "replace") + b"\r\n")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            location = target.encode("utf-8", "replace")  # which `send_header` would not send
+            head = b"HTTP/1.0 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n"
+            self.wfile.write(head % location)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -15,7 +15,7 @@ from deployments.models.precision import Settled
 from deployments.pixels.decode import decode
 from deployments.service.vectors import probabilities
 from deployments.tokenizer import TextTokenizer
-from deployments.wire import PixelSpec, ProcessorSpec, TextSpec, pad_tokens
+from deployments.wire import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens, pad_tokens
 from tests.models.reference import Reference, upright_rgb
 
 TEXTS = (
@@ -59,8 +59,8 @@ class Served:
     pixels: PixelSpec | ProcessorSpec
     text: TextSpec | None
     tokenizer_json: str | None
-    embed: Callable[[Any], NDArray[Any]]
-    embed_text: Callable[[Any], NDArray[Any]]
+    encode: Callable[[Pixels], NDArray[np.float32]]
+    encode_text: Callable[[Tokens], NDArray[np.float32]]
 
 
 def in_torch(encoder: Encoder) -> Served:

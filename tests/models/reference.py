@@ -91,14 +91,18 @@ class Reference:
         return (logits.sigmoid() if self.kind == "siglip" else logits.softmax(dim=1)).numpy()
 
     def _images(self, values: Tensor) -> Tensor:
+        vectors: Tensor
         if hasattr(self.model, "get_image_features"):
-            return self.model.get_image_features(pixel_values=values).pooler_output
+            vectors = self.model.get_image_features(pixel_values=values).pooler_output
+            return vectors
         output = self.model(pixel_values=values)
         if self.kind in CLASS_TOKEN:
-            return output.last_hidden_state[:, 0]
-        if "image_embeds" in output:
-            return output.image_embeds
-        return output.pooler_output.flatten(1)
+            vectors = output.last_hidden_state[:, 0]
+        elif "image_embeds" in output:
+            vectors = output.image_embeds
+        else:
+            vectors = output.pooler_output.flatten(1)
+        return vectors
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         options = TOKENIZING[self.kind]

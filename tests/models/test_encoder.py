@@ -76,7 +76,8 @@ def test_the_bundled_model_tells_what_it_is(encoder: Encoder) -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_vectors_are_finite_float32_rows_and_not_normalised(encoder: Encoder, size: int) -> None:
     vectors = encoder.encode(noise(size))
-    assert (vectors.dtype, vectors.shape) == (np.float32, (size, 1280))
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (size, 1280)
     assert np.isfinite(vectors).all()
     assert np.linalg.norm(vectors, axis=1).min() > 2
 

@@ -35,7 +35,8 @@ def noise(encoder: Encoder) -> NDArray[np.uint8]:
 def kind(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text())
     (architecture,) = config["architectures"]
-    return architecture if architecture in FAMILIES else config["model_type"]
+    found: str = architecture if architecture in FAMILIES else config["model_type"]
+    return found
 
 
 def chosen(config: dict[str, Any], folder: Path, pooling: Any = "auto") -> Any:

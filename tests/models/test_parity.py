@@ -27,8 +27,10 @@ from tests.models.reference import Reference, image_processor, quiet, upright_rg
 Changed = Callable[..., Path]
 
 LEAST_COSINE = 0.9999
-SOME = ("8 x 8", "31 x 33", "225 x 223", "640 x 480", "1:40", "40:1, large", "grey of 16 bits")
-SOME += ("RGBA", "CMYK", "turned by 90 degrees", "palette with a clear colour", "GIF")
+SOME = (
+    *("8 x 8", "31 x 33", "225 x 223", "640 x 480", "1:40", "40:1, large", "grey of 16 bits"),
+    *("RGBA", "CMYK", "turned by 90 degrees", "palette with a clear colour", "GIF"),
+)
 FILES = {name: odd_images()[name] for name in SOME}  # all of them would take a minute
 DUAL = [name for name, tiny in TINY.items() if tiny.tokenizer is not None]
 CLASSIFIERS = [name for name, tiny in TINY.items() if "ForImageClassification" in tiny.model]

@@ -13,7 +13,7 @@ BOTH = frozenset({"bfloat16", "int8"})
 
 
 def tried(
-    wanted: WantedPrecision, native: frozenset[str] = BOTH, **cosines: float
+    wanted: WantedPrecision, native: frozenset[str] = BOTH, /, **cosines: float
 ) -> tuple[list[str], str, str]:
     """What was tried, what was settled on, and why."""
     asked: list[str] = []

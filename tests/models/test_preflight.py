@@ -7,6 +7,7 @@ import pytest
 
 from deployments.models import exported, preflight, stores
 from deployments.settings import ModelSettings
+from deployments.wire import PixelSpec
 
 COMMIT = "0123456789" * 4
 
@@ -33,7 +34,7 @@ def put(root: Path, model: ModelSettings) -> Path:
         revision=model.revision,
         identity="00",
         dimensions=3,
-        pixels=exported.PixelSpec(resize=("exact", 4, 6), resample=3, crop=None),
+        pixels=PixelSpec(resize=("exact", 4, 6), resample=3, crop=None),
         tolerant=False,
         text=None,
     )

@@ -17,7 +17,8 @@ def test_the_photos_are_real_and_differ() -> None:
 
 def test_photos_for_a_checkpoints_own_processor_are_floats_about_zero() -> None:
     values = photos(ProcessorSpec("X", "{}", (32, 48)))
-    assert (values.shape, values.dtype) == ((8, 32, 48, 3), np.float32)
+    assert values.shape == (8, 32, 48, 3)
+    assert values.dtype == np.float32
     assert np.abs(values).max() <= 2
 
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from deployments.models.encoder import Encoder
+from deployments.wire import Vectors
 from tests.models.conftest import Prepare
 
 # foolbox names its photos imagenet_<number>_<class>.jpg.
@@ -14,10 +15,11 @@ JEEPS = (6, 7)
 INSECTS = (18, 19)  # a leafhopper and a dung beetle
 
 
-def encode(encoder: Encoder, photos: list[Path], prepare: Prepare) -> np.ndarray:
+def encode(encoder: Encoder, photos: list[Path], prepare: Prepare) -> Vectors:
     stack = np.stack([prepare(photo, encoder.preprocessing.pixels) for photo in photos])
     vectors = np.concatenate([encoder.encode(part) for part in np.split(stack, 5)])
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    normalised: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return normalised
 
 
 def test_18_of_20_photos_are_classified_right(

@@ -24,7 +24,8 @@ def test_texts_are_filled_up_as_the_family_does_and_do_not_depend_on_their_batch
         both = encoder.encode_text(np.concatenate([long, short]))
         np.testing.assert_allclose(both[0], encoder.encode_text(long)[0], atol=1e-5)
         np.testing.assert_allclose(both[1], encoder.encode_text(short[:, :3])[0], atol=1e-5)
-        assert (both.dtype, both.shape) == (np.float32, (2, encoder.dimensions))
+        assert both.dtype == np.float32
+        assert both.shape == (2, encoder.dimensions)
 
 
 def test_padding_in_front_is_for_tokenizers_that_say_so(tiny: Tiny) -> None:

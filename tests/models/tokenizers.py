@@ -178,7 +178,8 @@ def bert_tokenizer(folder: Path, *, vocabulary_alone: bool = False) -> Vocabular
         names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
         named = dict(zip(names, specials, strict=True))
         _save(folder, tokenizer, "BertTokenizer", named, model_max_length=512, do_lower_case=True)
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in sorted(ids, key=ids.get)))
+    words = sorted(ids, key=lambda word: ids[word])
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
     return Vocabulary(len(ids), ids["[CLS]"], ids["[SEP]"], ids["[PAD]"])
 
 
@@ -215,7 +216,10 @@ def _sentencepiece() -> bytes:
         vocab_size=400,
         hard_vocab_limit=False,
         character_coverage=1.0,
-        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
         num_threads=1,
         minloglevel=2,
     )

@@ -3,13 +3,15 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from deployments.pixels.decode import decode
-from deployments.wire import PixelSpec
+from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
 AS_IS = PixelSpec(("exact", 8, 8), 0, None)
@@ -17,28 +19,34 @@ CLIP = PixelSpec(("shortest_edge", 224), 3, (224, 224))
 EVERY_FORMAT = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
 
 
-def saved(image, kind, **options):
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def pixels(data, spec=AS_IS, max_pixels=1_000_000, allow_tiff=True):
+def pixels(
+    data: bytes,
+    spec: PixelSpec | ProcessorSpec = AS_IS,
+    max_pixels: int = 1_000_000,
+    allow_tiff: bool = True,
+) -> Pixels:
     return decode(data, spec, max_pixels=max_pixels, allow_tiff=allow_tiff)
 
 
-def colour(data):
+def colour(data: bytes) -> tuple[int, ...]:
     """The one colour of an image, to within what lossy formats do to it."""
     found = pixels(data).reshape(-1, 3)
     assert np.ptp(found, axis=0).max() <= 2
     return tuple(found[0].tolist())
 
 
-def close_to(expected, tolerance=2):
+def close_to(expected: tuple[int, ...], tolerance: int = 2) -> object:
+    """Equals every colour whose channels are all within `tolerance` of the expected one's."""
     return pytest.approx(expected, abs=tolerance)
 
 
-def quadrants(mode="RGB", size=8):
+def quadrants(mode: str = "RGB", size: int = 8) -> Image.Image:
     """Upright: red and green above blue and white."""
     image = Image.new("RGB", (size, size), RED)
     half = size // 2
@@ -48,10 +56,17 @@ def quadrants(mode="RGB", size=8):
     return image.convert(mode)
 
 
-def png(width, height, depth, colour_type, rows, chunks=()):
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    colour_type: int,
+    rows: Sequence[bytes],
+    chunks: Sequence[tuple[bytes, bytes]] = (),
+) -> bytes:
     """A PNG as Pillow cannot write it: any depth, and samples as they are."""
 
-    def chunk(kind, body):
+    def chunk(kind: bytes, body: bytes) -> bytes:
         checksum = zlib.crc32(kind + body)
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 

@@ -2,8 +2,11 @@
 
 import struct
 
+Primary = tuple[float, float, float]
+"""In XYZ under D50."""
 
-def icc_profile(space, connection, tags):
+
+def icc_profile(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
     """A minimal ICC version 2 profile (ICC.1:2001-04)."""
     white = struct.pack(">iii", 63190, 65536, 54061)  # D50
     tags = {
@@ -33,12 +36,12 @@ def icc_profile(space, connection, tags):
     return header + table + body
 
 
-def gamma(value):
+def gamma(value: float) -> bytes:
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(value * 256))
 
 
-def rgb_profile(red, green, blue, curve=None):
-    """The given primaries, as XYZ under D50, and the curve of all three, or gamma 2.2."""
+def rgb_profile(red: Primary, green: Primary, blue: Primary, curve: bytes | None = None) -> bytes:
+    """The given primaries, and the curve of all three, or gamma 2.2."""
     primaries = {
         name: b"XYZ \0\0\0\0" + struct.pack(">iii", *(round(v * 65536) for v in primary))
         for name, primary in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue))

@@ -24,11 +24,10 @@ STORED = {  # how an upright image is stored under each EXIF orientation
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "AVIF", "TIFF"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_every_exif_orientation_is_turned_upright(kind, orientation):
+def test_every_exif_orientation_is_turned_upright(kind: str, orientation: int) -> None:
     upright = quadrants(size=64).resize((64, 32))
-    stored = upright
-    if STORED[orientation] is not None:
-        stored = upright.transpose(STORED[orientation])
+    turn = STORED[orientation]
+    stored = upright if turn is None else upright.transpose(turn)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     found = pixels(saved(stored, kind, exif=exif), PixelSpec(("exact", 32, 64), 0, None))
@@ -36,7 +35,7 @@ def test_every_exif_orientation_is_turned_upright(kind, orientation):
     assert np.abs(found[24, [8, 56]].astype(int) - (BLUE, WHITE)).max() <= 6
 
 
-def test_a_broken_or_unknown_orientation_is_no_orientation():
+def test_a_broken_or_unknown_orientation_is_no_orientation() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 9
     plain = pixels(saved(quadrants(), "PNG"))
@@ -49,13 +48,13 @@ def test_a_broken_or_unknown_orientation_is_no_orientation():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (3, 2), (224, 224), (500, 31)])
-def test_any_size_becomes_the_size_of_the_specification(size):
+def test_any_size_becomes_the_size_of_the_specification(size: tuple[int, int]) -> None:
     data = saved(Image.new("RGB", size, RED), "PNG")
     for spec in (CLIP, PixelSpec(("exact", 10, 20), 2, None), PixelSpec(None, 3, (5, 6))):
         assert pixels(data, spec).shape == (*spec.height_width, 3)
 
 
-def test_what_a_crop_lacks_is_black_and_the_image_is_in_its_middle():
+def test_what_a_crop_lacks_is_black_and_the_image_is_in_its_middle() -> None:
     found = pixels(saved(Image.new("RGB", (3, 2), RED), "PNG"), PixelSpec(None, 3, (5, 6)))
     rows, columns = np.nonzero(found[:, :, 0])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 2, 4)
@@ -74,7 +73,7 @@ def test_what_a_crop_lacks_is_black_and_the_image_is_in_its_middle():
         PixelSpec(None, 3, (100, 31)),
     ],
 )
-def test_geometry_equals_the_hugging_face_processor_with_pillow(spec):
+def test_geometry_equals_the_hugging_face_processor_with_pillow(spec: PixelSpec) -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     if spec.resize is None:
@@ -101,7 +100,7 @@ def test_geometry_equals_the_hugging_face_processor_with_pillow(spec):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_fast_decoding_keeps_the_picture_and_its_orientation(orientation):
+def test_fast_decoding_keeps_the_picture_and_its_orientation(orientation: int) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -114,7 +113,9 @@ def test_fast_decoding_keeps_the_picture_and_its_orientation(orientation):
 
 
 @pytest.mark.parametrize(("size", "form"), [((60, 40), "JPEG"), ((600, 400), "PNG")])
-def test_fast_decoding_of_small_images_and_other_formats_is_exact(size, form):
+def test_fast_decoding_of_small_images_and_other_formats_is_exact(
+    size: tuple[int, int], form: str
+) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     data = saved(Image.fromarray(coarse).resize(size), form)
     spec = PixelSpec(("shortest_edge", 32), 3, (32, 32))
@@ -124,7 +125,9 @@ def test_fast_decoding_of_small_images_and_other_formats_is_exact(size, form):
 
 @pytest.mark.parametrize("size", [(8000, 20), (20, 8000)])
 @pytest.mark.parametrize("resample", [1, 2, 3, 4, 5])
-def test_a_long_strip_looks_as_if_it_had_been_resized_whole(size, resample):
+def test_a_long_strip_looks_as_if_it_had_been_resized_whole(
+    size: tuple[int, int], resample: int
+) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     strip = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
     spec = PixelSpec(("shortest_edge", 224), resample, (224, 224))
@@ -138,11 +141,12 @@ def test_a_long_strip_looks_as_if_it_had_been_resized_whole(size, resample):
 
 @pytest.mark.parametrize("spec", [CLIP, PixelSpec(("exact", 224, 224), 2, None)])
 @pytest.mark.parametrize("size", [(1, 400_000), (400_000, 1)])
-def test_a_strip_needs_little_memory(spec, size):
+def test_a_strip_needs_little_memory(spec: PixelSpec, size: tuple[int, int]) -> None:
     data = saved(Image.new("L", size, 77), "PNG")
-    Image.core.reset_stats()
+    core = Image.core  # type: ignore[attr-defined]  # which Pillow does not type
+    core.reset_stats()
     found = pixels(data, spec)
-    blocks = Image.core.get_stats()["new_count"], Image.core.get_stats()["allocated_blocks"]
+    blocks = core.get_stats()["new_count"], core.get_stats()["allocated_blocks"]
     assert found.min() == found.max() == 77
     # Pillow allocates blocks of 16 MB; a row of 224 for each of 400,000 would be over 20.
     assert blocks[1] <= 8, blocks

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tests.conftest import Jpeg
 from tests.pixels.pictures import BLUE, CLIP, RED, close_to, colour, pixels, saved
 from tests.pixels.profiles import (
     RED_AND_BLUE_SWAPPED,
@@ -21,18 +22,18 @@ from tests.pixels.profiles import (
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
-def test_an_embedded_profile_is_applied(kind):
+def test_an_embedded_profile_is_applied(kind: str) -> None:
     data = saved(Image.new("RGB", (8, 8), RED), kind, icc_profile=RED_AND_BLUE_SWAPPED)
     assert colour(data) == close_to(BLUE, 8)
 
 
-def test_a_profile_is_applied_below_the_transparency():
+def test_a_profile_is_applied_below_the_transparency() -> None:
     image = Image.new("RGBA", (8, 8), (*RED, 128))
     data = saved(image, "PNG", icc_profile=RED_AND_BLUE_SWAPPED)
     assert colour(data) == close_to((127, 127, 255), 8)
 
 
-def test_a_profile_is_applied_to_palette_and_grey_images():
+def test_a_profile_is_applied_to_palette_and_grey_images() -> None:
     image = Image.new("P", (8, 8), 0)
     image.putpalette(RED)
     data = saved(image, "PNG", icc_profile=RED_AND_BLUE_SWAPPED)
@@ -42,7 +43,7 @@ def test_a_profile_is_applied_to_palette_and_grey_images():
     assert colour(data) == close_to((188, 188, 188), 2)  # 0.5 in linear light
 
 
-def test_a_press_profile_decides_what_cmyk_looks_like():
+def test_a_press_profile_decides_what_cmyk_looks_like() -> None:
     # A device whose coloured inks are all the same mid grey.
     white, grey, black = (bytes([lightness, 128, 128]) for lightness in (255, 128, 0))
     grid = white + black + (grey + black) * 7  # of C, M, Y, K at 0 and 1, the last fastest
@@ -54,14 +55,14 @@ def test_a_press_profile_decides_what_cmyk_looks_like():
     assert colour(data) == close_to((119, 119, 119), 3)
 
 
-def test_a_profile_that_is_srgb_changes_nothing():
+def test_a_profile_that_is_srgb_changes_nothing() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     found = pixels(saved(Image.fromarray(noise), "PNG", icc_profile=srgb))
     assert (found == noise).all()
 
 
-def test_a_profile_that_is_srgb_but_for_rounding_changes_nothing():
+def test_a_profile_that_is_srgb_but_for_rounding_changes_nothing() -> None:
     encoded = np.arange(1024) / 1023
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     curve = b"curv\0\0\0\0" + struct.pack(">I1024H", 1024, *(linear * 65535).astype(int))
@@ -84,13 +85,13 @@ def test_a_profile_that_is_srgb_but_for_rounding_changes_nothing():
         RED_AND_BLUE_SWAPPED + b"\0" * 100_000,  # not cached: used, and wrong in its size
     ],
 )
-def test_a_broken_or_foreign_profile_is_ignored(profile):
+def test_a_broken_or_foreign_profile_is_ignored(profile: bytes) -> None:
     found = colour(saved(Image.new("RGB", (8, 8), RED), "PNG", icc_profile=profile))
     assert found in (RED, close_to(BLUE, 8))
     assert found == RED or len(profile) > 100_000
 
 
-def test_many_threads_decode_alike(jpeg):
+def test_many_threads_decode_alike(jpeg: Jpeg) -> None:
     profile = RED_AND_BLUE_SWAPPED
     files = [
         saved(Image.open(io.BytesIO(jpeg(seed))), "JPEG", icc_profile=profile) for seed in range(8)

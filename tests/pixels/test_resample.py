@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from deployments.errors import CorruptImage
-from deployments.pixels import jpeg as plain_jpeg
 from deployments.pixels.decode import decode
 from deployments.pixels.jpeg import decode_plain
 from deployments.wire import PixelSpec
@@ -111,7 +111,7 @@ def test_a_jpeg_cut_short_is_corrupt_in_the_faster_way_too() -> None:
 def test_a_file_of_two_sizes_is_not_decoded_past_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever libjpeg would make of a file, no more is allocated than was checked.
     monkeypatch.setattr(
-        plain_jpeg.simplejpeg, "decode_jpeg_header", lambda data: (30_000, 30_000, "YCbCr", "420")
+        simplejpeg, "decode_jpeg_header", lambda data: (30_000, 30_000, "YCbCr", "420")
     )
     data = saved(picture())
     assert decode_plain(data, opened(data)) is None

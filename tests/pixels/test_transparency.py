@@ -9,21 +9,21 @@ from tests.pixels.pictures import BLACK, BLUE, RED, WHITE, close_to, colour, pix
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
-def test_transparency_is_put_over_white(kind):
+def test_transparency_is_put_over_white(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     for alpha, expected in ((0, WHITE), (128, (255, 127, 127)), (255, RED)):
         data = saved(Image.new("RGBA", (8, 8), (*RED, alpha)), kind, **options)
         assert colour(data) == close_to(expected)
 
 
-def test_grey_with_alpha_is_put_over_white():
+def test_grey_with_alpha_is_put_over_white() -> None:
     for alpha, expected in ((0, 255), (128, 127), (255, 0)):
         for kind in ("PNG", "TIFF"):
             data = saved(Image.new("LA", (8, 8), (0, alpha)), kind)
             assert colour(data) == close_to((expected,) * 3, 1)
 
 
-def test_a_transparent_palette_entry_is_white():
+def test_a_transparent_palette_entry_is_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([*BLUE, *RED])
     assert colour(saved(image, "PNG")) == RED
@@ -33,7 +33,7 @@ def test_a_transparent_palette_entry_is_white():
     assert colour(saved(image, "PNG", transparency=b"\xff\x80")) == close_to((255, 127, 127))
 
 
-def test_a_palette_with_alpha_in_a_tiff_is_put_over_white():
+def test_a_palette_with_alpha_in_a_tiff_is_put_over_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([*BLUE, *RED])
     image = image.convert("PA")
@@ -43,7 +43,7 @@ def test_a_palette_with_alpha_in_a_tiff_is_put_over_white():
     assert colour(saved(image, "TIFF")) == WHITE
 
 
-def test_the_part_that_a_gifs_first_frame_leaves_out_is_white():
+def test_the_part_that_a_gifs_first_frame_leaves_out_is_white() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([*BLUE, *RED])
     data = bytearray(saved(image, "GIF"))
@@ -63,7 +63,7 @@ def test_the_part_that_a_gifs_first_frame_leaves_out_is_white():
         (16, b"\x00\x00" * 4 + b"\x12\x34" * 4, 0x1234),
     ],
 )
-def test_a_transparent_grey_of_any_depth_is_white(depth, row, key):
+def test_a_transparent_grey_of_any_depth_is_white(depth: int, row: bytes, key: int) -> None:
     data = png(8, 8, depth, 0, [row] * 8, [(b"tRNS", struct.pack(">H", key))])
     found = pixels(data)
     assert found[4, 1].tolist() == list(BLACK)
@@ -73,8 +73,8 @@ def test_a_transparent_grey_of_any_depth_is_white(depth, row, key):
 
 
 @pytest.mark.parametrize(("depth", "pad"), [(8, b""), (16, b"\x07")])
-def test_a_transparent_colour_of_either_depth_is_white(depth, pad):
-    def sample(value):
+def test_a_transparent_colour_of_either_depth_is_white(depth: int, pad: bytes) -> None:
+    def sample(value: int) -> bytes:
         return bytes([value]) + pad
 
     key = sample(1) + sample(2) + sample(3)

@@ -2,6 +2,7 @@
 
 import signal
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -21,9 +22,9 @@ from deployments.pixels.decode import decode
 from deployments.pixels.workers import DecodeWorkers, TakesLongError
 from deployments.settings import MIB, Decode
 from deployments.wire import PixelSpec
+from tests.conftest import Jpeg
 
 SPEC = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32))
-Jpeg = Callable[..., bytes]
 
 
 @pytest.fixture
@@ -38,9 +39,9 @@ def processes() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if is_worker(p)]
 
 
-def is_worker(process: psutil.Process) -> bool:
+def is_worker(process: psutil.Process | None) -> bool:
     try:
-        return "deployments.pixels.worker" in process.cmdline()
+        return process is not None and "deployments.pixels.worker" in process.cmdline()
     except psutil.NoSuchProcess:
         return False
 
@@ -267,7 +268,7 @@ def test_where_no_worker_can_be_started_the_service_is_unavailable(
     monkeypatch: pytest.MonkeyPatch, jpeg: Jpeg
 ) -> None:
     for executable in ("/nowhere/python", "/bin/false"):
-        monkeypatch.setattr(module.sys, "executable", executable)
+        monkeypatch.setattr(sys, "executable", executable)
         workers = DecodeWorkers(Decode(), max_pixels=50_000_000)
         try:
             for _ in range(2):

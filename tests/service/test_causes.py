@@ -3,6 +3,7 @@
 import logging
 import pickle
 import sys
+import time
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_an_error_that_tells_its_caller_everything_is_not_logged() -> None:
 
 def test_each_kind_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
-    monkeypatch.setattr(causes.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
     lines: list[str] = []
     log = CauseLog(lines.append)
     for _ in range(50):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import CorruptImage
-from deployments.items import Base64Item, UrlItem
+from deployments.items import Base64Item, Parsed, UrlItem
 from deployments.service.job import Context, ItemGroup
 from tests.conftest import Jpeg
 from tests.fakes import FakeModel, service
@@ -39,7 +39,7 @@ async def test_duplicates_in_different_stacks_reach_the_model_once(images: Image
 async def test_a_duplicates_vector_is_its_own(images: Images) -> None:
     (a,) = images(1)
     rows = (await embed(service(), [a, a], normalize=False)).rows
-    assert not np.shares_memory(rows[0], rows[1])  # type: ignore[arg-type]
+    assert not np.shares_memory(rows[0], rows[1])
 
 
 async def test_duplicates_of_a_bad_item_get_its_error_with_their_own_param() -> None:
@@ -79,7 +79,8 @@ async def test_the_same_bytes_by_url_and_as_base64_are_duplicates(jpeg: Jpeg) ->
     model = FakeModel()
     fetcher = FakeFetcher(cat=jpeg(1))
     opened = service(model, fetcher=fetcher)  # type: ignore[arg-type]
-    items = [UrlItem("https://cat"), Base64Item(base64.b64encode(jpeg(1)).decode())]
+    again = base64.b64encode(jpeg(1)).decode()
+    items: list[Parsed] = [UrlItem("https://cat"), Base64Item(again)]
     embedded = await embed(opened, items)
     assert fetcher.downloads == ["https://cat"]
     assert sum(map(len, model.stacks)) == 1

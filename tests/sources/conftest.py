@@ -2,14 +2,16 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
+from deployments.sources.fetch import Fetcher
 from tests.sources.origins import Origin, fetching
 
 
 @pytest.fixture
-async def origin():
+async def origin() -> AsyncIterator[Origin]:
     origin = Origin()
     listener = socket.create_server(("127.0.0.1", 0))
     origin.port = listener.getsockname()[1]
@@ -20,13 +22,13 @@ async def origin():
 
 
 @pytest.fixture
-async def fetcher(origin):
+async def fetcher(origin: Origin) -> AsyncIterator[Fetcher]:
     async with fetching(origin) as fetcher:
         yield fetcher
 
 
 @pytest.fixture
-async def guarded(origin):
+async def guarded(origin: Origin) -> AsyncIterator[Fetcher]:
     """A fetcher as it comes: no holes in its policy."""
     async with fetching(origin, allow_cidrs=()) as fetcher:
         yield fetcher

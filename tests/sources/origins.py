@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from deployments.settings import Fetch
 from deployments.sources.fetch import Fetcher
@@ -12,30 +14,37 @@ from deployments.sources.fetch import Fetcher
 CAP = 100_000
 OK = b"HTTP/1.1 200 OK\r\n"
 
+Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Takes a connection over, which is closed when this returns."""
+Found = Sequence[str] | OSError
+"""What looking a name up comes to."""
 
-def answer(body=b"pixels", status="200 OK", **headers):
+
+def answer(body: bytes = b"pixels", status: str = "200 OK", **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def redirect(location, status="302 Found"):
+def redirect(location: str, status: str = "302 Found") -> bytes:
     return answer(b"moved", status, Location=location)
 
 
 class Origin:
     """A server on the loopback that says what each path is told to and counts connections."""
 
-    def __init__(self):
-        self.answers = {"/": answer()}
+    port: int
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes | Speak] = {"/": answer()}
         self.connections = 0
         self.open_now = 0
-        self.requests = []
+        self.requests: list[str] = []
         self.asked = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
 
-    async def serve(self, reader, writer):
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_now += 1
         self.idle.clear()
@@ -44,7 +53,7 @@ class Origin:
                 self.requests.append(head.decode())
                 self.asked.set()
                 answer = self.answers[head.split(b" ")[1].decode()]
-                if callable(answer):
+                if not isinstance(answer, bytes):
                     await answer(reader, writer)
                     return
                 writer.write(answer)
@@ -58,25 +67,26 @@ class Origin:
             if not self.open_now:
                 self.idle.set()
 
-    def url(self, path="/", host="127.0.0.1"):
+    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}{path}"
 
 
 class Names(AbstractResolver):
     """A resolver that says what it is told, one answer after the other."""
 
-    def __init__(self, **answers):
+    def __init__(self, **answers: Sequence[Found]) -> None:
         self.answers = {name.replace("_", "."): list(answer) for name, answer in answers.items()}
-        self.asked = []
+        self.asked: list[str] = []
 
-    async def resolve(self, host, port=0, family=socket.AF_UNSPEC):
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
         self.asked.append(host)
-        answers = self.answers.get(host, [socket.gaierror(socket.EAI_NONAME, "no such name")])
+        unknown: list[Found] = [socket.gaierror(socket.EAI_NONAME, "no such name")]
+        answers = self.answers.get(host, unknown)
         addresses = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(addresses, Exception):
+        if isinstance(addresses, OSError):
             raise addresses
-        if callable(addresses):
-            await addresses()
         return [
             {
                 "hostname": host,
@@ -89,12 +99,18 @@ class Names(AbstractResolver):
             for address in addresses
         ]
 
-    async def close(self):
+    async def close(self) -> None:
         pass
 
 
 @asynccontextmanager
-async def fetching(origin, *, resolver=None, max_bytes=CAP, **overrides):
+async def fetching(
+    origin: Origin,
+    *,
+    resolver: AbstractResolver | None = None,
+    max_bytes: int = CAP,
+    **overrides: Any,
+) -> AsyncIterator[Fetcher]:
     options = {
         "allow_cidrs": ("127.0.0.0/8",),
         "allow_ports": (origin.port, 80, 443),
@@ -102,7 +118,7 @@ async def fetching(origin, *, resolver=None, max_bytes=CAP, **overrides):
         "idle_timeout_s": 5.0,
         **overrides,
     }
-    fetcher = Fetcher(Fetch(**options), max_bytes=max_bytes, resolver=resolver)
+    fetcher = Fetcher(Fetch.model_validate(options), max_bytes=max_bytes, resolver=resolver)
     await fetcher.start()
     try:
         yield fetcher

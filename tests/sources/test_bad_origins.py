@@ -6,9 +6,10 @@ from contextlib import suppress
 
 import pytest
 
-from deployments.errors import FetchBadGateway, FetchFailed, FetchTimeout
+from deployments.errors import FetchBadGateway, FetchFailed, FetchTimeout, RaylensError
 from deployments.sources.breaker import FAILURES
-from tests.sources.origins import OK, Names, answer, fetching
+from deployments.sources.fetch import Fetcher
+from tests.sources.origins import OK, Names, Origin, answer, fetching
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,9 @@ from tests.sources.origins import OK, Names, answer, fetching
         ("999 Go Away", FetchBadGateway),
     ],
 )
-async def test_a_status_that_is_no_image_is_an_error(status, error, fetcher, origin):
+async def test_a_status_that_is_no_image_is_an_error(
+    status: str, error: type[RaylensError], fetcher: Fetcher, origin: Origin
+) -> None:
     origin.answers["/"] = answer(b"" if status[:3] in ("204", "304") else b"secret text", status)
     with pytest.raises(error) as caught:
         await fetcher.download(origin.url())
@@ -39,7 +42,7 @@ async def test_a_status_that_is_no_image_is_an_error(status, error, fetcher, ori
     assert "10.0.0.7" not in caught.value.message
 
 
-async def test_a_switch_of_protocols_is_a_failed_fetch(fetcher, origin):
+async def test_a_switch_of_protocols_is_a_failed_fetch(fetcher: Fetcher, origin: Origin) -> None:
     origin.answers["/"] = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
     with pytest.raises(FetchFailed):
         await fetcher.download(origin.url())
@@ -66,8 +69,10 @@ async def test_a_switch_of_protocols_is_a_failed_fetch(fetcher, origin):
         b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 6\r\n\r\npixels",
     ],
 )
-async def test_cut_short_and_garbled_answers_are_a_bad_gateway(garbage, fetcher, origin):
-    async def speak(_, writer):
+async def test_cut_short_and_garbled_answers_are_a_bad_gateway(
+    garbage: bytes, fetcher: Fetcher, origin: Origin
+) -> None:
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(garbage)
 
     origin.answers["/"] = speak
@@ -76,8 +81,10 @@ async def test_cut_short_and_garbled_answers_are_a_bad_gateway(garbage, fetcher,
     assert "127.0.0.1" not in caught.value.message
 
 
-async def test_a_connection_reset_in_the_body_is_a_bad_gateway(fetcher, origin):
-    async def reset(_, writer):
+async def test_a_connection_reset_in_the_body_is_a_bad_gateway(
+    fetcher: Fetcher, origin: Origin
+) -> None:
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK + b"Content-Length: 100\r\n\r\npixels")
         await writer.drain()
         writer.transport.get_extra_info("socket").setsockopt(
@@ -90,7 +97,7 @@ async def test_a_connection_reset_in_the_body_is_a_bad_gateway(fetcher, origin):
         await fetcher.download(origin.url())
 
 
-async def test_a_refused_connection_is_a_bad_gateway(origin):
+async def test_a_refused_connection_is_a_bad_gateway(origin: Origin) -> None:
     with socket.socket() as bound:  # bound and not listening: nobody else can take the port
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -99,10 +106,10 @@ async def test_a_refused_connection_is_a_bad_gateway(origin):
                 await fetcher.download(f"http://127.0.0.1:{port}/")
 
 
-async def test_a_tls_failure_is_a_bad_gateway(origin):
+async def test_a_tls_failure_is_a_bad_gateway(origin: Origin) -> None:
     closed = asyncio.Event()
 
-    async def not_tls(_, writer):
+    async def not_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
         with suppress(OSError):
@@ -119,7 +126,7 @@ async def test_a_tls_failure_is_a_bad_gateway(origin):
     await closed.wait()
 
 
-async def test_a_name_that_is_not_found_is_a_bad_gateway(origin):
+async def test_a_name_that_is_not_found_is_a_bad_gateway(origin: Origin) -> None:
     names = Names(gone=[socket.gaierror(socket.EAI_NONAME, "10.0.0.7 said no")], empty=[[]])
     async with fetching(origin, resolver=names) as fetcher:
         with pytest.raises(FetchBadGateway) as caught:
@@ -128,8 +135,10 @@ async def test_a_name_that_is_not_found_is_a_bad_gateway(origin):
         assert "10.0.0.7" not in caught.value.message
 
 
-async def test_an_origin_that_accepts_and_is_silent_fails_at_once_after_some_tries(origin):
-    async def silent(reader, writer):
+async def test_an_origin_that_accepts_and_is_silent_fails_at_once_after_some_tries(
+    origin: Origin,
+) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     origin.answers["/"] = silent

@@ -4,8 +4,10 @@ import asyncio
 import socket
 
 import pytest
+from aiohttp import TCPConnector
 
 from deployments.errors import BadUrl, UrlForbidden
+from deployments.sources.fetch import Fetcher
 from tests.sources.origins import Names, Origin, answer, fetching, redirect
 
 
@@ -33,7 +35,9 @@ from tests.sources.origins import Names, Origin, answer, fetching, redirect
         "LOCALHOST",
     ],
 )
-async def test_an_address_that_is_not_public_is_never_dialled(host, guarded, origin):
+async def test_an_address_that_is_not_public_is_never_dialled(
+    host: str, guarded: Fetcher, origin: Origin
+) -> None:
     with pytest.raises(UrlForbidden) as caught:
         await guarded.download(origin.url(host=host))
     assert host not in caught.value.message
@@ -44,20 +48,22 @@ async def test_an_address_that_is_not_public_is_never_dialled(host, guarded, ori
     "host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "017700000001", "127.0.0.1."]
 )
 async def test_odd_spellings_of_an_address_reach_nothing_even_where_it_is_allowed(
-    host, fetcher, origin
-):
+    host: str, fetcher: Fetcher, origin: Origin
+) -> None:
     with pytest.raises(BadUrl):
         await fetcher.download(origin.url(host=host))
     assert origin.connections == 0
 
 
-async def test_mapped_and_unusual_digits_are_the_same_address_where_it_is_allowed(fetcher, origin):
+async def test_mapped_and_unusual_digits_are_the_same_address_where_it_is_allowed(
+    fetcher: Fetcher, origin: Origin
+) -> None:
     for host in ("①②⑦.⓪.⓪.①", "127.0.0.1"):
         assert await fetcher.download(origin.url(host=host)) == b"pixels"
     assert origin.connections == 1
 
 
-async def test_a_name_with_one_refused_address_is_refused_whole(origin):
+async def test_a_name_with_one_refused_address_is_refused_whole(origin: Origin) -> None:
     public, private = "93.184.215.14", "127.0.0.1"
     for addresses in (
         [private, public],
@@ -72,7 +78,7 @@ async def test_a_name_with_one_refused_address_is_refused_whole(origin):
     assert origin.connections == 0
 
 
-async def test_a_name_that_changes_its_address_is_checked_at_every_dial(origin):
+async def test_a_name_that_changes_its_address_is_checked_at_every_dial(origin: Origin) -> None:
     # First an allowed address, then, as in DNS rebinding, one that is not.
     listener = socket.create_server(("127.0.0.2", origin.port))
     secret = Origin()
@@ -81,6 +87,8 @@ async def test_a_name_that_changes_its_address_is_checked_at_every_dial(origin):
     names = Names(rebinding=[["127.0.0.1"], ["127.0.0.2"]])
     async with fetching(origin, resolver=names, allow_cidrs=("127.0.0.1/32",)) as fetcher:
         assert await fetcher.download(origin.url(host="rebinding")) == b"pixels"
+        assert fetcher._guarded is not None
+        assert isinstance(fetcher._guarded.connector, TCPConnector)
         fetcher._guarded.connector.clear_dns_cache()
         with pytest.raises(UrlForbidden):
             await fetcher.download(origin.url(host="rebinding"))
@@ -89,7 +97,9 @@ async def test_a_name_that_changes_its_address_is_checked_at_every_dial(origin):
     assert secret.connections == 0
 
 
-async def test_a_resolver_that_hides_a_zone_or_a_name_in_an_address_is_refused(origin):
+async def test_a_resolver_that_hides_a_zone_or_a_name_in_an_address_is_refused(
+    origin: Origin,
+) -> None:
     for address in ("localhost", "127.1", "::1%lo", "0x7f.1", ""):
         async with fetching(origin, resolver=Names(odd=[[address]])) as fetcher:
             with pytest.raises(UrlForbidden):
@@ -97,7 +107,9 @@ async def test_a_resolver_that_hides_a_zone_or_a_name_in_an_address_is_refused(o
     assert origin.connections == 0
 
 
-async def test_an_allowed_host_may_resolve_to_any_address_and_no_other_name_may(origin):
+async def test_an_allowed_host_may_resolve_to_any_address_and_no_other_name_may(
+    origin: Origin,
+) -> None:
     names = Names(store_local=[["127.0.0.1"]], thief_local=[["127.0.0.1"]])
     async with fetching(
         origin, resolver=names, allow_cidrs=(), allow_hosts=("Store.Local",)
@@ -110,7 +122,7 @@ async def test_an_allowed_host_may_resolve_to_any_address_and_no_other_name_may(
     assert origin.connections == 1
 
 
-async def test_an_allowed_host_opens_nothing_to_where_it_redirects(origin):
+async def test_an_allowed_host_opens_nothing_to_where_it_redirects(origin: Origin) -> None:
     origin.answers["/away"] = redirect(origin.url(host="thief.local"))
     origin.answers["/stay"] = redirect("/")
     names = Names(store_local=[["127.0.0.1"]], thief_local=[["127.0.0.1"]])

@@ -1,5 +1,6 @@
 """A download is the body, the request tells little, and redirects are followed with care."""
 
+import asyncio
 import socket
 
 import pytest
@@ -7,40 +8,42 @@ import pytest
 from deployments.errors import FetchFailed, UrlForbidden
 from deployments.settings import Fetch
 from deployments.sources.fetch import Fetcher
-from tests.sources.origins import OK, Names, answer, fetching, redirect
+from tests.sources.origins import OK, Names, Origin, answer, fetching, redirect
 
 # The ordinary way
 
 
-async def test_a_download_is_the_body(fetcher, origin):
+async def test_a_download_is_the_body(fetcher: Fetcher, origin: Origin) -> None:
     assert await fetcher.download(origin.url()) == b"pixels"
 
 
-async def test_an_empty_body_is_no_bytes(fetcher, origin):
+async def test_an_empty_body_is_no_bytes(fetcher: Fetcher, origin: Origin) -> None:
     origin.answers["/"] = answer(b"")
     assert await fetcher.download(origin.url()) == b""
 
 
-async def test_chunked_and_unbounded_bodies_are_read_to_their_end(fetcher, origin):
+async def test_chunked_and_unbounded_bodies_are_read_to_their_end(
+    fetcher: Fetcher, origin: Origin
+) -> None:
     origin.answers["/"] = (
         OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\npix\r\n3\r\nels\r\n0\r\n\r\n"
     )
     assert await fetcher.download(origin.url()) == b"pixels"
 
-    async def until_closed(_, writer):
+    async def until_closed(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK + b"\r\npixels")
 
     origin.answers["/"] = until_closed
     assert await fetcher.download(origin.url()) == b"pixels"
 
 
-async def test_one_connection_serves_many_downloads(fetcher, origin):
+async def test_one_connection_serves_many_downloads(fetcher: Fetcher, origin: Origin) -> None:
     for _ in range(5):
         await fetcher.download(origin.url())
     assert origin.connections == 1
 
 
-async def test_the_request_tells_who_asks_and_nothing_else(origin):
+async def test_the_request_tells_who_asks_and_nothing_else(origin: Origin) -> None:
     origin.answers["/"] = answer(Set_Cookie="id=1")
     origin.answers["/from"] = redirect("/")
     # By name, for cookie jars keep nothing for addresses.
@@ -56,18 +59,20 @@ async def test_the_request_tells_who_asks_and_nothing_else(origin):
         assert "Accept: image/*" in request
 
 
-async def test_proxies_of_the_environment_are_not_used(origin, monkeypatch):
+async def test_proxies_of_the_environment_are_not_used(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     async with fetching(origin) as fetcher:
         assert await fetcher.download(origin.url()) == b"pixels"
 
 
-async def test_a_fetcher_that_is_not_started_says_so(origin):
+async def test_a_fetcher_that_is_not_started_says_so(origin: Origin) -> None:
     with pytest.raises(RuntimeError):
         await Fetcher(Fetch(allow_ports=(origin.port,)), max_bytes=1).download(origin.url())
 
 
-async def test_it_can_be_closed_twice_and_started_again(origin):
+async def test_it_can_be_closed_twice_and_started_again(origin: Origin) -> None:
     async with fetching(origin) as fetcher:
         await fetcher.close()
         await fetcher.close()
@@ -79,14 +84,14 @@ async def test_it_can_be_closed_twice_and_started_again(origin):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_followed(status, fetcher, origin):
+async def test_redirects_are_followed(status: int, fetcher: Fetcher, origin: Origin) -> None:
     origin.answers["/a"] = redirect("/b", f"{status} Over There")
     origin.answers["/b"] = redirect(origin.url("/c?d=e"))
     origin.answers["/c?d=e"] = redirect(f"//127.0.0.1:{origin.port}/")
     assert await fetcher.download(origin.url("/a")) == b"pixels"
 
 
-async def test_one_redirect_too_many_is_a_failed_fetch(origin):
+async def test_one_redirect_too_many_is_a_failed_fetch(origin: Origin) -> None:
     for number in range(4):
         origin.answers[f"/{number}"] = redirect(f"/{number + 1}")
     origin.answers["/4"] = answer()
@@ -103,7 +108,9 @@ async def test_one_redirect_too_many_is_a_failed_fetch(origin):
 @pytest.mark.parametrize(
     "host", ["127.0.0.3", "169.254.169.254", "[::ffff:127.0.0.3]", "localhost", "①⓪.⓪.⓪.①"]
 )
-async def test_a_redirect_to_an_address_that_is_not_public_is_refused(host, origin):
+async def test_a_redirect_to_an_address_that_is_not_public_is_refused(
+    host: str, origin: Origin
+) -> None:
     elsewhere = socket.create_server(("127.0.0.3", origin.port))
     elsewhere.setblocking(False)
     names = Names(origin=[["127.0.0.1"]], localhost=[["127.0.0.3"]])
@@ -134,7 +141,9 @@ async def test_a_redirect_to_an_address_that_is_not_public_is_refused(host, orig
         "/" + "x" * 2100,
     ],
 )
-async def test_a_redirect_to_a_bad_url_is_a_failed_fetch(location, fetcher, origin):
+async def test_a_redirect_to_a_bad_url_is_a_failed_fetch(
+    location: str, fetcher: Fetcher, origin: Origin
+) -> None:
     origin.answers["/"] = redirect(location)
     with pytest.raises(FetchFailed):
         await fetcher.download(origin.url())

@@ -14,7 +14,7 @@ from deployments.sources.files import ImageRoots
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
     (root / "cats").mkdir(parents=True)
     (root / "cats" / "tom.jpg").write_bytes(b"meow")
@@ -23,24 +23,26 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def roots(root):
+def roots(root: Path) -> ImageRoots:
     return ImageRoots([root], max_bytes=10)
 
 
-def open_descriptors():
+def open_descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
 @pytest.mark.parametrize("path", ["cats/tom.jpg", "./cats//./tom.jpg"])
-def test_a_relative_path_is_read_below_the_root(roots, path):
+def test_a_relative_path_is_read_below_the_root(roots: ImageRoots, path: str) -> None:
     assert roots.read(path) == b"meow"
 
 
-def test_an_absolute_path_is_read_when_it_lies_inside_a_root(roots, root):
+def test_an_absolute_path_is_read_when_it_lies_inside_a_root(roots: ImageRoots, root: Path) -> None:
     assert roots.read(str(root / "cats" / "tom.jpg")) == b"meow"
 
 
-def test_an_absolute_path_outside_is_not_found(roots, root, tmp_path):
+def test_an_absolute_path_outside_is_not_found(
+    roots: ImageRoots, root: Path, tmp_path: Path
+) -> None:
     sibling = tmp_path / "root-of-another"  # begins with the root's own name
     sibling.mkdir()
     (sibling / "x").write_bytes(b"x")
@@ -52,7 +54,7 @@ def test_an_absolute_path_outside_is_not_found(roots, root, tmp_path):
             roots.read(path)
 
 
-def test_roots_are_tried_in_order(tmp_path):
+def test_roots_are_tried_in_order(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
     (tmp_path / "b" / "x").write_bytes(b"from b")
@@ -64,11 +66,11 @@ def test_roots_are_tried_in_order(tmp_path):
     assert roots.read(str(tmp_path / "c" / "x")) == b"from c"
 
 
-def test_the_file_system_root_can_be_a_root(root):
+def test_the_file_system_root_can_be_a_root(root: Path) -> None:
     assert ImageRoots([Path("/")], max_bytes=10).read(str(root.resolve() / "cats/tom.jpg"))
 
 
-def test_without_roots_every_path_is_not_found(root):
+def test_without_roots_every_path_is_not_found(root: Path) -> None:
     for path in ("cats/tom.jpg", str(root / "cats" / "tom.jpg")):
         with pytest.raises(PathNotFound):
             ImageRoots([], max_bytes=10).read(path)
@@ -99,12 +101,12 @@ def test_without_roots_every_path_is_not_found(root):
         "file:///etc/hostname",
     ],
 )
-def test_every_other_path_is_not_found(roots, path):
+def test_every_other_path_is_not_found(roots: ImageRoots, path: str) -> None:
     with pytest.raises(PathNotFound):
         roots.read(path)
 
 
-def test_a_name_of_raw_bytes_is_not_found_although_it_exists(roots, root):
+def test_a_name_of_raw_bytes_is_not_found_although_it_exists(roots: ImageRoots, root: Path) -> None:
     try:
         (root / "\udcff").write_bytes(b"x")
     except OSError:
@@ -113,7 +115,9 @@ def test_a_name_of_raw_bytes_is_not_found_although_it_exists(roots, root):
         roots.read("\udcff")
 
 
-def test_a_link_below_the_root_is_not_followed(roots, root, tmp_path):
+def test_a_link_below_the_root_is_not_followed(
+    roots: ImageRoots, root: Path, tmp_path: Path
+) -> None:
     (root / "file-link").symlink_to(root / "cats" / "tom.jpg")
     (root / "out-link").symlink_to(tmp_path / "secret")
     (root / "folder-link").symlink_to(root / "cats")
@@ -124,14 +128,16 @@ def test_a_link_below_the_root_is_not_followed(roots, root, tmp_path):
             roots.read(path)
 
 
-def test_the_root_itself_may_be_a_link(root, tmp_path):
+def test_the_root_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     roots = ImageRoots([tmp_path / "link"], max_bytes=10)
     assert roots.read("cats/tom.jpg") == b"meow"
     assert roots.read(str(tmp_path / "link" / "cats" / "tom.jpg")) == b"meow"
 
 
-def test_only_regular_files_are_read_and_none_blocks(root, monkeypatch):
+def test_only_regular_files_are_read_and_none_blocks(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(root / "fifo")
     monkeypatch.chdir(root)  # because a socket's path may have 100 characters at most
     with socket.socket(socket.AF_UNIX) as bound:
@@ -144,13 +150,13 @@ def test_only_regular_files_are_read_and_none_blocks(root, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_not_found(roots, root):
+def test_an_unreadable_file_is_not_found(roots: ImageRoots, root: Path) -> None:
     (root / "cats" / "tom.jpg").chmod(0)
     with pytest.raises(PathNotFound):
         roots.read("cats/tom.jpg")
 
 
-def test_a_file_may_have_exactly_the_allowed_size(roots, root):
+def test_a_file_may_have_exactly_the_allowed_size(roots: ImageRoots, root: Path) -> None:
     (root / "full").write_bytes(b"x" * 10)
     (root / "over").write_bytes(b"x" * 11)
     (root / "empty").write_bytes(b"")
@@ -162,7 +168,7 @@ def test_a_file_may_have_exactly_the_allowed_size(roots, root):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_a_file_longer_than_its_stated_size_cannot_exceed_the_cap():
+def test_a_file_longer_than_its_stated_size_cannot_exceed_the_cap() -> None:
     # Files under /proc say that they are empty, as one does that grows after fstat.
     process = Path(f"/proc/{os.getpid()}")
     assert (process / "status").stat().st_size == 0
@@ -170,7 +176,7 @@ def test_a_file_longer_than_its_stated_size_cannot_exceed_the_cap():
         ImageRoots([process], max_bytes=10).read("status")
 
 
-def test_all_failures_have_one_text(roots):
+def test_all_failures_have_one_text(roots: ImageRoots) -> None:
     messages = set()
     for path in ("missing", "../secret", "cats", "\0"):
         with pytest.raises(PathNotFound) as caught:
@@ -179,7 +185,7 @@ def test_all_failures_have_one_text(roots):
     assert len(messages) == 1
 
 
-def test_no_descriptor_is_left_open_on_any_way_out(roots, root):
+def test_no_descriptor_is_left_open_on_any_way_out(roots: ImageRoots, root: Path) -> None:
     os.mkfifo(root / "fifo")
     (root / "over").write_bytes(b"x" * 11)
     (root / "link").symlink_to("cats")
@@ -191,7 +197,7 @@ def test_no_descriptor_is_left_open_on_any_way_out(roots, root):
 
 
 @given(st.text(alphabet="./\\\0ab~\udc80é", max_size=12))
-def test_any_text_is_a_path_that_is_not_found(text):
+def test_any_text_is_a_path_that_is_not_found(text: str) -> None:
     with pytest.raises(PathNotFound):
         ImageRoots([Path(__file__).parent], max_bytes=10).read(text)
 

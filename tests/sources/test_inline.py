@@ -15,7 +15,9 @@ MIB = 1024 * 1024
 
 
 @given(st.binary(min_size=1, max_size=64), st.booleans(), st.booleans())
-def test_every_spelling_of_base64_gives_back_the_bytes(data, url_safe, padded):
+def test_every_spelling_of_base64_gives_back_the_bytes(
+    data: bytes, url_safe: bool, padded: bool
+) -> None:
     encode = base64.urlsafe_b64encode if url_safe else base64.standard_b64encode
     text = encode(data).decode()
     assert decode_base64(text if padded else text.rstrip("="), max_bytes=64) == data
@@ -50,20 +52,20 @@ def test_every_spelling_of_base64_gives_back_the_bytes(data, url_safe, padded):
         "data:image/png;base64,AAAA",
     ],
 )
-def test_anything_but_strict_base64_is_refused(text):
+def test_anything_but_strict_base64_is_refused(text: str) -> None:
     with pytest.raises(BadBase64) as caught:
         decode_base64(text, max_bytes=100)
     assert "base64" in caught.value.message
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_decoded_or_refused_as_base64(text):
+def test_any_text_is_decoded_or_refused_as_base64(text: str) -> None:
     with suppress(BadBase64):
         assert isinstance(decode_base64(text, max_bytes=100), bytes)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8])
-def test_the_cap_is_exact_whatever_the_padding(size):
+def test_the_cap_is_exact_whatever_the_padding(size: int) -> None:
     text = base64.b64encode(b"x" * size).decode()
     for spelling in (text, text.rstrip("=")):
         assert len(decode_base64(spelling, max_bytes=size)) == size
@@ -72,13 +74,13 @@ def test_the_cap_is_exact_whatever_the_padding(size):
         assert str(size - 1) in caught.value.message
 
 
-def test_the_length_is_checked_before_anything_is_decoded():
+def test_the_length_is_checked_before_anything_is_decoded() -> None:
     # Garbage of too great a length is too large, not garbage: nobody looked at it.
     with pytest.raises(ImageTooLarge):
         decode_base64("é" * 1000, max_bytes=100)
 
 
-def test_twenty_megabytes_decode_in_a_moment():
+def test_twenty_megabytes_decode_in_a_moment() -> None:
     text = base64.urlsafe_b64encode(b"\xfb\xff" * (10 * MIB)).decode()
     started = time.process_time()
     decode_base64(text, max_bytes=20 * MIB)
@@ -95,7 +97,7 @@ def test_twenty_megabytes_decode_in_a_moment():
         "data:image/svg+xml;charset=utf-8;base64,",
     ],
 )
-def test_a_data_uri_needs_base64_and_no_media_type(head):
+def test_a_data_uri_needs_base64_and_no_media_type(head: str) -> None:
     assert decode_data_uri(head + "aGk=", max_bytes=2) == b"hi"
 
 
@@ -117,11 +119,11 @@ def test_a_data_uri_needs_base64_and_no_media_type(head):
         "",
     ],
 )
-def test_any_other_data_uri_is_bad_base64(uri):
+def test_any_other_data_uri_is_bad_base64(uri: str) -> None:
     with pytest.raises(BadBase64):
         decode_data_uri(uri, max_bytes=100)
 
 
-def test_a_data_uri_is_capped_too():
+def test_a_data_uri_is_capped_too() -> None:
     with pytest.raises(ImageTooLarge):
         decode_data_uri("data:;base64,aGk=", max_bytes=1)

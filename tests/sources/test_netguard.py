@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.sources.netguard import DialPolicy, is_public
+from deployments.sources.netguard import Address, DialPolicy, is_public
 
 PUBLIC = [
     "1.1.1.1",
@@ -174,16 +174,16 @@ NOT_PUBLIC = [
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_an_ordinary_address_is_public(address):
+def test_an_ordinary_address_is_public(address: str) -> None:
     assert is_public(address)
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_a_special_or_unclear_address_is_not_public(address):
+def test_a_special_or_unclear_address_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-def test_address_objects_are_taken_as_they_are():
+def test_address_objects_are_taken_as_they_are() -> None:
     assert is_public(IPv4Address("8.8.8.8"))
     assert not is_public(IPv6Address("::1"))
     assert not is_public(IPv6Address("2606:4700:4700::1111%eth0"))
@@ -215,36 +215,40 @@ any_ipv6 = st.integers(0, 2**128 - 1).map(IPv6Address)
 
 
 @given(special | any_ipv4)
-def test_no_embedding_of_an_address_that_is_not_public_is_public(inner):
+def test_no_embedding_of_an_address_that_is_not_public_is_public(inner: IPv4Address) -> None:
     for outer in embeddings(inner):
         assert not is_public(outer) or is_public(inner), outer
 
 
 @given(special | any_ipv4)
-def test_a_public_ipv4_address_is_global_to_the_standard_library_as_well(address):
+def test_a_public_ipv4_address_is_global_to_the_standard_library_as_well(
+    address: IPv4Address,
+) -> None:
     assert not is_public(address) or address.is_global
 
 
 @given(any_ipv6 | st.integers(0x2000 << 112, (0x4000 << 112) - 1).map(IPv6Address))
-def test_a_public_ipv6_address_is_global_unicast_or_carries_a_public_one(address):
+def test_a_public_ipv6_address_is_global_unicast_or_carries_a_public_one(
+    address: IPv6Address,
+) -> None:
     if is_public(address):
         unicast = address in ip_network("2000::/3") and address.is_global
         assert unicast or is_public(IPv4Address(int(address) & 0xFFFFFFFF))
 
 
 @given(any_ipv4 | any_ipv6)
-def test_text_and_object_are_judged_alike(address):
+def test_text_and_object_are_judged_alike(address: Address) -> None:
     assert is_public(str(address)) == is_public(address)
     assert is_public(address.exploded) == is_public(address)
 
 
-def test_a_policy_without_holes_allows_the_public_addresses_alone():
+def test_a_policy_without_holes_allows_the_public_addresses_alone() -> None:
     policy = DialPolicy()
     assert all(policy.allows(address) for address in PUBLIC)
     assert not any(policy.allows(address) for address in NOT_PUBLIC)
 
 
-def test_an_allowed_network_opens_its_addresses_and_no_others():
+def test_an_allowed_network_opens_its_addresses_and_no_others() -> None:
     policy = DialPolicy([ip_network("10.1.0.0/16"), ip_network("fd00:1::/32")])
     assert policy.allows("10.1.2.3")
     assert policy.allows("fd00:1::7")
@@ -254,7 +258,7 @@ def test_an_allowed_network_opens_its_addresses_and_no_others():
     assert not policy.allows("127.0.0.1")
 
 
-def test_an_allowed_ipv4_network_opens_the_mapped_form_and_no_tunnel():
+def test_an_allowed_ipv4_network_opens_the_mapped_form_and_no_tunnel() -> None:
     policy = DialPolicy([ip_network("127.0.0.0/8")])
     assert policy.allows("::ffff:127.0.0.1")
     assert not policy.allows("::ffff:10.0.0.1")
@@ -262,7 +266,7 @@ def test_an_allowed_ipv4_network_opens_the_mapped_form_and_no_tunnel():
         assert not policy.allows(tunnel)
 
 
-def test_a_zone_id_is_never_allowed():
+def test_a_zone_id_is_never_allowed() -> None:
     policy = DialPolicy([ip_network("::/0"), ip_network("0.0.0.0/0")])
     assert policy.allows("fe80::1")
     assert not policy.allows("fe80::1%eth0")

@@ -3,7 +3,7 @@
 import pytest
 
 from deployments.errors import BadUrl, UrlForbidden
-from tests.sources.origins import Names, fetching
+from tests.sources.origins import Names, Origin, fetching
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ from tests.sources.origins import Names, fetching
         "http://h/" + "x" * 2040,
     ],
 )
-async def test_a_bad_url_is_refused_without_looking_it_up(url, origin):
+async def test_a_bad_url_is_refused_without_looking_it_up(url: str, origin: Origin) -> None:
     names = Names()
     async with fetching(origin, resolver=names) as fetcher:
         with pytest.raises(BadUrl):
@@ -99,7 +99,7 @@ async def test_a_bad_url_is_refused_without_looking_it_up(url, origin):
         ("http://h/" + "x" * 2039, "h"),
     ],
 )
-async def test_a_good_url_is_looked_up(url, host, origin):
+async def test_a_good_url_is_looked_up(url: str, host: str, origin: Origin) -> None:
     names = Names()
     names.answers[host] = [["10.0.0.1"]]
     async with fetching(origin, resolver=names) as fetcher:

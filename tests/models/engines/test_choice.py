@@ -20,8 +20,8 @@ from tests.models.conftest import Tiny, in_float32
 PROGRAM = """
 import asyncio, json, sys
 from deployments.models.engines.choice import load_engine
-from deployments.settings import Model
-engine = asyncio.run(load_engine(Model.model_validate_json(sys.argv[1]), has_gpu=False))
+from deployments.settings import ModelSettings
+engine = asyncio.run(load_engine(ModelSettings.model_validate_json(sys.argv[1]), has_gpu=False))
 heavy = sorted({"torch", "transformers", "huggingface_hub", "nncf"} & set(sys.modules))
 print(json.dumps([engine.loaded.engine, engine.loaded.engine_reason, heavy]))
 """

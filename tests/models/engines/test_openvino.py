@@ -93,7 +93,7 @@ async def test_what_was_never_meant_for_it_is_a_mistake(clip: Export) -> None:
         -np.ones((1, 3), np.int32),
     ):
         with pytest.raises(ValueError, match="token"):
-            await engine.encode_text(wrong)
+            await engine.encode_text(wrong)  # type: ignore[arg-type]
 
 
 async def test_texts_for_a_model_that_reads_none_are_a_mistake(exported: Exported) -> None:
@@ -227,7 +227,7 @@ async def test_a_lone_image_has_all_processors_where_it_is_quiet(
     monkeypatch.setattr(openvino, "QUIET_S", 0.1)
     streams, whole = Counting(), Counting()
     tower = ImageLanes(streams, whole, lanes=2)
-    one, four = np.zeros((1, 1)), np.zeros((4, 1))
+    one, four = np.zeros((1, 1), np.float32), np.zeros((4, 1), np.float32)
     await tower.run(one)
     await tower.run(four)
     assert (whole.sizes, streams.sizes) == ([1], [4])
