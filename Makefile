@@ -18,7 +18,8 @@ test: $(DEV_INSTALLED)
 
 # All tests that start no Ray.
 quick: $(DEV_INSTALLED)
-	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/chaos
+	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/chaos \
+		--deselect tests/test_app.py::test_the_model_replica_asks_for_a_gpu_exactly_if_ray_has_one
 
 check: $(DEV_INSTALLED)
 	$(BIN)/ruff format --check .

@@ -138,9 +138,9 @@ class EmbeddingService:
             self._count(error.code, number)
             raise
         _finish(job.slots, options)
-        self._record_errors(job.slots, groups)
-        if options.on_error == "fail":
-            _raise_first([slot.row for slot in job.slots], groups)
+        bad = self._record_errors(job.slots, groups)
+        if bad and options.on_error == "fail":
+            raise _first(bad)
         # Only a job that fails anyway skips the model and leaves rows empty.
         filled = [slot for slot in job.slots if slot.row is not None]
         good_slots = [slot for slot in filled if not slot.is_bad]
@@ -192,13 +192,19 @@ class EmbeddingService:
         finally:
             self._pending.add(-number, tenant)
 
-    def _record_errors(self, slots: Sequence[Slot], groups: Sequence[ItemGroup]) -> None:
+    def _record_errors(
+        self, slots: Sequence[Slot], groups: Sequence[ItemGroup]
+    ) -> list[tuple[int, RaylensError]]:
+        """Names, counts and logs the bad items; returns them with their index in their group."""
+        bad = []
         places = ((group, index) for group in groups for index in range(len(group.items)))
         for slot, (group, index) in zip(slots, places, strict=True):
             if isinstance(slot.row, RaylensError):
                 slot.row.param = group.param(index)
                 self._count(slot.row.code, 1)
                 self._causes.note(slot.row)
+                bad.append((index, slot.row))
+        return bad
 
 
 def _finish(slots: Sequence[Slot], options: Options) -> None:
@@ -249,15 +255,8 @@ def _check_dimensions(dimensions: int | None, card: ModelCard) -> None:
         )
 
 
-def _raise_first(rows: Sequence[Vector | RaylensError | None], groups: Sequence[ItemGroup]) -> None:
-    """Raises the error of the first bad row, naming every bad row in its `items`."""
-    indices = [index for group in groups for index in range(len(group.items))]
-    bad = tuple(
-        (index, row)
-        for index, row in zip(indices, rows, strict=True)
-        if isinstance(row, RaylensError)
-    )
-    if bad:
-        first = copy.copy(bad[0][1])
-        first.items = bad
-        raise first
+def _first(bad: Sequence[tuple[int, RaylensError]]) -> RaylensError:
+    """The first bad item's error, with every bad item in its `items`."""
+    first = copy.copy(bad[0][1])
+    first.items = tuple(bad)
+    return first

@@ -6,8 +6,6 @@ The references are transformers' own, computed here from the same checkpoints.
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.e2e.service.clients import run_python
 from tests.load import embed_image
 from tests.models import families
 from tests.models.comparison import LABELS, TEXTS, unit
@@ -110,16 +109,8 @@ print("RESULT", json.dumps({{
     "models": [model["id"] for model in handle.info.remote().result()["data"]],
 }}))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=server.ray_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if "RESULT" in line)
+    printed = run_python(server, script, tmp_path)
+    line = next(line for line in printed.splitlines() if "RESULT" in line)
     result = json.loads(line.partition("RESULT ")[2])
     assert result["similarity"] == pytest.approx(result["cosine"], abs=1e-6)
     assert result["same"] == pytest.approx(result["cosine"], abs=1e-6)
