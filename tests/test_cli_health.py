@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.answering import answering
 from tests.commands import ended, raylens, sentence
 
 MODELS: dict[str, Any] = {
@@ -39,25 +40,12 @@ def http_server(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
     """A service that answers everything alike; its address, and the paths it was asked for."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        return status, body
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(answer) as url:
+        yield url, asked
 
 
 Serve = Callable[..., tuple[str, list[str]]]

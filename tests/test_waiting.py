@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
 from raylens import serving
 from raylens.serving import ServingError
+from tests.answering import answering
 
 # What Serve says of an application and of its deployment, with Ray's tracebacks in it.
 BUILD_FAILED = """\
@@ -93,25 +93,12 @@ def service(*statuses: int) -> Iterator[str]:
     """The address of a service whose answers have these statuses, the last one again and again."""
     left = list(statuses)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            known = self.path == "/readyz"
-            status = left.pop(0) if len(left) > 1 else left[0]
-            self.send_response(status if known else 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def answer(path: str) -> tuple[int, bytes]:
+        status = left.pop(0) if len(left) > 1 else left[0]
+        return (status if path == "/readyz" else 404), b""
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(answer) as url:
+        yield url
 
 
 RUNNING = {"raylens": {"status": "RUNNING", "message": ""}}
