@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback that answers as a function says."""
+"""A small HTTP server on loopback whose answers come from a function."""
 
 import threading
 from collections.abc import Callable, Iterator

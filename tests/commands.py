@@ -1,4 +1,4 @@
-"""A command of `raylens`, run in this process, and what it said and ended with."""
+"""Runs a `raylens` command in this process, and reads its output and exit code."""
 
 import re
 
@@ -6,7 +6,7 @@ from typer.testing import CliRunner, Result
 
 from raylens.cli import app
 
-# What a user's own shell may say must not steer the tests.
+# Variables set in a developer's own shell must not affect the tests.
 ENV = {"RAYLENS_URL": None, "RAYLENS_API_KEY": None, "RAY_ADDRESS": None, "COLUMNS": "200"}
 
 
@@ -15,12 +15,12 @@ def raylens(*arguments: str, **env: str) -> Result:
 
 
 def ended(result: Result) -> int:
-    """The exit code, of a command that ended by itself and not with an exception."""
+    """The exit code of a command that ended by itself, not with an exception."""
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return result.exit_code
 
 
 def sentence(result: Result) -> str:
-    """What stands on stderr, without the frame that typer draws around usage errors."""
+    """What is on stderr, without the frame that typer draws around usage errors."""
     return " ".join(re.sub(r"[╭╮╰╯│─]", " ", result.stderr).split())

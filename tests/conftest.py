@@ -11,15 +11,15 @@ from PIL import Image
 
 Jpeg = Callable[..., bytes]
 
-# A developer's own settings and clusters must not steer the tests.
+# A developer's own settings and clusters must not affect the tests.
 for name in [n for n in os.environ if n.startswith("RAYLENS_") or n == "RAY_ADDRESS"]:
     del os.environ[name]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """$XDG_CACHE_HOME of all tests, and of the services that they start: exports are made once in a
-    run, and a developer's own cache stays as it is."""
+    """$XDG_CACHE_HOME for all tests and for the services that they start: each export is made once
+    per run, and a developer's own cache is left alone."""
     folder = tmp_path_factory.mktemp("cache-home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))

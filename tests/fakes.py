@@ -48,7 +48,7 @@ TEXT = TextSpec(max_tokens=24, score="softmax", logit_scale=10.0, logit_bias=0.0
 
 
 class FakeTokenizer:
-    """A token is a character, and its id the character's number."""
+    """Each character is a token, and its id is the character's code point."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         ids = [[ord(c) for c in text] or [0] for text in texts]
@@ -56,9 +56,9 @@ class FakeTokenizer:
 
 
 class FakeModel:
-    """Its 12 numbers are the mean colours of the image's four quarters, centred on zero.
+    """Embeds an image as 12 numbers: the mean colours of its four quarters, centred on zero.
 
-    With a text tower, a text that ends in a colour, `#rrggbb`, is like an image of that colour.
+    With a text tower, a text that ends in a colour, `#rrggbb`, gets the vector of an image of it.
     """
 
     stack_bytes = 4 * 1024 * 1024
@@ -130,6 +130,7 @@ def service(
     *more: FakeModel,
     roots: Sequence[Path] = (),
     fetcher: Fetcher | None = None,
+    workers: InProcess | None = None,
     **sections: Any,
 ) -> EmbeddingService:
     """The real service around fake models."""
@@ -142,7 +143,7 @@ def service(
             settings,
             roots=ImageRoots(roots, max_bytes=limits.max_image_bytes),
             fetcher=fetcher or Fetcher(settings.fetch, max_bytes=limits.max_image_bytes),
-            workers=InProcess(limits.max_image_pixels),  # type: ignore[arg-type]
+            workers=workers or InProcess(limits.max_image_pixels),  # type: ignore[arg-type]
             threads=2,
         ),
     )

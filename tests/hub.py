@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on loopback: repositories in memory, and the ways in which it fails."""
+"""A small Hugging Face hub on loopback: repositories in memory, and failures on demand."""
 
 import hashlib
 import json
@@ -24,24 +24,24 @@ class Repository:
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Pull requests, as the hub lists them."""
     token: str | None = None
-    """Without it callers get `refusal`."""
+    """Requests without it get `refusal`."""
     refusal: tuple[int, str] = (401, "RepoNotFound")
 
 
 class Hub:
-    """What a test knows of the hub that runs, and changes in it."""
+    """A test's view of the running hub: what it was asked, and switches that make it fail."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.repositories: dict[str, Repository] = {}
         self.asked: list[str] = []
-        """Method and path of each request, with the range that it wants."""
+        """Method and path of each request, with the byte range that it asks for."""
         self.cuts: list[int] = []
-        """After how many bytes the next answers with weights break off; then none does."""
+        """After how many bytes each of the next weight downloads breaks off, in order."""
         self.bytes_per_s = 0.0
-        """How fast weights are sent; 0 as fast as it goes."""
+        """How fast weights are sent; 0 means at full speed."""
         self.down: int | None = None
-        """A status that every request gets."""
+        """If set, the status that every request gets."""
         self.silent = False
         """Whether requests get no answer at all."""
 
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _repository(self, id: str) -> Repository:
         repository = self.hub.repositories.get(id)
         if repository is None:
-            raise _RefusedError(401, "RepoNotFound")  # as the hub does for whoever has no token
+            raise _RefusedError(401, "RepoNotFound")  # as the hub does for anyone without a token
         if repository.token not in (None, self.headers.get("Authorization", "")[len("Bearer ") :]):
             raise _RefusedError(*repository.refusal)
         return repository
@@ -200,7 +200,7 @@ def _etag(data: bytes) -> str:
 
 @contextmanager
 def serve_hub() -> Iterator[Hub]:
-    """A hub on a free port of loopback."""
+    """A hub on a free loopback port."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

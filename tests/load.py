@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,16 +44,33 @@ async def at_once(url: str, images: Sequence[bytes], *, callers: int) -> list[Ou
 
 
 async def at_rate(
-    url: str, images: Sequence[bytes], *, per_second: float, timeout_s: float
+    url: str,
+    images: Sequence[bytes],
+    *,
+    per_second: float,
+    timeout_s: float,
+    after: int,
+    hurt: Callable[[], None],
 ) -> list[Outcome]:
-    """A request begun every 1/`per_second` s, whatever became of the earlier ones.
+    """Begins a request every 1/`per_second` s, whether or not earlier ones have been answered; once
+    `after` of them have, calls `hurt`.
 
     A request that is not answered within `timeout_s` raises httpx.TimeoutException.
     """
+    answered = 0
+
+    async def one(client: httpx.AsyncClient, image: bytes) -> Outcome:
+        nonlocal answered
+        outcome = await embed_image(client, url, image)
+        answered += 1
+        if answered == after:
+            hurt()
+        return outcome
+
     async with httpx.AsyncClient(timeout=timeout_s) as client:
         begin = time.monotonic()
         tasks = []
         for number, image in enumerate(images):
             await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
-            tasks.append(asyncio.create_task(embed_image(client, url, image)))
+            tasks.append(asyncio.create_task(one(client, image)))
         return await asyncio.gather(*tasks)

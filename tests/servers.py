@@ -19,7 +19,7 @@ RAYLENS = Path(sys.executable).parent / "raylens"
 
 
 class Server:
-    """A `raylens serve` that runs."""
+    """A running `raylens serve`."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process = process
@@ -30,7 +30,7 @@ class Server:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def listening(self) -> dict[str, str]:
-        """Each address and port that a process of it listens on, and the process's name."""
+        """Each address and port that one of its processes listens on, and that process's name."""
         found = {}
         for process in [psutil.Process(self.process.pid), *self.family()]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -50,7 +50,7 @@ class Server:
         return found
 
     def ray_environment(self) -> dict[str, str]:
-        """With which `ray.init(address="auto")` finds this Ray, whatever others run here."""
+        """Lets `ray.init(address="auto")` find this Ray, whatever other ones run here."""
         match = re.search(r'raylens\.connect\("(\S+)"\)', self.log.read_text())
         assert match is not None
         return {**os.environ, "RAY_ADDRESS": match[1], "RAY_AUTH_MODE": "token"}
@@ -77,7 +77,7 @@ def serve(
     stop: Callable[[int], None] = terminate,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """`raylens serve CONFIG` on a free port; at the end `stop` must end all of it cleanly."""
+    """`raylens serve CONFIG` on a free port; at the end, `stop` must shut it all down cleanly."""
     port = free_port()
     log = folder / "serve.log"
     with log.open("wb") as output:

@@ -31,7 +31,7 @@ PRIVATE = re.compile(r"(?<![\w.~])/work/|/tmp/dev\b|index-url|find-links|artifac
 
 
 def statements(tree: ast.AST, *, deep: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports in `tree`; without `deep`, those alone that run when it is imported."""
+    """The imports in `tree`; without `deep`, only those that run when it is imported."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
@@ -70,7 +70,7 @@ def room(*packages: str) -> set[str]:
 
 
 VOCABULARY = ("errors", "items", "keys", "settings", "wire", "fairness", "threads", "tokenizer")
-# Which of the rooms, and of the files at the top, each room may import; all may the vocabulary.
+# Which rooms and top-level files each room may import, besides the vocabulary, which all may.
 MAY_IMPORT = {
     "app": {"config", "ingress", "embedder.deployment"},
     "ingress": {"api", "service", "sources", "pixels", "embedder.client", "metrics"},
@@ -122,7 +122,7 @@ def test_only_the_rim_of_the_deployments_imports_ray() -> None:
     assert importers("ray") & room("deployments") == {f"deployments.{name}" for name in rim}
 
 
-def test_only_models_the_bundled_one_and_the_resizing_of_images_import_torch() -> None:
+def test_only_models_the_bundled_checkpoint_and_resampling_import_torch() -> None:
     users = importers("torch", "safetensors", "huggingface_hub")
     others = room("deployments.checkpoints", "deployments.pixels.resample")
     assert users - room("deployments.models") <= others
@@ -139,7 +139,7 @@ def test_outside_the_models_only_a_checkpoints_own_processor_needs_transformers(
 
 
 def test_a_replica_of_an_exported_model_needs_neither_torch_nor_the_hub() -> None:
-    """By what `load_engine` imports before it knows that torch is needed."""
+    """Judged by what `load_engine` imports before it knows that torch is needed."""
     seen: set[str] = set()
     todo = ["deployments.embedder.deployment", "deployments.models.engines.openvino"]
     while todo:
@@ -150,7 +150,7 @@ def test_a_replica_of_an_exported_model_needs_neither_torch_nor_the_hub() -> Non
         todo += [i for i in found if i in MODULES and i not in seen]
 
 
-def test_only_one_module_imports_openvino_which_keeps_its_telemetry_out() -> None:
+def test_openvino_is_imported_only_where_its_telemetry_is_kept_out() -> None:
     assert importers("openvino") == room("deployments.models.ir")
 
 
@@ -202,7 +202,7 @@ def test_few_files_stand_at_the_top_of_the_deployments() -> None:
     assert len(list((ROOT / "deployments").glob("*.py"))) <= 14
 
 
-def test_no_module_is_named_after_nothing() -> None:
+def test_no_module_has_a_vague_name() -> None:
     vague = {"utils", "util", "helpers", "helper", "base", "common", "misc"}
     assert not [name for name in NAMES if vague & set(name.split("."))]
 

@@ -43,7 +43,7 @@ def test_every_command_explains_itself(command: str) -> None:
         [],
     ],
 )
-def test_a_usage_error_is_2(arguments: list[str]) -> None:
+def test_a_usage_error_exits_with_2(arguments: list[str]) -> None:
     assert ended(raylens(*arguments)) == 2
 
 
@@ -60,7 +60,7 @@ def test_a_config_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"), [("a: [", "is not valid YAML"), ("a: 1", "has no applications")]
 )
-def test_a_config_that_is_none_is_a_usage_error(tmp_path: Path, text: str, reason: str) -> None:
+def test_a_file_that_is_no_config_is_a_usage_error(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     result = raylens("serve", str(path))
@@ -69,7 +69,7 @@ def test_a_config_that_is_none_is_a_usage_error(tmp_path: Path, text: str, reaso
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "70000"])
-def test_a_port_that_cannot_be_one_is_a_usage_error(port: str, tmp_path: Path) -> None:
+def test_an_impossible_port_is_a_usage_error(port: str, tmp_path: Path) -> None:
     # The config is missing as well, so that no mistake here can start a service.
     result = raylens("serve", str(tmp_path / "missing.yaml"), "--port", port)
     assert ended(result) == 2
@@ -77,7 +77,7 @@ def test_a_port_that_cannot_be_one_is_a_usage_error(port: str, tmp_path: Path) -
 
 
 @pytest.mark.timeout(60)
-def test_a_taken_port_is_told_before_anything_starts() -> None:
+def test_a_taken_port_is_reported_before_anything_starts() -> None:
     env = {name: value for name, value in os.environ.items() if name not in ENV}
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -98,7 +98,7 @@ def test_a_taken_port_is_told_before_anything_starts() -> None:
     assert process.stdout == ""
 
 
-def test_serving_from_a_clients_installation_says_what_is_missing(
+def test_serving_from_a_client_only_installation_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "raylens.serving", None)
@@ -129,12 +129,12 @@ def test_export_says_where_the_model_is_and_what_it_runs_in(tmp_path: Path) -> N
     assert "Exporting model efficientnet-lite0 to OpenVINO, once." in process.stderr
 
 
-def test_export_tells_what_is_wrong_with_a_model(tmp_path: Path) -> None:
+def test_export_says_what_is_wrong_with_a_model(tmp_path: Path) -> None:
     result = raylens("export", str(tmp_path / "none"))
     assert ended(result) == 1
     assert "there is no such folder on this machine" in sentence(result)
 
 
 @pytest.mark.parametrize("option", [("--precision", "fp16"), ("--pooling", "average")])
-def test_an_export_option_that_is_none_is_a_usage_error(option: tuple[str, str]) -> None:
+def test_an_unknown_value_of_an_export_option_is_a_usage_error(option: tuple[str, str]) -> None:
     assert ended(raylens("export", "a/b", *option)) == 2

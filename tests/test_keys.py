@@ -27,7 +27,7 @@ def keys(*args: str, path: Path) -> Result:
     return CliRunner().invoke(app, ["keys", *args, "--file", str(path)], env=ENV)
 
 
-def test_what_the_command_adds_the_service_reads(path: Path) -> None:
+def test_the_service_reads_what_the_command_adds(path: Path) -> None:
     added = keys("add", "ci", "--rate", "600/minute", "--concurrency", "8", path=path)
     assert added.exit_code == 0
     secret = added.stdout.strip()
@@ -36,7 +36,7 @@ def test_what_the_command_adds_the_service_reads(path: Path) -> None:
     assert key.sha256 == hashlib.sha256(secret.encode()).hexdigest()
 
 
-def test_the_file_holds_no_key_and_is_its_owners_alone(path: Path) -> None:
+def test_the_file_holds_no_secret_and_only_its_owner_may_read_it(path: Path) -> None:
     secret = keys("add", "ci", path=path).stdout.strip()
     assert len(secret) == 46
     assert secret not in path.read_text()
@@ -53,14 +53,14 @@ def test_a_revoked_key_is_gone_and_the_others_stay(path: Path) -> None:
     assert "no key named b" in again.stderr
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
         with pytest.raises(KeysError, match="not a regular file"):
             read_keys(path)
 
 
-def test_a_name_is_given_once(path: Path) -> None:
+def test_a_name_can_be_added_only_once(path: Path) -> None:
     first = keys("add", "ci", path=path).stdout.strip()
     again = keys("add", "ci", path=path)
     assert again.exit_code == 1
@@ -124,7 +124,7 @@ LINE = {"name": "a", "sha256": "0" * 64}
         f"{json.dumps(LINE)}\n{json.dumps(LINE)}",
     ],
 )
-def test_a_line_that_is_no_key_is_told_by_its_number_and_not_quoted(path: Path, text: str) -> None:
+def test_a_line_that_is_no_key_is_named_by_its_number_and_not_quoted(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(KeysError, match=r"line [12]") as caught:
         read_keys(path)
@@ -162,7 +162,7 @@ def test_a_key_in_the_place_of_its_hash_is_not_shown(monkeypatch: pytest.MonkeyP
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_has_no_list(path: Path) -> None:
+def test_listing_a_missing_file_fails_and_says_why(path: Path) -> None:
     listed = keys("list", path=path)
     assert listed.exit_code == 1
     assert "there is no file" in listed.stderr

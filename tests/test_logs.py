@@ -1,4 +1,4 @@
-"""Logs of a Ray on this machine are followed: lines that are whole, as files grow and rotate."""
+"""The logs of a local Ray are followed, in whole lines, as files grow and rotate."""
 
 import queue
 from collections.abc import Iterator
@@ -115,7 +115,7 @@ def test_a_log_that_vanishes_does_not_end_the_others(
     assert shown.next() == ["two"]
 
 
-def test_logs_of_replicas_are_shown_whole_and_only_errors_of_serves_own_parts(
+def test_replica_logs_are_shown_whole_and_of_serves_own_logs_only_the_errors(
     follower: LogFollower, shown: Shown, log: Path, tmp_path: Path
 ) -> None:
     append(tmp_path / "controller_1.log", "INFO a\nERROR b\n")

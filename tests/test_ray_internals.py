@@ -52,7 +52,7 @@ def test_a_ray_that_opens_the_port_in_another_way_is_refused(
         NodePort("127.0.0.1")
 
 
-def test_a_ray_that_passes_the_function_by_is_refused() -> None:
+def test_a_ray_that_bypasses_the_function_is_refused() -> None:
     with pytest.raises(UnknownRayError, match="has not opened"):
         NodePort("127.0.0.1").check()
 

@@ -41,7 +41,7 @@ def test_the_default_config_serves_the_application_on_loopback() -> None:
     assert chosen["http_options"] == {"host": "127.0.0.1", "port": 8000}
 
 
-def test_host_and_port_of_the_caller_replace_those_of_the_config(config: Write) -> None:
+def test_host_and_port_options_replace_those_of_the_config(config: Write) -> None:
     path = config(GOOD + "http_options: {host: 10.0.0.1, port: 9000, request_timeout_s: 5}")
     http = {"host": "10.0.0.1", "port": 9000, "request_timeout_s": 5}
     assert read_config(path, host=None, port=None)["http_options"] == http
@@ -92,7 +92,7 @@ def test_a_folder_is_no_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["70000", "-1", "http", "80.5", "true"])
-def test_a_port_that_cannot_be_one_is_refused(config: Write, port: str) -> None:
+def test_an_impossible_port_is_refused(config: Write, port: str) -> None:
     path = config(f"{GOOD}http_options: {{port: {port}}}")
     with pytest.raises(ServingError, match="port"):
         read_config(path, host=None, port=None)
@@ -123,7 +123,7 @@ def test_the_default_config_passes() -> None:
         ),
     ],
 )
-def test_what_could_not_start_is_refused_with_its_sentence(
+def test_an_application_that_could_not_start_is_refused_with_the_reason(
     application: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ServingError) as caught:
@@ -160,7 +160,7 @@ def test_a_wrong_setting_stops_before_ray_starts(monkeypatch: pytest.MonkeyPatch
         serving.run(config, address=None, wait_s=1)
 
 
-def test_a_check_that_breaks_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(ServingError, match="checking the models ended with 1"):
         check({})

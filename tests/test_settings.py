@@ -49,7 +49,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
     assert allowed in str(caught.value)
 
 
-def test_another_model_does_not_keep_the_revision_of_the_files(
+def test_a_model_from_the_environment_inherits_no_revision_from_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = {"revision": "r1", "aliases": ["b"], "matryoshka": True, "pooling": "cls"}
@@ -89,7 +89,7 @@ def test_a_wrong_variable_is_refused(
 
 
 @pytest.mark.parametrize("wrong", [{"models": "x"}, {"models": ["x"]}, {"image_roots": "photos"}])
-def test_a_wrong_shape_is_named_as_yaml_has_it(wrong: dict[str, Any]) -> None:
+def test_a_wrong_type_is_named_in_the_terms_of_yaml(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"should be a (list|section)"):
         load_settings(wrong)
 
@@ -130,7 +130,7 @@ def test_an_image_root_that_is_a_link_keeps_the_name_that_callers_know(tmp_path:
     assert load_settings({"image_roots": [str(link)]}).image_roots == (link,)
 
 
-def test_settings_travel_to_the_replicas() -> None:
+def test_settings_survive_pickling_for_the_replicas() -> None:
     settings = load_settings({"fetch": {"allow_cidrs": ["10.0.0.0/8"]}})
     assert pickle.loads(pickle.dumps(settings)) == settings
 

@@ -14,7 +14,7 @@ START, END, UNKNOWN, A, CAT = range(5)
 
 
 def words() -> str:
-    """JSON of a tokenizer that knows two words, and puts 0 before and 1 behind every text."""
+    """JSON of a tokenizer that knows two words, and puts 0 before and 1 after every text."""
     vocabulary = {"<start>": START, "<end>": END, "<unknown>": UNKNOWN, "a": A, "cat": CAT}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -63,7 +63,7 @@ def test_a_pair_of_surrogates_is_the_character_it_stands_for() -> None:
     assert TextTokenizer(json, max_tokens=9).encode(["\ud83d\ude00"])[0].ids == [0]
 
 
-def test_it_starts_no_threads_and_needs_neither_torch_nor_transformers() -> None:
+def test_tokenizing_starts_no_threads_and_loads_neither_torch_nor_transformers() -> None:
     program = (
         "import psutil, sys; from tests.test_tokenizer import *; "
         "before = psutil.Process().num_threads(); "

@@ -1,4 +1,4 @@
-"""`raylens serve` waits until the service is ready, and says why it never will be."""
+"""`raylens serve` waits until the service is ready, or says why it never will be."""
 
 import threading
 from collections.abc import Iterator
@@ -137,7 +137,7 @@ def test_waiting_ends_when_told_to_stop() -> None:
     serving._wait_until_ready(FakeServe(DEPLOYING), NOWHERE, stop, 20)
 
 
-def test_the_way_to_the_service_itself_takes_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", NOWHERE)
     monkeypatch.setenv("NO_PROXY", "")
     with service(200) as url:

@@ -5,7 +5,7 @@ import numpy as np
 from deployments.wire import join_tokens, pad_tokens
 
 
-def test_a_stack_is_filled_up_with_minus_one() -> None:
+def test_short_texts_are_padded_with_minus_one() -> None:
     tokens = pad_tokens([[7], [], [1, 2, 3]])
     assert tokens.dtype == np.int32
     assert tokens.tolist() == [[7, -1, -1], [-1, -1, -1], [1, 2, 3]]

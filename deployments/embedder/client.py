@@ -46,10 +46,16 @@ class EmbedderClient:
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
         # Made once: a handle per call costs more than the call. By value, that is over gRPC:
-        # by reference every array would go through the object store.
-        self._embed = handle.options(method_name="embed", _by_reference=False)
-        self._embed_text = handle.options(method_name="embed_text", _by_reference=False)
-        self._ready = handle.options(method_name="ready", _by_reference=False)
+        # by reference every array would go through the object store. cloudpickle, the default,
+        # costs 0.7 ms more per image.
+        over_grpc: Any = {
+            "_by_reference": False,
+            "request_serialization": "pickle",
+            "response_serialization": "pickle",
+        }
+        self._embed = handle.options(method_name="embed", **over_grpc)
+        self._embed_text = handle.options(method_name="embed_text", **over_grpc)
+        self._ready = handle.options(method_name="ready", **over_grpc)
         # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._card: ModelCard | None = None

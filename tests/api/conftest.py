@@ -1,4 +1,4 @@
-"""A client on the whole HTTP layer, with fake models behind it, and a photo below its root."""
+"""A client of the whole HTTP layer, with fake models behind it, and a photo in its image root."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,7 +17,7 @@ Connect = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Connect:
-    """Opens a client on the whole HTTP layer, with a fake model behind it."""
+    """Opens a client of the whole HTTP layer, with fake models behind it."""
 
     @asynccontextmanager
     async def open_client(

@@ -1,4 +1,4 @@
-"""What endpoints really answer is what `answers` declares: every key, and none besides."""
+"""Endpoints answer with exactly the keys that `answers` declares."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def check(answer: Any, kind: Any) -> None:
 
 
 def closed(schema: Any) -> Any:
-    """The schema without a way in for keys that it does not name."""
+    """The schema, with all keys forbidden that it does not name."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):

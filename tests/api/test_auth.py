@@ -1,4 +1,4 @@
-"""Who may call, over the whole HTTP layer."""
+"""Who may call, and how much, tested through the whole HTTP layer."""
 
 import asyncio
 import hashlib
@@ -46,7 +46,7 @@ def bearer(secret: str) -> dict[str, str]:
         ("GET", "/livez%2f..%2fv1/models"),
     ],
 )
-async def test_every_route_but_the_probes_wants_a_key(
+async def test_every_route_but_the_probes_needs_a_key(
     connect: Connect, method: str, path: str
 ) -> None:
     async with connect(auth={"keys": [line("s")]}) as client:
@@ -64,7 +64,7 @@ async def test_the_probes_are_open(connect: Connect) -> None:
         assert (await client.get("/readyz")).status_code == 200
 
 
-async def test_a_key_opens_the_service(connect: Connect) -> None:
+async def test_a_key_is_accepted_however_its_scheme_is_capitalised(connect: Connect) -> None:
     keys = [line("other", "b"), line("s")]
     async with connect(FakeModel(text=TEXT), auth={"keys": keys}) as client:
         for scheme in ("Bearer", "bearer", "BEARER"):
@@ -87,7 +87,9 @@ async def test_a_key_opens_the_service(connect: Connect) -> None:
         [("Authorization", f"Bearer {hashlib.sha256(b's').hexdigest()}")],
     ],
 )
-async def test_anything_else_does_not(connect: Connect, headers: list[Any]) -> None:
+async def test_any_other_authorization_header_is_refused(
+    connect: Connect, headers: list[Any]
+) -> None:
     async with connect(auth={"keys": [line("s")]}) as client:
         response = await client.get("/v1/models", headers=headers)
     assert response.status_code == 401
@@ -98,14 +100,14 @@ async def test_without_keys_everybody_may_call(connect: Connect) -> None:
         assert (await client.get("/v1/models", headers=bearer("any"))).status_code == 200
 
 
-async def test_a_file_of_no_keys_keeps_everybody_out(connect: Connect, tmp_path: Path) -> None:
+async def test_an_empty_keys_file_keeps_everybody_out(connect: Connect, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.touch()
     async with connect(auth={"keys_file": path}) as client:
         assert (await client.get("/v1/models")).status_code == 401
 
 
-async def test_the_file_is_read_again_when_it_changes(
+async def test_the_keys_file_is_read_again_when_it_changes(
     connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "RELOAD_S", 0.0)
@@ -121,7 +123,7 @@ async def test_the_file_is_read_again_when_it_changes(
         assert [await status("old"), await status("new")] == [401, 200]
 
 
-async def test_a_broken_or_missing_file_changes_nothing(
+async def test_a_keys_file_that_breaks_or_vanishes_leaves_its_keys_valid(
     connect: Connect,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +140,7 @@ async def test_a_broken_or_missing_file_changes_nothing(
     assert "The keys read before stay valid" in caplog.text
 
 
-async def test_a_rate_is_kept_and_told(connect: Connect) -> None:
+async def test_a_keys_rate_is_enforced_and_named_in_the_error(connect: Connect) -> None:
     keys = [line("slow", "a", rate="3/minute"), line("free", "b")]
     async with connect(FakeModel(text=TEXT), auth={"keys": keys}) as client:
         statuses = [
@@ -165,7 +167,7 @@ class SlowModel(FakeModel):
         return await super().embed_text(*args)
 
 
-async def test_a_concurrency_is_kept_and_given_back(connect: Connect) -> None:
+async def test_a_keys_concurrency_is_enforced_and_freed_by_answers(connect: Connect) -> None:
     model = SlowModel()
     keys = [line("two", "a", concurrency=2), line("free", "b")]
     async with connect(model, auth={"keys": keys}) as client:
@@ -210,7 +212,9 @@ async def test_one_key_leaves_room_in_the_queue_for_another(connect: Connect) ->
         assert [(await task).status_code for task in running] == [200, 200]
 
 
-async def test_no_key_gets_into_a_log(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_key_gets_into_a_log_or_an_answer(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "rl_" + os.urandom(16).hex()
     model = FakeModel(text=TEXT)
@@ -223,6 +227,6 @@ async def test_no_key_gets_into_a_log(connect: Connect, caplog: pytest.LogCaptur
     assert secret not in failed.text + refused.text
 
 
-async def test_a_list_of_no_keys_keeps_everybody_out(connect: Connect) -> None:
+async def test_an_empty_list_of_keys_keeps_everybody_out(connect: Connect) -> None:
     async with connect(auth={"keys": []}) as client:
         assert (await client.get("/v1/models")).status_code == 401

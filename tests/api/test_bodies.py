@@ -1,4 +1,4 @@
-"""A body that is no request is refused, and the answer says what it should be."""
+"""A body that is not a valid request is refused, and the answer says what it should be."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from tests.api.requests import error, post
         ({"input": {"path": "/etc/passwd"}}, "path_not_found", "input"),
     ],
 )
-async def test_bad_input_gets_its_code(
+async def test_bad_input_is_refused_with_its_code_and_param(
     connect: Connect, photo: Path, body: dict[str, Any], code: str, param: str
 ) -> None:
     async with connect() as client:

@@ -1,4 +1,4 @@
-"""Bodies under way are bounded, over the whole HTTP layer."""
+"""The bytes of all bodies in flight are bounded, tested through the whole HTTP layer."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,7 @@ IMAGE = {"Content-Type": "image/jpeg"}
 
 
 class Halves:
-    """A body that is sent in two halves, the second one when it may."""
+    """A body that is sent in two halves, the second one only after `may_end` is set."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -39,7 +39,7 @@ def with_length(data: bytes) -> dict[str, str]:
     return {**IMAGE, "Content-Length": str(len(data))}
 
 
-async def test_what_is_announced_but_not_sent_keeps_nobody_out(
+async def test_bytes_that_are_announced_but_not_sent_keep_nobody_out(
     connect: Connect, jpeg: Callable[..., bytes]
 ) -> None:
     data = padded(jpeg(1), 180 * KIB)
@@ -57,14 +57,14 @@ async def test_what_is_announced_but_not_sent_keeps_nobody_out(
         await asyncio.wait(idle)
 
 
-async def test_a_body_counts_as_it_comes_until_its_request_is_answered(
+async def test_a_body_counts_as_it_arrives_until_its_request_is_answered(
     connect: Connect, jpeg: Callable[..., bytes]
 ) -> None:
     data = padded(jpeg(1), 180 * KIB)
     bodies = [Halves(data) for _ in range(3)]
     async with connect(limits=BUDGET) as client:
         tasks = []
-        for body in bodies:  # half of each fits
+        for body in bodies:  # the first halves fit together
             posted = client.post("/v1/embeddings", content=body, headers=IMAGE)
             tasks.append(asyncio.create_task(posted))
             await body.half_sent.wait()
@@ -73,7 +73,7 @@ async def test_a_body_counts_as_it_comes_until_its_request_is_answered(
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "overloaded"
         assert "retry-after" in refused.headers
-        bodies[1].may_end.set()  # in the room of the first one
+        bodies[1].may_end.set()  # in the space that the first one freed
         assert (await tasks[1]).status_code == 200
         bodies[2].may_end.set()
         assert (await tasks[2]).status_code == 200
@@ -88,7 +88,7 @@ async def test_a_body_larger_than_the_budget_is_let_in_alone(
         assert response.status_code == 200
 
 
-async def test_a_body_that_is_refused_for_its_size_takes_nothing(
+async def test_a_body_that_is_refused_for_its_size_takes_none_of_the_budget(
     connect: Connect, jpeg: Callable[..., bytes]
 ) -> None:
     large, small = bytes(250 * KIB), padded(jpeg(1), 180 * KIB)
@@ -98,7 +98,9 @@ async def test_a_body_that_is_refused_for_its_size_takes_nothing(
             assert response.status_code == status
 
 
-async def test_one_key_gets_no_more_than_half(connect: Connect, jpeg: Callable[..., bytes]) -> None:
+async def test_one_key_gets_at_most_half_of_the_budget(
+    connect: Connect, jpeg: Callable[..., bytes]
+) -> None:
     data = padded(jpeg(1), 100 * KIB)
     keys = [
         {"name": secret, "sha256": hashlib.sha256(secret.encode()).hexdigest()} for secret in "ab"

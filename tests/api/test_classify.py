@@ -36,7 +36,7 @@ async def test_classify_by_sigmoid_judges_each_label_by_itself(connect: Connect)
     assert len(body["data"][0]["labels"]) == 3
 
 
-async def test_the_default_template_is_that_of_the_contract(connect: Connect) -> None:
+async def test_the_default_template_is_a_photo_of_the_label(connect: Connect) -> None:
     model = FakeModel(text=TEXT)
     await post(connect, "classify", {"input": image("#ff0000"), "labels": ["cat"]}, model)
     (row,) = model.token_stacks[0]
@@ -54,7 +54,7 @@ async def test_labels_are_embedded_once_for_all_requests(connect: Connect) -> No
     assert [len(stack) for stack in model.token_stacks] == [2, 1, 1]
 
 
-async def test_more_labels_than_items_are_fine(connect: Connect) -> None:
+async def test_there_may_be_more_labels_than_max_items(connect: Connect) -> None:
     async with connect(FakeModel(text=TEXT), limits={"max_items": 3}) as client:
         body = {"input": image("#ff0000"), "labels": [f"label {i}" for i in range(10)]}
         answer = (await client.post("/v1/classify", json=body)).json()
@@ -70,7 +70,7 @@ async def test_more_labels_than_items_are_fine(connect: Connect) -> None:
         ({"input": [image("#ff0000"), {"base64": "AAAA"}]}, "unsupported_image", "input[1]"),
     ],
 )
-async def test_what_classify_cannot_do_is_named(
+async def test_classify_names_what_it_refuses(
     connect: Connect, changes: dict[str, Any], code: str, param: str | None
 ) -> None:
     body = {"input": image("#ff0000"), "labels": ["a"], **changes}
@@ -80,7 +80,7 @@ async def test_what_classify_cannot_do_is_named(
     assert (error["code"], error["param"]) == (code, param)
 
 
-async def test_a_template_of_many_places_is_refused_before_it_is_filled(connect: Connect) -> None:
+async def test_a_template_of_many_placeholders_is_refused_unfilled(connect: Connect) -> None:
     body = {
         "input": image("#ff0000"),
         "labels": ["x" * 8000, "y" * 8000],
@@ -91,7 +91,7 @@ async def test_a_template_of_many_places_is_refused_before_it_is_filled(connect:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (answer["error"]["code"], answer["error"]["param"]) == ("text_too_long", "labels[0]")
-    assert peak < 10 * 2**20  # filled, it is 32 million characters
+    assert peak < 10 * 2**20  # filled in, it would be 32 million characters
 
 
 async def test_an_answer_that_would_be_too_large_is_refused(connect: Connect) -> None:

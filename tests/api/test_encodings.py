@@ -39,7 +39,7 @@ async def test_int8_is_rounded_and_ubinary_packs_signs_most_significant_first(
     assert bits == [int(expected[:8], 2), int(expected[8:], 2)]
 
 
-async def test_normalize_false_gives_the_models_own_length(connect: Connect, photo: Path) -> None:
+async def test_normalize_false_keeps_the_models_own_norm(connect: Connect, photo: Path) -> None:
     async with connect() as client:
         raw = (await post(client, input={"path": "tom.jpg"}, normalize=False)).json()
         unit = (await post(client, input={"path": "tom.jpg"})).json()
@@ -70,7 +70,9 @@ async def test_npy_is_one_array_with_nan_rows_for_failures(connect: Connect, pho
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("int8", 12), ("ubinary", 2), ("float16", 12)])
-async def test_npy_of_other_types(connect: Connect, photo: Path, dtype: str, width: int) -> None:
+async def test_failed_rows_of_an_npy_are_zero_where_the_type_has_no_nan(
+    connect: Connect, photo: Path, dtype: str, width: int
+) -> None:
     async with connect() as client:
         response = await client.post(
             "/v1/embeddings",
@@ -86,7 +88,7 @@ async def test_npy_of_other_types(connect: Connect, photo: Path, dtype: str, wid
         assert not array[0].any()
 
 
-async def test_many_item_errors_stay_within_what_clients_take_as_a_header(
+async def test_many_item_errors_still_fit_into_a_header_that_clients_accept(
     connect: Connect,
 ) -> None:
     async with connect() as client:

@@ -1,4 +1,4 @@
-"""The other endpoints, and what every one of them does alike."""
+"""The other endpoints, and what all endpoints have in common."""
 
 import base64
 from collections.abc import Callable
@@ -27,7 +27,7 @@ async def vectors(client: httpx.AsyncClient, items: list[Any]) -> np.ndarray[Any
     return np.array([d["embedding"] for d in body["data"]])
 
 
-async def test_similarity_is_the_cosine_of_pairs_or_of_all_with_all(
+async def test_similarity_is_the_cosine_of_pairs_or_of_all_against_all(
     connect: Connect, items: list[Any]
 ) -> None:
     async with connect() as client:
@@ -76,7 +76,7 @@ async def test_rank_orders_documents_best_first(connect: Connect, items: list[An
         ("similarity", {"a": ["x"], "b": ["y"], "model": "other"}, "model_not_found", "model"),
     ],
 )
-async def test_bad_input_gets_its_code(
+async def test_bad_input_is_refused_with_its_code_and_param(
     connect: Connect, path: str, body: dict[str, Any], code: str, param: str | None
 ) -> None:
     async with connect() as client:
@@ -84,7 +84,9 @@ async def test_bad_input_gets_its_code(
     assert (error["code"], error["param"]) == (code, param)
 
 
-async def test_bad_items_of_groups_are_named_by_group(connect: Connect, items: list[Any]) -> None:
+async def test_bad_items_are_named_by_the_group_they_are_in(
+    connect: Connect, items: list[Any]
+) -> None:
     async with connect() as client:
         body = {"query": items[0], "documents": [items[1], 7]}
         error = (await client.post("/v1/rank", json=body)).json()["error"]
@@ -92,7 +94,7 @@ async def test_bad_items_of_groups_are_named_by_group(connect: Connect, items: l
     assert [(i["param"], i["index"]) for i in error["items"]] == [("documents[1]", 1)]
 
 
-async def test_models_tells_what_is_served_and_its_limits(connect: Connect) -> None:
+async def test_models_lists_what_is_served_and_its_limits(connect: Connect) -> None:
     async with connect(limits={"max_items": 9}) as client:
         body = (await client.get("/v1/models")).json()
     (model,) = body["data"]
@@ -149,7 +151,7 @@ async def test_unknown_paths_and_methods_have_the_same_error_shape(
     assert ("allow" in response.headers) == (status == 405)
 
 
-async def test_a_failing_model_is_unavailable_to_readyz(connect: Connect) -> None:
+async def test_readyz_answers_503_while_the_model_is_loading(connect: Connect) -> None:
     async with connect(FakeModel(card=None)) as client:
         response = await client.get("/readyz")
     assert response.status_code == 503

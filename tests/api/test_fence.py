@@ -1,4 +1,4 @@
-"""What gets in: one request id, and no header or websocket that steers Serve."""
+"""What the fence lets in: one request id, and no header or websocket that steers Serve."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ async def test_any_other_request_id_is_replaced(given: bytes) -> None:
     assert [v for n, v in seen if n == "x-request-id"] == [answered]
 
 
-async def test_two_request_ids_are_replaced_by_one() -> None:
+async def test_two_request_ids_are_replaced_by_a_new_one() -> None:
     response, _ = await get((b"x-request-id", b"a"), (b"x-request-id", b"b"))
     (answered,) = response.headers.get_list("x-request-id")
     assert answered not in ("a", "b")
@@ -78,7 +78,7 @@ async def test_a_websocket_is_closed() -> None:
     assert sent == [{"type": "websocket.close", "code": 1000}]
 
 
-def test_serve_gets_the_fence_by_its_import_path() -> None:
+def test_serve_finds_the_fence_by_its_import_path() -> None:
     from ray.serve._private.utils import call_function_from_import_path
 
     (layer,) = call_function_from_import_path("deployments.api.fence.middlewares")
@@ -88,7 +88,7 @@ def test_serve_gets_the_fence_by_its_import_path() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_what_has_no_body_reads_none_and_still_sees_who_leaves(method: str) -> None:
+async def test_a_method_without_a_body_reads_none_and_still_sees_a_disconnect(method: str) -> None:
     sent = iter([b"x" * 1000] * 3)
 
     async def receive() -> Any:

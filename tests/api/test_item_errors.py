@@ -1,4 +1,4 @@
-"""What goes wrong is told by code, and the items that it went wrong with by their index."""
+"""Errors are reported by code, and the items that caused them by index."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ async def test_a_model_that_is_still_loading_is_unavailable(connect: Connect) ->
         assert (await client.get("/livez")).status_code == 200
 
 
-async def test_an_unforeseen_failure_tells_nothing(connect: Connect, photo: Path) -> None:
+async def test_an_unexpected_failure_reveals_no_details(connect: Connect, photo: Path) -> None:
     model = FakeModel()
     model.error = RuntimeError("secret /root/path 0x7f0000")
     async with connect(model) as client:

@@ -1,4 +1,4 @@
-"""Limits of size, number, queue and time, and bodies that cost much more than they look."""
+"""Limits on size, number, queue and time, and bodies that cost far more than they seem to."""
 
 import asyncio
 import time
@@ -14,7 +14,9 @@ from tests.conftest import Jpeg
 from tests.fakes import TEXT, FakeModel
 
 
-async def test_the_limits_of_items_bodies_and_images(connect: Connect, jpeg: Jpeg) -> None:
+async def test_too_many_items_and_too_large_bodies_or_images_are_a_413(
+    connect: Connect, jpeg: Jpeg
+) -> None:
     big, small = jpeg(1, (640, 480)), jpeg(2, (32, 24))
     limits = {"max_items": 2, "max_body_bytes": 60_000, "max_image_bytes": 5000}
     async with connect(limits={**limits, "max_image_pixels": 1000}) as client:
@@ -84,7 +86,7 @@ async def test_a_request_is_answered_when_its_time_is_up(connect: Connect, photo
     assert error(response)["code"] == "deadline_exceeded"
 
 
-# Bodies that cost much more than they look
+# Bodies that cost far more than they seem to
 
 
 @pytest.mark.parametrize("path", ["embeddings", "similarity", "rank", "classify"])

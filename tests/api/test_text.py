@@ -1,4 +1,4 @@
-"""Texts over HTTP: beside images, against images, cut and spelt in every way."""
+"""Texts over HTTP: beside images, compared with images, truncated, and in every spelling."""
 
 import json
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ async def test_texts_and_images_keep_their_order_and_are_counted(connect: Connec
     }
 
 
-async def test_a_text_twice_is_embedded_once_and_both_are_counted(connect: Connect) -> None:
+async def test_a_repeated_text_is_embedded_once_and_counted_each_time(connect: Connect) -> None:
     model = FakeModel(text=TEXT)
     body = await post(connect, "embeddings", {"input": ["one", "two", "one"]}, model)
     assert [len(stack) for stack in model.token_stacks] == [2]
@@ -84,7 +84,7 @@ async def test_a_long_text_is_refused_when_it_may_not_be_cut(connect: Connect) -
     assert (failed["error"]["code"], failed["error"]["param"]) == ("text_too_long", "input[1]")
 
 
-async def test_a_text_over_the_limit_of_characters_is_refused_unread(connect: Connect) -> None:
+async def test_a_text_over_the_character_limit_is_refused(connect: Connect) -> None:
     async with connect(FakeModel(text=TEXT), limits={"max_text_chars": 30}) as client:
         good, bad = [await client.post("/v1/embeddings", json={"input": "x" * n}) for n in (30, 31)]
     assert good.status_code == 200
@@ -100,7 +100,7 @@ async def test_similarity_mixes_images_and_texts(connect: Connect) -> None:
     assert matrix["scores"][0] == pytest.approx([1, -1 / 3], abs=1e-6)
 
 
-async def test_rank_finds_the_image_that_a_text_means(connect: Connect) -> None:
+async def test_rank_finds_the_image_that_a_text_describes(connect: Connect) -> None:
     documents = [image("#0000ff"), image("#ff0000"), image("#00ff00")]
     body = await post(connect, "rank", {"query": "#00ff00", "documents": documents, "top_n": 1})
     assert body["results"] == [{"index": 2, "score": pytest.approx(1, abs=1e-6)}]
@@ -131,7 +131,7 @@ async def test_a_text_that_breaks_the_tokenizer_is_an_error_of_its_own(connect: 
         (r"whole \ud83d\ude00 and \\ud83d as text, \ud83d", "whole 😀 and \\ud83d as text, \ufffd"),
     ],
 )
-async def test_half_a_character_in_json_is_read_as_browsers_do(
+async def test_a_lone_surrogate_in_json_is_read_as_browsers_read_it(
     connect: Connect, escaped: str, read: str
 ) -> None:
     model = FakeModel(text=TEXT)
@@ -143,7 +143,7 @@ async def test_half_a_character_in_json_is_read_as_browsers_do(
     assert len(model.token_stacks[0]) == 1  # one text, spelt twice
 
 
-async def test_a_large_body_is_not_searched_for_half_characters(connect: Connect) -> None:
+async def test_a_large_body_is_not_searched_for_lone_surrogates(connect: Connect) -> None:
     async with connect(FakeModel(text=TEXT)) as client:
         content = r'{"input": "\ud83d", "user": "' + r"\n" * (MAX_REPAIRED_BYTES // 2) + '"}'
         headers = {"content-type": "application/json"}
@@ -159,7 +159,7 @@ async def test_a_large_body_is_not_searched_for_half_characters(connect: Connect
         ("similarity", {"a": ["x"], "b": ["x", "y"]}, "b"),
     ],
 )
-async def test_options_that_do_not_go_together_name_the_key(
+async def test_a_bad_option_is_named_by_its_key(
     connect: Connect, path: str, body: dict[str, Any], param: str
 ) -> None:
     answer = await post(connect, path, body)

@@ -1,4 +1,4 @@
-"""A checkpoint is found, and every file of it is looked at before anything is loaded."""
+"""A checkpoint is found, and each of its files is checked before anything is loaded."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def refused(folder: Path) -> str:
 # What an id means
 
 
-def test_a_folder_is_itself(folder: Path) -> None:
+def test_a_folder_is_used_in_place_and_named_without_its_path(folder: Path) -> None:
     assert find(folder) == Checkpoint("checkpoint", None, folder)  # no path in the id
 
 
@@ -72,7 +72,7 @@ def test_a_hub_model_carries_the_commit_it_was_resolved_to(folder: Path, tmp_pat
     assert fake.asked == [("acme/vit", "v1")]
 
 
-def test_finding_a_checkpoint_does_not_wait_for_torch() -> None:
+def test_finding_a_checkpoint_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys, deployments.models.preflight; "
         "print(sorted({'torch', 'transformers', 'ray', 'starlette'} & set(sys.modules)))"
@@ -132,19 +132,19 @@ def test_weights_that_are_not_safetensors_are_named(folder: Path, content: bytes
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000])
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json"])
-def test_json_of_another_kind_is_named(folder: Path, name: str, content: bytes) -> None:
+def test_a_file_without_a_json_object_is_named(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     assert f"checkpoint/{name}: " in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_link_to_nothing_is_named(folder: Path, name: str) -> None:
+def test_a_broken_link_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     (folder / name).symlink_to("../blobs/none")
     assert f"checkpoint/{name}: the file that it links to is missing" in refused(folder)
 
 
-def test_a_folder_in_a_files_place_is_named(folder: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").mkdir()
     assert "model.safetensors: cannot be read (Is a directory)" in refused(folder)
@@ -158,7 +158,7 @@ def test_a_checkpoint_of_pickles_is_refused(folder: Path, name: str) -> None:
     assert "safetensors alone, because pickles" in sentence
 
 
-def test_a_pickle_in_the_place_of_safetensors_is_not_run(folder: Path) -> None:
+def test_a_pickle_in_place_of_safetensors_is_not_run(folder: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, ...]:
             return (open, (str(folder / "it-ran"), "w"))
@@ -202,13 +202,13 @@ def test_an_index_names_files_of_its_own_folder_only(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     "index", [b"{}", b'{"weight_map": {}}', b'{"weight_map": []}', b"[]", b"{"]
 )
-def test_an_index_without_a_map_is_named(tmp_path: Path, index: bytes) -> None:
+def test_an_index_without_a_weight_map_is_named(tmp_path: Path, index: bytes) -> None:
     folder = write(tmp_path, sharded(SHARDS))
     (folder / "model.safetensors.index.json").write_bytes(index)
     assert "model.safetensors.index.json: " in refused(folder)
 
 
-def test_whole_weights_need_no_index(folder: Path) -> None:
+def test_a_broken_index_beside_whole_weights_does_not_matter(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("{}")
     find(folder)
 
@@ -216,7 +216,7 @@ def test_whole_weights_need_no_index(folder: Path) -> None:
 # In the hub's cache
 
 
-def test_what_to_do_about_a_damaged_file_of_the_cache_is_to_delete_the_model(
+def test_for_a_damaged_file_in_the_cache_the_advice_is_to_delete_the_model(
     tmp_path: Path,
 ) -> None:
     folder = write(tmp_path / "models--acme--vit/snapshots/0123", FILES)
@@ -225,7 +225,7 @@ def test_what_to_do_about_a_damaged_file_of_the_cache_is_to_delete_the_model(
         find_checkpoint(ModelSettings(id="acme/vit"), download=FakeHub(folder))
 
 
-def test_what_to_do_about_a_missing_file_of_the_cache_is_to_start_online(tmp_path: Path) -> None:
+def test_for_a_missing_file_in_the_cache_the_advice_is_to_start_online(tmp_path: Path) -> None:
     folder = write(tmp_path / "models--acme--vit/snapshots/0123", FILES)
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json: .* start once with the hub"):

@@ -1,4 +1,4 @@
-"""Models are downloaded whole, once, without pickles, and resumed where they broke."""
+"""Models are downloaded whole, once and without pickles; broken downloads are resumed."""
 
 import time
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def test_a_revision_is_a_branch_a_tag_a_pull_request_or_a_commit(hub: Hub) -> No
     assert len(set(commits)) == 4
 
 
-def test_a_commit_that_is_here_needs_no_network(hub: Hub) -> None:
+def test_a_cached_commit_needs_no_network(hub: Hub) -> None:
     commit = hub.add(ID, FILES)
     folder = download(ID, commit)
     hub.asked.clear()
@@ -58,7 +58,7 @@ def test_a_commit_that_is_here_needs_no_network(hub: Hub) -> None:
     assert hub.asked == []
 
 
-def test_a_cut_connection_is_resumed_where_it_broke(
+def test_a_download_is_resumed_where_the_connection_broke(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
@@ -70,7 +70,7 @@ def test_a_cut_connection_is_resumed_where_it_broke(
     assert [line.partition("bytes=")[2] for line in gets] == ["", "1200000-"]
 
 
-def test_the_cache_keeps_no_half_of_a_download_that_failed(
+def test_a_failed_download_leaves_no_incomplete_file_in_the_cache(
     hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
@@ -81,7 +81,7 @@ def test_the_cache_keeps_no_half_of_a_download_that_failed(
     check_files(download(ID, None))
 
 
-# Models with pickles alone, of which Hugging Face's bot has made safetensors
+# Models that have only pickles, which Hugging Face's bot has converted to safetensors
 
 PICKLES = {"pytorch_model.bin": b"pickled", **{n: c for n, c in FILES.items() if "safe" not in n}}
 
@@ -103,18 +103,18 @@ def test_safetensors_come_from_the_converters_pull_request(hub: Hub, log: list[s
     )
 
 
-def test_a_pull_request_of_someone_else_is_not_taken(hub: Hub) -> None:
+def test_a_pull_request_by_someone_else_is_not_used(hub: Hub) -> None:
     convert(hub, author="mallory")
     assert "safetensors alone, because pickles" in refused()
 
 
-def test_a_conversion_of_an_older_commit_is_not_taken(hub: Hub) -> None:
+def test_a_conversion_of_an_older_commit_is_not_used(hub: Hub) -> None:
     convert(hub)
     hub.add(ID, PICKLES | {"pytorch_model.bin": b"retrained"})
     assert "safetensors alone, because pickles" in refused()
 
 
-def test_offline_the_conversion_of_an_earlier_start_is_taken(
+def test_offline_the_conversion_downloaded_earlier_is_used(
     hub: Hub, offline: Callable[[], None]
 ) -> None:
     base, converted = convert(hub)

@@ -1,4 +1,4 @@
-"""A cache that is whole will do without the hub; what it lacks is named or completed."""
+"""A complete cache needs no hub; missing files are named or, online, downloaded."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.checkpoints.downloads import ID, refused
 from tests.hub import Hub
 
 
-def test_offline_a_whole_cache_will_do(hub: Hub, offline: Callable[[], None]) -> None:
+def test_offline_a_complete_cache_is_enough(hub: Hub, offline: Callable[[], None]) -> None:
     commit = hub.add(ID, FILES)
     folder = download(ID, None)
     offline()
@@ -22,7 +22,7 @@ def test_offline_a_whole_cache_will_do(hub: Hub, offline: Callable[[], None]) ->
     assert hub.asked == []
 
 
-def test_offline_a_model_that_is_not_here_is_named(hub: Hub, offline: Callable[[], None]) -> None:
+def test_offline_a_model_that_is_not_cached_is_named(hub: Hub, offline: Callable[[], None]) -> None:
     offline()
     assert refused().startswith(
         "model 'acme/vit' is not in the local cache, and HF_HUB_OFFLINE is set; "
@@ -30,9 +30,7 @@ def test_offline_a_model_that_is_not_here_is_named(hub: Hub, offline: Callable[[
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "merges.txt"])
-def test_offline_a_file_that_is_missing_is_named(
-    hub: Hub, offline: Callable[[], None], name: str
-) -> None:
+def test_offline_a_missing_file_is_named(hub: Hub, offline: Callable[[], None], name: str) -> None:
     hub.add(ID, FILES)
     (download(ID, None) / name).unlink()
     offline()
@@ -40,18 +38,18 @@ def test_offline_a_file_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_offline_a_file_is_missed_without_the_hubs_list_as_well(
+def test_offline_a_missing_file_is_named_even_without_the_hubs_list(
     hub: Hub, cache: Path, offline: Callable[[], None], name: str
 ) -> None:
     write(cache / "models--acme--vit/refs", {"main": b"0123"})
-    write(cache / "models--acme--vit/snapshots/0123", FILES)  # by a client of old
+    write(cache / "models--acme--vit/snapshots/0123", FILES)  # as old clients left it
     offline()
     check_files(download(ID, None))
     (cache / "models--acme--vit/snapshots/0123" / name).unlink()
     assert f"snapshots/0123/{name}: the file is missing" in refused()
 
 
-def test_offline_a_download_that_was_broken_off_is_named(
+def test_offline_an_interrupted_download_is_named(
     hub: Hub, cache: Path, offline: Callable[[], None]
 ) -> None:
     hub.add(ID, FILES)
@@ -62,7 +60,7 @@ def test_offline_a_download_that_was_broken_off_is_named(
     assert "1 file(s) are missing (model.safetensors)" in refused()
 
 
-def test_online_a_download_that_was_broken_off_is_completed(hub: Hub, cache: Path) -> None:
+def test_online_an_interrupted_download_is_completed(hub: Hub, cache: Path) -> None:
     hub.add(ID, FILES)
     folder = download(ID, None)
     blob = (folder / "model.safetensors").resolve()

@@ -1,4 +1,4 @@
-"""How far a download is: in the log, or as one bar on a terminal."""
+"""A download's progress: lines in the log, or one bar on a terminal."""
 
 import fcntl
 import json
@@ -26,7 +26,7 @@ from tests.hub import Hub
 from tests.servers import ROOT
 
 
-def test_without_a_terminal_the_log_tells_how_far_it_is(
+def test_without_a_terminal_progress_goes_to_the_log(
     hub: Hub, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500_000)
@@ -55,7 +55,7 @@ def test_progress_can_be_switched_off_as_for_any_client_of_the_hub(
     assert log == []
 
 
-def test_on_a_terminal_there_is_one_bar_and_none_for_what_is_here(hub: Hub, tmp_path: Path) -> None:
+def test_on_a_terminal_there_is_one_bar_and_none_once_cached(hub: Hub, tmp_path: Path) -> None:
     large = save({"weight": np.zeros(7_500_000, np.float32)})  # chunks are of 10 MiB
     hub.add(ID, FILES | {"model.safetensors": large})
     hub.bytes_per_s = 30e6

@@ -1,4 +1,4 @@
-"""Why a model cannot be downloaded is said in a sentence with advice."""
+"""When a model cannot be downloaded, one sentence says why and what to do."""
 
 import time
 from pathlib import Path
@@ -13,14 +13,14 @@ from tests.checkpoints.downloads import ID, refused
 from tests.hub import Hub
 
 
-def test_an_id_that_no_one_has_is_named(hub: Hub) -> None:
+def test_an_unknown_id_is_named(hub: Hub) -> None:
     assert refused("acme/none") == (
         "model 'acme/none' cannot be downloaded: there is no such folder here and no public model "
         "with that id; correct it, or set HF_TOKEN if the model is private"
     )
 
 
-def test_a_revision_that_no_one_has_is_named(hub: Hub) -> None:
+def test_an_unknown_revision_is_named(hub: Hub) -> None:
     hub.add(ID, FILES)
     assert refused(ID, "v9") == (
         "model 'acme/vit' at revision 'v9' cannot be downloaded: check model.revision"
@@ -28,7 +28,7 @@ def test_a_revision_that_no_one_has_is_named(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("id", ["a b", "acme/vit/large", "-x", "acme/vit:latest"])
-def test_what_cannot_be_an_id_is_said_so(hub: Hub, id: str) -> None:
+def test_a_malformed_id_is_refused(hub: Hub, id: str) -> None:
     assert "neither a bundled model, nor a folder, nor a hub id" in refused(id)
 
 
@@ -40,7 +40,7 @@ def test_what_cannot_be_an_id_is_said_so(hub: Hub, id: str) -> None:
         ((401, "RepoNotFound"), "set HF_TOKEN if the model is private"),
     ],
 )
-def test_a_model_behind_a_token_is_had_with_the_token(
+def test_a_model_that_needs_a_token_says_so_and_is_downloaded_with_it(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, refusal: tuple[int, str], advice: str
 ) -> None:
     hub.add(ID, FILES)
@@ -51,7 +51,7 @@ def test_a_model_behind_a_token_is_had_with_the_token(
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_hub_that_is_down_is_said_so(
+def test_a_hub_that_is_down_is_reported_with_its_status(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
@@ -61,7 +61,7 @@ def test_a_hub_that_is_down_is_said_so(
     assert str(status) in sentence
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(
+def test_a_hub_that_does_not_answer_is_not_waited_for_long(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "ANSWER_WITHIN_S", 0.3)
@@ -74,14 +74,14 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
     assert time.monotonic() - began < 10
 
 
-def test_a_hub_that_is_down_is_no_matter_once_the_model_is_here(hub: Hub) -> None:
+def test_a_hub_that_is_down_does_not_matter_once_the_model_is_cached(hub: Hub) -> None:
     hub.add(ID, FILES)
     folder = download(ID, None)
     hub.down = 503
     assert download(ID, None) == folder
 
 
-def test_a_cache_that_cannot_be_written_is_named(
+def test_a_cache_that_cannot_be_written_to_is_named(
     hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add(ID, FILES)

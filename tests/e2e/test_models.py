@@ -27,7 +27,7 @@ Jpeg = Callable[..., bytes]
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny checkpoints of two families, in folders of their names."""
+    """Tiny checkpoints of two families, in folders named after them."""
     folder = tmp_path_factory.mktemp("checkpoints")
     return {name: families.write(name, folder / name.lower()) for name in ("CLIP", "SigLIP")}
 
@@ -121,7 +121,7 @@ print("RESULT", json.dumps({{
     assert result["models"] == ["clip", "siglip"]
 
 
-def test_the_models_are_listed_with_what_they_read(server: Server) -> None:
+def test_the_models_are_listed_with_their_modalities_and_text_lengths(server: Server) -> None:
     models = httpx.get(f"{server.url}/v1/models", timeout=30).json()["data"]
     assert [(m["id"], m["modalities"], m["max_text_tokens"]) for m in models] == [
         ("clip", ["image", "text"], 77),
@@ -149,22 +149,25 @@ async def test_a_text_does_not_wait_for_the_images_of_others(server: Server, jpe
             outcome = await embed_image(client, server.url, images[number])
             assert outcome.status == 200
             times.append(outcome.took_s)
+            busy.release()
         return times
 
     enough = asyncio.Event()
+    busy = asyncio.Semaphore(0)
     await text_times(20)
     limits = httpx.Limits(max_connections=len(images))
     async with httpx.AsyncClient(limits=limits, timeout=60) as client:
         load = [asyncio.create_task(send_images(client, n)) for n in range(len(images))]
-        await asyncio.sleep(2)
+        for _ in images:
+            await busy.acquire()
         texts = await text_times(30)
         enough.set()
         photos = [took_s for times in await asyncio.gather(*load) for took_s in times]
-    # Each image waited behind about 63 others; a text that did as well would take as long.
+    # Each image waited behind about 63 others; a text that had to would take as long.
     assert statistics.median(texts) < 0.5 * statistics.median(photos)
 
 
-def test_an_alias_selects_the_default_model_and_a_stranger_is_404(server: Server) -> None:
+def test_an_alias_selects_the_default_model_and_an_unknown_name_is_404(server: Server) -> None:
     for name, status in (("text-embedding-3-small", 200), ("siglip", 200), ("gpt-4", 404)):
         body = {"input": "a cat", "model": name}
         answer = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=30)

@@ -20,7 +20,7 @@ class SkippingSelector(selectors.DefaultSelector):
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop on which no one waits: when nothing is left to do, the next timer is due."""
+    """An event loop that never waits: when nothing is left to do, it skips to the next timer."""
 
     def __init__(self) -> None:
         self._clock = SkippingSelector()

@@ -1,4 +1,4 @@
-"""A deployment handle whose calls end as a script says, and a client that calls it."""
+"""A deployment handle whose calls end as scripted, and a client that calls it."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -27,7 +27,7 @@ DEATHS = [
 ]
 
 Script = Any
-"""What a call comes to: a value to return, an error to raise, or something to await."""
+"""How a call ends: a value to return, an error to raise, or something to await."""
 
 
 class Method:
@@ -55,7 +55,7 @@ class Handle:
         }
         self.by_reference: dict[str, bool] = {}
 
-    def options(self, *, method_name: str, _by_reference: bool) -> Method:
+    def options(self, *, method_name: str, _by_reference: bool, **serialization: str) -> Method:
         self.by_reference[method_name] = _by_reference
         return self.methods[method_name]
 

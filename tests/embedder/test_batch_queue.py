@@ -38,7 +38,7 @@ def test_a_stack_is_cut_where_the_batch_ends() -> None:
     assert len(queue) == 0
 
 
-def test_what_is_due_first_goes_first_and_then_what_came_first() -> None:
+def test_the_stack_due_first_goes_first_and_ties_go_in_order_of_arrival() -> None:
     queue = BatchQueue()
     put(queue, 3, due=2.0)
     put(queue, 1, due=1.0)
@@ -47,7 +47,7 @@ def test_what_is_due_first_goes_first_and_then_what_came_first() -> None:
     assert batch(queue, 2) == [3]
 
 
-def test_what_nobody_wants_any_more_takes_no_place() -> None:
+def test_a_stack_whose_caller_left_takes_no_place() -> None:
     queue = BatchQueue()
     gone = put(queue, 1, 2)
     put(queue, 3)
@@ -56,7 +56,7 @@ def test_what_nobody_wants_any_more_takes_no_place() -> None:
     assert len(queue) == 0
 
 
-def test_tenants_share_a_batch_and_leave_no_room_empty() -> None:
+def test_tenants_share_a_batch_and_fill_it() -> None:
     queue = BatchQueue()
     put(queue, *[1] * 8, tenant="a")
     put(queue, 7, tenant="b")

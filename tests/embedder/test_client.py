@@ -1,10 +1,10 @@
-"""What a call of the model deployment comes to, whatever happens to its replica."""
+"""How a call to the model deployment ends, whatever happens to its replica."""
 
 import asyncio
+import pickle
 
 import numpy as np
 import pytest
-from ray import cloudpickle
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -37,18 +37,18 @@ def test_arrays_go_by_value_and_not_through_the_object_store() -> None:
         "embed": False,
         "embed_text": False,
         "ready": False,
-        "tokenizer": True,  # larger than gRPC takes, and asked for once
+        "tokenizer": True,  # larger than gRPC allows, and asked for only once
     }
 
 
 def test_the_largest_stack_fits_into_one_message() -> None:
     largest = np.zeros((1, 1, EmbedderClient.stack_bytes, 1), np.uint8)
-    arguments = cloudpickle.dumps(((largest,), {}))
+    arguments = pickle.dumps(((largest,), {}))
     assert EmbedderClient.stack_bytes < len(arguments) < MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=named)
-async def test_a_call_whose_replica_died_is_repeated_with_another(death: Exception) -> None:
+async def test_a_call_whose_replica_died_is_retried_on_another(death: Exception) -> None:
     handle = Handle(embed=(death, ANSWER))
     assert await embed(client(handle)) is ANSWER
     assert handle.methods["embed"].calls == [(STACK, None), (STACK, None)]
@@ -64,7 +64,7 @@ async def test_a_call_that_loses_two_replicas_is_unavailable(death: Exception) -
     assert str(death) not in str(error)
 
 
-async def test_a_deployment_that_is_unavailable_is_not_asked_again() -> None:
+async def test_a_call_to_an_unavailable_deployment_is_not_retried() -> None:
     handle = Handle(embed=(DeploymentUnavailableError("id"), ANSWER))
     error = await failure(client(handle))
     assert isinstance(error, Unavailable)
@@ -73,7 +73,7 @@ async def test_a_deployment_that_is_unavailable_is_not_asked_again() -> None:
 
 
 @pytest.mark.parametrize("deaths", [(), (ActorDiedError(),)], ids=["at once", "after a death"])
-async def test_back_pressure_is_overload(deaths: tuple[Exception, ...]) -> None:
+async def test_back_pressure_is_reported_as_overload(deaths: tuple[Exception, ...]) -> None:
     handle = Handle(embed=(*deaths, BackPressureError(9, 8), ANSWER))
     error = await failure(client(handle))
     assert isinstance(error, Overloaded)
@@ -84,7 +84,7 @@ async def test_back_pressure_is_overload(deaths: tuple[Exception, ...]) -> None:
 @pytest.mark.parametrize(
     "bug", [ValueError("a secret"), KeyError("a secret"), RuntimeError("a secret")], ids=named
 )
-async def test_a_bug_in_the_model_is_internal_and_not_repeated(bug: Exception) -> None:
+async def test_a_bug_in_the_model_is_an_internal_error_and_not_retried(bug: Exception) -> None:
     handle = Handle(embed=(bug, ANSWER))
     error = await failure(client(handle))
     assert isinstance(error, Internal)
@@ -92,7 +92,7 @@ async def test_a_bug_in_the_model_is_internal_and_not_repeated(bug: Exception) -
     assert len(handle.methods["embed"].calls) == 1
 
 
-async def test_a_caller_who_leaves_is_neither_answered_nor_repeated() -> None:
+async def test_a_call_whose_caller_leaves_is_cancelled_and_not_retried() -> None:
     handle = Handle(embed=(never(), ANSWER))
     task = asyncio.create_task(embed(client(handle)))
     await asyncio.sleep(0.01)
@@ -102,7 +102,7 @@ async def test_a_caller_who_leaves_is_neither_answered_nor_repeated() -> None:
     assert len(handle.methods["embed"].calls) == 1
 
 
-async def test_texts_go_to_the_models_text_method_with_the_same_care() -> None:
+async def test_a_call_for_texts_is_retried_after_a_death_as_well() -> None:
     tokens = np.ones((2, 5), np.int32)
     handle = Handle(embed_text=(DEATHS[0], ANSWER))
     deadline = asyncio.get_running_loop().time() + 10

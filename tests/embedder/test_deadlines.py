@@ -1,4 +1,4 @@
-"""No answer in time is a slow request if the model lives, and else a model that is gone."""
+"""No answer in time means a slow request if the model is alive, and otherwise a dead model."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.embedder.handles import ANSWER, STACK, Handle, after, client, embed, 
 
 
 @without_waiting
-async def test_no_answer_until_the_deadline_is_unavailable() -> None:
+async def test_no_answer_by_the_deadline_is_unavailable() -> None:
     began = asyncio.get_running_loop().time()
     error = await failure(client(Handle(embed=(never(),))), within_s=10)
     assert isinstance(error, Unavailable)
@@ -20,7 +20,7 @@ async def test_no_answer_until_the_deadline_is_unavailable() -> None:
 
 
 @without_waiting
-async def test_no_answer_while_others_are_answered_is_a_request_that_asks_too_much() -> None:
+async def test_no_answer_while_others_are_answered_is_an_exceeded_deadline() -> None:
     opened = client(Handle(embed=(never(), after(1, ANSWER))))
     slow, quick = await asyncio.gather(
         embed(opened, within_s=10), embed(opened), return_exceptions=True
@@ -30,7 +30,7 @@ async def test_no_answer_while_others_are_answered_is_a_request_that_asks_too_mu
 
 
 @without_waiting
-async def test_a_request_of_several_calls_asks_too_much_if_the_first_ones_were_answered() -> None:
+async def test_a_request_whose_earlier_calls_were_answered_exceeds_its_deadline() -> None:
     opened = client(Handle(embed=(after(4, ANSWER), never())))
     deadline = asyncio.get_running_loop().time() + 10
     await opened.embed(STACK, deadline, None)
@@ -39,7 +39,7 @@ async def test_a_request_of_several_calls_asks_too_much_if_the_first_ones_were_a
 
 
 @without_waiting
-async def test_after_the_death_of_a_second_replica_earlier_answers_show_nothing() -> None:
+async def test_answers_from_before_a_second_death_do_not_show_that_the_model_lives() -> None:
     deaths = (after(5, ActorDiedError()), after(2, ActorDiedError()))
     opened = client(Handle(embed=(never(), deaths[0], after(6, ANSWER), deaths[1])))
     waiting, *_ = await asyncio.gather(*(embed(opened) for _ in range(3)), return_exceptions=True)
@@ -63,7 +63,7 @@ async def test_a_failure_of_another_call_does_not_show_that_the_model_lives() ->
 
 
 @without_waiting
-async def test_a_second_attempt_gets_the_time_that_the_first_one_left() -> None:
+async def test_a_second_attempt_gets_only_the_time_that_the_first_one_left() -> None:
     began = asyncio.get_running_loop().time()
     error = await failure(client(Handle(embed=(after(9, ActorDiedError()), never()))), within_s=10)
     assert isinstance(error, Unavailable)
@@ -71,7 +71,7 @@ async def test_a_second_attempt_gets_the_time_that_the_first_one_left() -> None:
 
 
 @without_waiting
-async def test_answers_from_before_a_death_do_not_make_a_dead_model_slow() -> None:
+async def test_answers_from_before_a_death_do_not_make_a_dead_model_look_slow() -> None:
     opened = client(Handle(embed=(after(2, ActorDiedError()), ANSWER, never())))
     call = asyncio.create_task(failure(opened))
     await asyncio.sleep(1)

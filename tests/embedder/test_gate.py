@@ -1,4 +1,4 @@
-"""Stacks of several callers become full batches, and one caller's trouble is no other's."""
+"""Stacks of several callers become full batches, and one caller's failure is not another's."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ def images(*values: int) -> Stack:
 
 
 class FakeModel:
-    """Its vector of an image is the image's one value; a batch lasts until it is released."""
+    """An image's vector is the image's one value; a batch lasts until it is released."""
 
     def __init__(self) -> None:
         self.running: list[list[int]] = []
@@ -98,7 +98,7 @@ async def test_two_lanes_run_two_batches_at_once() -> None:
     assert sum(len(batch) for batch in model.batches) == 12
 
 
-async def test_a_caller_who_leaves_while_waiting_costs_no_place_in_a_batch() -> None:
+async def test_a_caller_who_leaves_while_waiting_takes_no_place_in_a_batch() -> None:
     model = FakeModel()
     async with gate(model) as opened:
         first = asyncio.create_task(opened.submit(images(0)))
@@ -125,7 +125,7 @@ async def test_a_failed_batch_fails_its_callers_and_no_others() -> None:
     assert [float(answers[i].vectors[0, 0]) for i in (0, 2)] == [0, 2]  # type: ignore[union-attr]
 
 
-async def test_a_smaller_batch_size_holds_from_the_next_batch_on() -> None:
+async def test_a_smaller_batch_size_applies_from_the_next_batch_on() -> None:
     model = FakeModel()
     model.release.set()
     async with gate(model) as opened:
@@ -143,7 +143,7 @@ async def test_an_ended_lane_is_noticed() -> None:
             opened.check()
 
 
-async def test_a_lone_item_passes_the_large_stack_that_came_shortly_before_it() -> None:
+async def test_a_single_item_overtakes_a_large_stack_that_came_shortly_before_it() -> None:
     model = FakeModel()
     async with gate(model) as opened:
         first = asyncio.create_task(opened.submit(images(0)))  # teaches the gate the model's pace
@@ -161,7 +161,7 @@ async def test_a_lone_item_passes_the_large_stack_that_came_shortly_before_it() 
     assert model.batches[2] == [1, 14, 15, 16]
 
 
-async def test_a_large_stack_that_has_waited_its_time_is_passed_no_more() -> None:
+async def test_a_large_stack_that_has_waited_its_time_is_no_longer_overtaken() -> None:
     model = FakeModel()
     async with gate(model) as opened:
         first = asyncio.create_task(opened.submit(images(0)))
@@ -180,7 +180,7 @@ async def test_a_large_stack_that_has_waited_its_time_is_passed_no_more() -> Non
     assert model.batches[2:] == [[10, 11, 12, 13], [1]]
 
 
-async def test_callers_share_each_batch_and_leave_no_room_empty() -> None:
+async def test_tenants_share_each_batch_and_fill_it() -> None:
     model = FakeModel()
     async with gate(model) as opened:
         running = asyncio.create_task(opened.submit(images(0)))

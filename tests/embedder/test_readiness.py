@@ -1,4 +1,4 @@
-"""The model is waited for until it is loaded, and is ready when it answers, not before."""
+"""The client waits until the model is loaded, and calls it ready only when it answers."""
 
 import asyncio
 import dataclasses
@@ -34,14 +34,14 @@ async def test_waiting_for_the_model_survives_failures_and_ends_with_its_card() 
 
 
 @without_waiting
-async def test_being_ready_gives_the_card_of_the_model_that_answered_now() -> None:
+async def test_ready_returns_the_card_of_the_model_that_answers_now() -> None:
     opened = client(Handle(ready=(OTHER_CARD, after(READY_TIMEOUT_S - 1, CARD))))
     await opened.wait_until_loaded()
     assert await opened.ready() is CARD
     assert opened.card is CARD
 
 
-async def test_a_model_that_is_still_loading_is_not_waited_for() -> None:
+async def test_ready_does_not_wait_for_a_model_that_is_still_loading() -> None:
     handle = Handle(ready=(CARD,))
     with pytest.raises(Unavailable, match="still being loaded"):
         await client(handle).ready()
@@ -58,7 +58,9 @@ async def test_a_model_that_is_still_loading_is_not_waited_for() -> None:
     ids=["stuck", "broken", "dead"],
 )
 @without_waiting
-async def test_not_being_ready_says_why_in_time(outcome: Callable[[], Script], reason: str) -> None:
+async def test_an_unready_model_says_why_in_time(
+    outcome: Callable[[], Script], reason: str
+) -> None:
     opened = client(Handle(ready=(CARD, outcome())))
     await opened.wait_until_loaded()
     began = asyncio.get_running_loop().time()
@@ -70,7 +72,7 @@ async def test_not_being_ready_says_why_in_time(outcome: Callable[[], Script], r
 
 
 @without_waiting
-async def test_not_being_ready_is_said_before_a_short_request_is_over() -> None:
+async def test_an_unready_model_is_reported_before_a_short_request_times_out() -> None:
     handle: Any = Handle(ready=(CARD, never()))
     opened = EmbedderClient(handle, names=frozenset({"fake"}), request_timeout_s=2)
     await opened.wait_until_loaded()

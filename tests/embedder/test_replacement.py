@@ -2,9 +2,9 @@
 
 import asyncio
 import dataclasses
+import pickle
 
 import pytest
-from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayTaskError
 from tokenizers import Tokenizer, models
 
@@ -20,7 +20,7 @@ WITH_TEXT = dataclasses.replace(CARD, text=TEXT)
 
 
 @without_waiting
-async def test_a_model_with_text_is_loaded_once_its_tokenizer_is_there_as_well() -> None:
+async def test_a_model_with_text_counts_as_loaded_only_with_its_tokenizer() -> None:
     others = (b"of an older version", Tokenizer(models.WordLevel({"?": 9}, unk_token="?")).to_str())
     handle = Handle(ready=(WITH_TEXT,) * 3, tokenizer=(ActorDiedError(), others, TOKENIZER))
     opened = client(handle)
@@ -48,7 +48,7 @@ async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_b
         assert await opened.ready() is newer
     else:
         await embed(opened)
-    await asyncio.sleep(1)  # that failed, and left the card and the tokenizer as they were
+    await asyncio.sleep(1)  # the refresh failed, and left the card and the tokenizer as they were
     assert opened.card is WITH_TEXT
     await embed(opened)
     await asyncio.sleep(1)
@@ -57,7 +57,7 @@ async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_b
 
 
 @without_waiting
-async def test_a_model_of_another_geometry_is_one_that_replaces_this_one() -> None:
+async def test_a_wrong_geometry_error_means_that_the_model_was_replaced() -> None:
     newer = dataclasses.replace(CARD, identity=b"newer")
     handle = Handle(ready=(CARD, newer), embed=(WrongGeometryError(b"newer"),))
     opened = client(handle)
@@ -69,8 +69,8 @@ async def test_a_model_of_another_geometry_is_one_that_replaces_this_one() -> No
     assert opened.card is newer
 
 
-def test_the_error_of_another_geometry_survives_the_way_through_ray() -> None:
+def test_a_wrong_geometry_error_keeps_its_identity_through_ray() -> None:
     remote = RayTaskError("embed", "Traceback …", WrongGeometryError(b"newer"))
-    error = cloudpickle.loads(cloudpickle.dumps(remote)).as_instanceof_cause()
+    error = pickle.loads(pickle.dumps(remote)).as_instanceof_cause()
     assert isinstance(error, WrongGeometryError)
     assert error.identity == b"newer"

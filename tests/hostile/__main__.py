@@ -1,6 +1,6 @@
-"""Attacks a service of its own on loopback and prints what became of it: `make hostile`.
+"""Starts a service on loopback, attacks it and prints how it held up: `make hostile`.
 
-Ends with 1 if anything got in, got out or fell over.
+Exits with 1 if anything got in, got out or fell over.
 """
 
 import asyncio
@@ -68,9 +68,9 @@ def main() -> int:
         console.print(f"{kind} in all: {number:,}")
     verdicts = {
         "connections to the secret": (str(secret.accepted), secret.accepted == 0),
-        "good requests beside it": (
+        "good requests during the attack": (
             f"{len(traffic.latencies_s):,} in {took_s:.0f} s, p99 {traffic.p99_s():.2f} s "
-            f"(less than {MOST_P99_S:g}, on a machine with nothing else to do), "
+            f"(less than {MOST_P99_S:g}, on an otherwise idle machine), "
             f"{len(traffic.problems)} failed",
             traffic.p99_s() < MOST_P99_S and not traffic.problems,
         ),
@@ -124,7 +124,7 @@ async def attack(
     by_redirect = (
         (name, {"url": f"{redirector}/{i}"})
         for i, (name, url) in enumerate(urls)
-        if "\0" not in url  # which is no HTTP, and so the origin's failure
+        if "\0" not in url  # not valid HTTP, so it is the origin that fails
     )
     by_path = ((name, {"path": path}) for name, path in paths.all_paths(root, secret))
     upload = photo + bytes(UPLOAD_BYTES - len(photo))

@@ -1,5 +1,5 @@
-"""Spellings of addresses that may not be fetched from. None needs a name server: where a name is
-not found, the answer is a 502 by contract.
+"""Spellings of addresses that may not be fetched from. None needs a name server, because for
+a name that is not found the specified answer is a 502.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ Named = tuple[str, str]
 
 
 def all_urls(port: int) -> Iterator[Named]:
-    """Each way to say this machine or one beside it, where a secret listens at `port`."""
+    """Every way to spell this machine or a neighbour, where a secret listens at `port`."""
     for host in (*LOOPBACK, *PRIVATE, *METADATA, *EMBEDDED, *ODD):
         yield host, f"http://{host}:{port}/secret"
     for host in ("127.0.0.1", "[::1]", "localhost"):

@@ -14,17 +14,17 @@ import httpx
 
 from tests.hostile.requests import Trick
 
-# What no body may hold: addresses of objects, tracebacks, paths of the server.
+# What no body may contain: addresses of objects, tracebacks, paths on the server.
 LEAKS = re.compile(
     rb"0x[0-9a-f]{6,}|Traceback|File \"|site-packages|/(?:tmp|home|root|usr|etc|proc|opt|var|dev)/"
 )
-# Of HTTP itself: not implemented, not this version of it.
+# HTTP's own refusals: method not implemented, version not supported.
 OF_THE_SERVER = {501, 505}
 PARALLEL = 6
 TIMEOUT_S = 60.0
 QUIET_S = 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# The head of a frame of settings, which HAProxy sends to who begins with HTTP/2's preface.
+# How the SETTINGS frame begins with which HAProxy answers HTTP/2's preface.
 HTTP_2 = b"\0\0\x12\x04"
 
 
@@ -70,7 +70,7 @@ async def in_parallel(tasks: Iterable[Callable[[], Awaitable[None]]]) -> None:
 
 
 class Attack:
-    """On the service at `url`."""
+    """An attack on the service at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -153,7 +153,7 @@ class Attack:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await self._exchange(trick.data)
         except TimeoutError:
-            part.fail(trick.name, "no end")
+            part.fail(trick.name, "timed out")
             return
         if answer.startswith(HTTP_2):
             part.tried += 1
@@ -163,7 +163,7 @@ class Attack:
         head, _, body = answer.partition(b"\r\n\r\n")
         found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
         if found is None:
-            part.fail(trick.name, "dropped" if not answer else f"no HTTP: {answer[:60]!r}")
+            part.fail(trick.name, "dropped" if not answer else f"not HTTP: {answer[:60]!r}")
             return
         allowed = {*range(200, 500), *OF_THE_SERVER}
         part.judge(trick.name, int(found[1]), body, allowed=allowed)

@@ -1,4 +1,4 @@
-"""Images that cost much more than they look."""
+"""Images that cost far more to decode than their size suggests."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from tests.hostile.pngs import chunk, ihdr, png
 
 
 def scans(number: int, side: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated `number` times."""
     data = saved(Image.new("L", (side, side), 100), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * number + data[-2:]
@@ -59,7 +59,7 @@ def bombs() -> Iterator[Named]:
     yield "run-length BMP", rle_bmp(5000)
     deep = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 1) + bytes(12)
     yield (
-        "EXIF that is its own successor",
+        "EXIF whose directory links to itself",
         saved(picture(), "JPEG", exif=b"Exif\0\0" + deep + b"\x08\0\0\0"),
     )
     avif = good()["avif"]

@@ -46,7 +46,7 @@ def parse_a_url(data: bytes) -> None:
     assert url.user is None
     assert url.password is None
     assert url.raw_host
-    # What is fetched says the same when it is read again.
+    # The URL that is fetched is the same when it is parsed again.
     assert parse_url(str(url), allow_ports=(80, 443)) == url
 
 

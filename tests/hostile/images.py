@@ -1,4 +1,4 @@
-"""Malformed images, the same ones at every run: some 2,000, named after what is wrong with them."""
+"""Some 2,000 malformed images, the same in every run, each named after what is wrong with it."""
 
 import random
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ def all_images() -> Iterator[tuple[str, set[int], Iterator[Named]]]:
         "one format's head, another's body": mixed(),
         "PNGs of every colour type and depth, right and wrong": pngs(),
         "bombs": bombs(),
-        "polyglots and what is no image": others(),
+        "polyglots and files that are no images": others(),
         "every other format that Pillow writes": foreign(),
     }.items():
-        # All of the bombs at once are more than there is time for.
+        # The bombs take so much time together that some are refused with 429.
         yield name, {200, 413, 415, 422, *([429] if name == "bombs" else [])}, some
 
 

@@ -1,4 +1,4 @@
-"""Paths that lead out of the image root, or to what is no regular file."""
+"""Paths that lead out of the image root, or to something that is not a regular file."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Sound images, one of each kind that the service reads: what malformed ones are made of."""
+"""Valid images, one of each kind that the service reads; malformed ones are made from them."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""PNGs by the chunk: of every colour type and depth, right and wrong."""
+"""PNGs built chunk by chunk: of every colour type and depth, valid and invalid."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ def png(*chunks: bytes) -> bytes:
 
 
 def pngs() -> Iterator[Named]:
-    """Every colour type, depth and interlacing, allowed or not, and what else corrupts them."""
+    """Every colour type, depth and interlacing, allowed or not, and PNGs corrupt in other ways."""
     depths = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
     palette = chunk(b"PLTE", bytes(range(256)) * 3)
@@ -48,11 +48,11 @@ def pngs() -> Iterator[Named]:
         "IHDR last": SIGNATURE + rows + head,
         "no IDAT": png(head),
         "empty IDAT": png(head, chunk(b"IDAT", b"")),
-        "IDAT of something else": png(head, chunk(b"IDAT", b"nothing compressed")),
+        "IDAT that is not compressed": png(head, chunk(b"IDAT", b"nothing compressed")),
         "too few rows": png(head, chunk(b"IDAT", zlib.compress(b"\0" + bytes(48)))),
         "too many rows": png(head, chunk(b"IDAT", zlib.compress((b"\0" + bytes(48)) * 900))),
         "filter 9": png(head, chunk(b"IDAT", zlib.compress((b"\x09" + bytes(48)) * 16))),
-        "IDATs apart": png(
+        "IDATs with another chunk between them": png(
             head, chunk(b"IDAT", raw[:9]), chunk(b"tEXt", b"a\0b"), chunk(b"IDAT", raw[9:])
         ),
         "a wrong checksum of the head": SIGNATURE + ihdr(16, 16)[:-4] + b"\0\0\0\0" + rows,
@@ -61,7 +61,7 @@ def pngs() -> Iterator[Named]:
         "no height": png(ihdr(16, 0), rows),
         "a negative width": png(ihdr(0xFFFFFFFF, 16), rows),
         "a chunk that is too long": SIGNATURE + head + struct.pack("!I", 2**31) + b"IDAT",
-        "a chunk of a bad name": png(head, chunk(b"\0\1\2\3", b""), rows),
+        "a chunk with a bad name": png(head, chunk(b"\0\1\2\3", b""), rows),
         "an unknown critical chunk": png(head, chunk(b"ABCD", b"x"), rows),
         "a palette of no colours": png(ihdr(16, 16, 8, 3), chunk(b"PLTE", b""), rows),
         "a palette of half a colour": png(ihdr(16, 16, 8, 3), chunk(b"PLTE", b"1234"), rows),
@@ -71,7 +71,7 @@ def pngs() -> Iterator[Named]:
         "EXIF of noise": png(head, chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"), rows),
         "transparency too long": png(head, chunk(b"tRNS", bytes(500)), rows),
         "animation of no frames": png(head, chunk(b"acTL", struct.pack("!II", 0, 0)), rows),
-        "animation of four thousand million frames": png(
+        "animation of four billion frames": png(
             head, chunk(b"acTL", struct.pack("!II", 2**32 - 1, 0)), rows
         ),
         "the signature alone": SIGNATURE,

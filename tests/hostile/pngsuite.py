@@ -7,7 +7,7 @@ from tests.servers import ROOT
 
 FOLDER = ROOT / ".pngsuite"
 SOUND, CORRUPT = 160, 14
-# Its rows' checksum is wrong, and all else is right: Pillow heeds zlib's own checksum instead.
+# Only the checksum of its IDAT chunk is wrong, and Pillow goes by zlib's own checksum instead.
 DECODED_ALL_THE_SAME = "xcsn0g01.png"
 
 

@@ -1,4 +1,4 @@
-"""HTTP as no proper client speaks it, and bodies that a proper one could send."""
+"""HTTP that no proper client would send, and bodies that a proper one could."""
 
 import gzip
 import json
@@ -83,7 +83,7 @@ def heads() -> Iterator[Trick]:
     yield Trick("a NUL in the path", get(b"/livez%00"))
     yield Trick("out of the root", get(b"/../../etc/passwd"))
     yield Trick("out of the root, encoded", get(b"/%2e%2e/%2e%2e/etc/passwd"))
-    yield Trick("an absolute address", get(b"http://127.0.0.1:22/livez"))
+    yield Trick("an absolute URL", get(b"http://127.0.0.1:22/livez"))
     yield Trick("CONNECT", b"CONNECT 127.0.0.1:22 HTTP/1.1\r\n" + HOST + b"\r\n")
     yield Trick("TRACE", b"TRACE / HTTP/1.1\r\n" + HOST + b"\r\n")
     yield Trick("OPTIONS *", b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -154,24 +154,25 @@ def framings() -> Iterator[Trick]:
         chunked(b"c\r\n" + body + b"\r\n").replace(HOST, HOST + b"Content-Length: 4\r\n"),
     )
     yield Trick(
-        "chunks twice",
+        "two transfer encodings",
         chunked(b"3\r\nabc\r\n").replace(
             b"chunked\r\n", b"chunked\r\nTransfer-Encoding: identity\r\n", 1
         ),
     )
     yield Trick("chunks spelt oddly", chunked(b"3\r\nabc\r\n").replace(b"chunked", b"xchunked"))
-    yield Trick("a chunk of no number", chunked(b"zz\r\nabc\r\n"))
-    yield Trick("a chunk of 2^64", chunked(b"ffffffffffffffffff\r\nabc\r\n"))
-    yield Trick("a negative chunk", chunked(b"-3\r\nabc\r\n"))
+    yield Trick("a chunk size that is no number", chunked(b"zz\r\nabc\r\n"))
+    yield Trick("a chunk size beyond 2^64", chunked(b"ffffffffffffffffff\r\nabc\r\n"))
+    yield Trick("a negative chunk size", chunked(b"-3\r\nabc\r\n"))
     yield Trick("a chunk cut short", chunked(b"ff\r\nabc", end=b""))
     yield Trick("chunks without an end", chunked(b"3\r\nabc\r\n", end=b""))
     yield Trick("10,000 chunks of a byte", chunked(b"1\r\n{\r\n" * 10_000))
     yield Trick("70 MB in chunks", chunked(*[b"100000\r\n" + bytes(2**20) + b"\r\n"] * 70))
     yield Trick(
-        "a trailer of headers", chunked(b"d\r\n" + body + b"\r\n", end=b"0\r\nX-A: b\r\n\r\n")
+        "a header after the last chunk",
+        chunked(b"d\r\n" + body + b"\r\n", end=b"0\r\nX-A: b\r\n\r\n"),
     )
     yield Trick("Expect: 100-continue", post(body, JSON.strip(), b"Expect: 100-continue"))
-    yield Trick("Expect of something else", post(body, JSON.strip(), b"Expect: 200-maybe"))
+    yield Trick("Expect: 200-maybe", post(body, JSON.strip(), b"Expect: 200-maybe"))
     yield Trick("two requests in one", get(b"/livez") + get(b"/livez"))
     yield Trick("half a head", b"GET /livez HTTP/1.1\r\nHost: ray")
     yield Trick("half a body", post(body, JSON.strip(), length=1000))
@@ -182,23 +183,23 @@ def bodies() -> Iterator[Trick]:
         return Trick(name, post(body, b"Content-Type: " + kind.encode()))
 
     deep = 100_000
-    yield trick("100,000 lists in each other", b'{"input": ' + b"[" * deep + b"]" * deep + b"}")
-    yield trick("100,000 objects", b'{"a":' * deep + b"1" + b"}" * deep)
+    yield trick("100,000 nested lists", b'{"input": ' + b"[" * deep + b"]" * deep + b"}")
+    yield trick("100,000 nested objects", b'{"a":' * deep + b"1" + b"}" * deep)
     yield trick("a number of 100,000 digits", b'{"input": ' + b"9" * deep + b"}")
     yield trick("1e999999", b'{"input": ["x"], "dimensions": 1e999999}')
     yield trick("NaN", b'{"input": ["x"], "dimensions": NaN}')
-    yield trick("keys twice", b'{"input": ["x"], "input": ["y"]}')
+    yield trick("a key twice", b'{"input": ["x"], "input": ["y"]}')
     yield trick(
         "10,000 keys", json.dumps({"input": "x", **{str(i): i for i in range(10_000)}}).encode()
     )
     yield trick("UTF-16", '{"input": "x"}'.encode("utf-16"))
-    yield trick("no UTF-8", b'{"input": "\xff\xfe"}')
-    yield trick("half of a character", b'{"input": "\\ud800"}')
+    yield trick("not UTF-8", b'{"input": "\xff\xfe"}')
+    yield trick("half a surrogate pair", b'{"input": "\\ud800"}')
     yield trick("a NUL", b'{"input": "a\0b"}')
     yield trick("trailing commas", b'{"input": ["x",],}')
-    yield trick("JSON twice", b'{"input": "x"}{"input": "x"}')
-    yield trick("no JSON", b"input=x")
-    yield trick("nothing", b"")
+    yield trick("two JSON documents", b'{"input": "x"}{"input": "x"}')
+    yield trick("not JSON", b"input=x")
+    yield trick("an empty body", b"")
     yield trick("null", b"null")
     yield trick("a list", b"[1, 2]")
     yield trick("100,000 items", json.dumps({"input": ["x"] * deep}).encode())
@@ -208,12 +209,12 @@ def bodies() -> Iterator[Trick]:
     yield trick("dimensions of minus one", b'{"input": "x", "dimensions": -1}')
     yield trick("a model that is a path", b'{"input": "x", "model": "../../etc/passwd"}')
     yield trick("a megabyte of text", json.dumps({"input": {"text": "x" * 10**6}}).encode())
-    yield trick("base64 that is none", b'{"input": {"base64": "####"}}')
+    yield trick("base64 that is not base64", b'{"input": {"base64": "####"}}')
     yield trick("base64 of 30 MB", b'{"input": {"base64": "' + b"A" * 40_000_000 + b'"}}')
     yield trick("a data URI without base64", b'{"input": "data:image/png,abc"}')
-    yield trick("an unknown type", b"x", "application/x-evil")
-    yield trick("a type of noise", b"x", "\x01/\x02")
-    yield trick("a charset of its own", b'{"input": "x"}', "application/json; charset=utf-7")
+    yield trick("an unknown content type", b"x", "application/x-evil")
+    yield trick("a garbled content type", b"x", "\x01/\x02")
+    yield trick("JSON in UTF-7", b'{"input": "x"}', "application/json; charset=utf-7")
     yield trick("YAML", b"!!python/object/apply:os.system ['true']", "application/yaml")
     yield Trick("gzip", post(gzip.compress(bytes(10**8)), JSON.strip(), b"Content-Encoding: gzip"))
     keys = b",".join(b'"%d":{}' % i for i in range(900_000))
@@ -226,7 +227,7 @@ def bodies() -> Iterator[Trick]:
         yield trick(f"a form in {charset}", field + wide + b"\r\n--b--\r\n", kind)
     form = "multipart/form-data"
     yield trick("a form without boundary", b"x", form)
-    yield trick("a form of nothing", b"--b--\r\n", f"{form}; boundary=b")
+    yield trick("an empty form", b"--b--\r\n", f"{form}; boundary=b")
     yield trick("a form without end", b"--b\r\n\r\nx", f"{form}; boundary=b")
     yield trick("a boundary of 10 KB", b"x", f"{form}; boundary={'b' * 10_000}")
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="../../x"\r\n\r\nx\r\n'
@@ -235,4 +236,4 @@ def bodies() -> Iterator[Trick]:
     fields = b"".join(field % i for i in range(5000))
     yield trick("5,000 fields", fields + b"--b--\r\n", f"{form}; boundary=b")
     head = b"--b\r\n" + b"X-A: b\r\n" * 5000 + b"\r\nx\r\n--b--\r\n"
-    yield trick("a part of 5,000 headers", head, f"{form}; boundary=b")
+    yield trick("a part with 5,000 headers", head, f"{form}; boundary=b")

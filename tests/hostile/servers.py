@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# All on loopback. The last one is where the settings let the service go.
+# All on loopback. The settings allow the service to fetch from the last one alone.
 SECRET_HOSTS = ("127.0.0.1", "127.0.0.2", "127.1.2.3", "::1")
 OPEN_HOST = "127.0.0.9"
 
@@ -62,7 +62,7 @@ def redirecting(targets: Sequence[str]) -> Iterator[str]:
                 self.send_error(404)
                 return
             target = targets[int(number)]
-            location = target.encode("utf-8", "replace")  # which `send_header` would not send
+            location = target.encode("utf-8", "replace")  # `send_header` would refuse some
             head = b"HTTP/1.0 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n"
             self.wfile.write(head % location)
 

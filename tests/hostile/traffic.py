@@ -1,4 +1,4 @@
-"""An ordinary caller beside the attack, from a thread of its own."""
+"""Ordinary traffic during the attack, from threads of its own."""
 
 import statistics
 import threading
@@ -53,7 +53,7 @@ class GoodTraffic:
                     else:
                         vector = np.array(response.json()["data"][0]["embedding"], np.float32)
                         if not np.allclose(vector, self.first, atol=1e-4):
-                            self.problems.append("another vector")
+                            self.problems.append("a different vector")
                 except httpx.HTTPError as error:
                     self.problems.append(f"dropped ({type(error).__name__})")
                 self.latencies_s.append(time.monotonic() - due)

@@ -1,4 +1,4 @@
-"""raylens's whole way from files and texts to vectors, beside that of transformers."""
+"""raylens's whole way from files and texts to vectors, compared with that of transformers."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +44,8 @@ class Comparison:
     image: float
     """The lowest cosine of an image's two vectors."""
     spread: float
-    """The lowest cosine of two different images, in the reference alone. Were it near 1, nothing
-    that goes wrong with an image would show."""
+    """The lowest cosine of two different images, in the reference alone. If it were near 1, no
+    mistake with an image would show."""
     text: float | None = None
     text_spread: float | None = None
     probability: float | None = None
@@ -124,7 +124,7 @@ def embed_text(model: Served, texts: Sequence[str]) -> Vectors:
 
 
 def unit(vectors: NDArray[Any]) -> Vectors:
-    rows = vectors.astype(np.float64)  # or the rounding here would be all that is left to see
+    rows = vectors.astype(np.float64)  # in float32, rounding here would hide what is to be measured
     normalised: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return normalised
 

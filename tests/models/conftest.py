@@ -1,4 +1,4 @@
-"""One loaded bundled model, tiny random checkpoints, and the geometry done with Pillow."""
+"""The bundled model, loaded once; tiny random checkpoints; and resizing with Pillow alone."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Sets torch's threads back to their number before the test."""
+    """Restores torch's number of threads after the test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -45,7 +45,7 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stands for $XDG_CACHE_HOME."""
+    """A cache for all these tests, in the place of $XDG_CACHE_HOME."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -71,7 +71,7 @@ def encoder(cache: Path) -> Encoder:
 
 @pytest.fixture(scope="session")
 def bundled_export(cache: Path) -> Export:
-    """The bundled model's, shared. Not to be changed."""
+    """The bundled model's export, shared. Not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         return prepare_export(ModelSettings(precision="float32", threads=1))[0]
@@ -94,7 +94,7 @@ def exported(cache: Path, tiny: "Tiny") -> Exported:
 
 @pytest.fixture(scope="session")
 def prepare() -> Prepare:
-    """An image file to uint8 (H, W, 3), as a specification says and with Pillow alone."""
+    """Turns an image file into uint8 (H, W, 3) as a specification says, with Pillow alone."""
 
     def run(path: Path, pixels: PixelSpec | ProcessorSpec) -> NDArray[np.uint8]:
         assert isinstance(pixels, PixelSpec)

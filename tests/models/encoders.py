@@ -1,4 +1,4 @@
-"""Encoders of towers that compute next to nothing, and of checkpoints in a folder."""
+"""Encoders made of towers that compute next to nothing, or loaded from a folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,7 @@ class FakeModel(torch.nn.Module):
 
 
 class FakeTextTower(torch.nn.Module):
-    """Gives the first token of each text back, as often as `dimensions` says."""
+    """Gives each text's first token back, repeated `dimensions` times."""
 
     def __init__(self, dimensions: int = 72) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A tiny checkpoint with random weights of every family, laid out as its authors lay theirs out.
+"""A tiny checkpoint with random weights for every family, laid out like the published ones.
 
 Built from transformers' stock configuration classes, with the image processors of published
 checkpoints. The weights are seeded, and larger than those that training begins with, so that
@@ -50,7 +50,7 @@ EFFICIENTNET: Options = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """How to build one."""
+    """How to build a tiny checkpoint."""
 
     model: str
     """The model class of transformers. Its `config_class` takes the options."""
@@ -223,7 +223,7 @@ TINY: dict[str, Tiny] = {
 
 
 def write(name: str, folder: Path) -> Path:
-    """The tiny checkpoint of that name, in a folder that may not be there yet."""
+    """Writes the tiny checkpoint of that name into a folder, which need not exist yet."""
     return build(TINY[name], folder)
 
 
@@ -244,9 +244,9 @@ def build(tiny: Tiny, folder: Path) -> Path:
 
 
 def enlarge(model: torch.nn.Module) -> None:
-    """Draws all weights anew, so that every one of them shows in the vectors.
+    """Draws all weights anew, so that every one of them affects the vectors.
 
-    Those that training begins with are so small that all images come out nearly equal.
+    The weights that training begins with are so small that all images come out nearly equal.
     """
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -269,7 +269,7 @@ def enlarge(model: torch.nn.Module) -> None:
 
 
 def settle(model: Any, random: torch.Generator) -> None:
-    """Gives batch normalisation the statistics of images, without which it flattens them."""
+    """Gives batch normalisation statistics of images; without them, all vectors look alike."""
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     if not norms:
         return

@@ -30,7 +30,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 @cache
 def odd_images() -> dict[str, bytes]:
-    """28 files by a few words about them."""
+    """28 files, each under a few words that describe it."""
     seeds = iter(range(100))
 
     def make(width: int, height: int, mode: str = "RGB") -> Image.Image:

@@ -35,7 +35,7 @@ def read(folder: Path, **changes: object) -> Preprocessing:
 
 @cache
 def images() -> list[Image.Image]:
-    """Noise, the hardest to resize alike, in odd sizes; the last one is grey."""
+    """Noise, which is hardest to resize identically, in odd sizes; the last image is grey."""
     random = np.random.default_rng(0)
     sizes = [(1, 1), (8, 8), (7, 280), (3200, 80), (2000, 1500), (83, 120), (224, 224), (501, 333)]
     noise = [random.integers(0, 256, (h, w, 3), dtype=np.uint8) for w, h in sizes]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-# Families whose class token their authors embed with; the others' models pool by themselves.
+# Families whose authors embed with the class token; the other models pool by themselves.
 CLASS_TOKEN = {"vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit_mae"}
 
 # How the authors' processors and examples call the tokenizer.
@@ -45,7 +45,7 @@ def upright_rgb(data: bytes) -> Image.Image:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, and no tables of heads that are not used."""
+    """No progress bars, and no reports of unused heads."""
     logging = transformers.utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -113,7 +113,7 @@ class Reference:
 
 
 def image_processor(folder: Path) -> Any:
-    """From an image to its pixel_values (1, 3, H, W)."""
+    """A function from an image to its pixel_values (1, 3, H, W)."""
     keys = json.loads((folder / "preprocessor_config.json").read_text())
     name = keys.get("image_processor_type") or keys["feature_extractor_type"]
     name = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
@@ -124,7 +124,7 @@ def image_processor(folder: Path) -> Any:
 
 
 def dinov3(image: Image.Image, keys: dict[str, Any]) -> Tensor:
-    """DINOv3's processor needs torchvision, whose resizing of tensors is this call of torch's."""
+    """DINOv3's processor needs torchvision, which resizes tensors with this function of torch."""
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] * keys["rescale_factor"]
     values = torch.nn.functional.interpolate(
         values,

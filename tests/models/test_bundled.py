@@ -1,4 +1,4 @@
-"""The bundled model is converted exactly, once, and never half."""
+"""The bundled model is converted exactly and once; a half-written one is never used."""
 
 import subprocess
 import sys
@@ -56,13 +56,13 @@ def test_the_bundled_id_means_the_bundled_model(
     assert bundled.SHA256.startswith(found.revision)
 
 
-def test_the_vector_of_a_synthetic_image_stays_what_it_was(encoder: Encoder) -> None:
+def test_a_synthetic_image_gets_its_golden_vector(encoder: Encoder) -> None:
     y, x, c = np.mgrid[:224, :224, :3]
     image = ((7 * x + 13 * y + 31 * c + x * y // 8) % 256).astype(np.uint8)
     check_golden("synthetic", encoder.encode(image[None])[0])
 
 
-def test_the_vector_of_a_photo_stays_what_it_was(
+def test_a_photo_gets_its_golden_vector(
     encoder: Encoder, photos: list[Path], prepare: Prepare
 ) -> None:
     image = prepare(photos[10], encoder.preprocessing.pixels)  # 1024 x 683: resized and cropped
@@ -126,7 +126,7 @@ def test_a_half_written_folder_is_not_used_but_written_again(
     assert (folder / name).read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_to_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="set XDG_CACHE_HOME to a folder"):
         bundled.snapshot(tmp_path / "file")

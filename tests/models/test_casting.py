@@ -1,4 +1,4 @@
-"""What torch runs is tried in a precision on real photos, and runs in float32 where that fails."""
+"""torch tries a precision on real photos before using it, and runs in float32 if it fails."""
 
 import logging
 import time
@@ -55,7 +55,7 @@ def run(tower: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("wanted", ["bfloat16", "float16"])
-def test_a_precision_that_passes_is_used_and_tells_its_cosine(wanted: WantedPrecision) -> None:
+def test_a_precision_that_passes_is_used_and_its_cosine_reported(wanted: WantedPrecision) -> None:
     towers, settled = chosen(wanted)
     assert settled.precision == wanted
     assert "model.precision says so" in settled.reason
@@ -90,7 +90,7 @@ def test_a_gpus_precision_goes_by_its_capability(
 
 
 class Slow(nn.Module):
-    """Gives another tower's vectors after a while, perhaps moved by `off`."""
+    """Gives another tower's vectors after a delay, changed in proportion to `off`."""
 
     def __init__(self, tower: nn.Module, *, seconds: float, off: float = 0.0) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Slow(nn.Module):
 @pytest.mark.parametrize(
     ("seconds", "off", "used"), [(0.0, 0.0, True), (0.06, 0.0, False), (0.0, 0.3, False)]
 )
-def test_graphs_are_used_where_they_are_faster_and_give_the_same(
+def test_graphs_are_used_where_they_are_faster_and_give_the_same_vectors(
     monkeypatch: pytest.MonkeyPatch, seconds: float, off: float, used: bool
 ) -> None:
     eager = Slow(Tower(), seconds=0.02)
@@ -119,7 +119,7 @@ def test_graphs_are_used_where_they_are_faster_and_give_the_same(
 
 
 @pytest.mark.parametrize(("images", "run"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8)])
-def test_a_gpus_graphs_run_for_powers_of_two(images: int, run: int) -> None:
+def test_a_gpus_graphs_run_on_batches_of_powers_of_two(images: int, run: int) -> None:
     sizes = []
 
     def tower(pixels: torch.Tensor) -> torch.Tensor:

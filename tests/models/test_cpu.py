@@ -1,4 +1,4 @@
-"""What a processor has is read from the kernel."""
+"""What a processor supports is read from the kernel."""
 
 from pathlib import Path
 
@@ -18,12 +18,14 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
         ("", set()),
     ],
 )
-def test_features_are_the_kernels(tmp_path: Path, text: str, expected: set[str]) -> None:
+def test_features_are_those_that_the_kernel_lists(
+    tmp_path: Path, text: str, expected: set[str]
+) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert features(tmp_path / "cpuinfo") == expected
 
 
-def test_without_such_a_file_there_are_none(tmp_path: Path) -> None:
+def test_without_cpuinfo_there_are_no_features(tmp_path: Path) -> None:
     assert features(tmp_path / "none") == frozenset()
 
 
@@ -36,7 +38,9 @@ def test_without_such_a_file_there_are_none(tmp_path: Path) -> None:
         ({"amx_bf16", "amx_int8"}, {"bfloat16", "int8"}),
     ],
 )
-def test_what_lacks_instructions_is_not_native(found: set[str], expected: set[str]) -> None:
+def test_a_precision_is_native_only_if_the_processor_has_its_instructions(
+    found: set[str], expected: set[str]
+) -> None:
     assert native_precisions(frozenset(found)) == expected
 
 

@@ -41,7 +41,7 @@ def test_channels_are_flipped_after_they_were_scaled() -> None:
     np.testing.assert_array_equal(flipped, straight[:, ::-1])
 
 
-def test_what_a_processor_made_is_taken_as_it_is() -> None:
+def test_values_from_a_checkpoints_own_processor_are_used_unchanged() -> None:
     own = ProcessorSpec(name="Acme", config="{}", height_width=(4, 6))
     encoder = encode(spec=Preprocessing(own, scale=(1.0, 1.0, 1.0), shift=(0.0, 0.0, 0.0)))
     values = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_pixels_are_scaled_in_float32_whatever_the_model_runs_in() -> None:
     assert torch.equal(vectors, vectors.bfloat16().float())  # rounded on the way in, once
 
 
-def test_the_bundled_model_tells_what_it_is(encoder: Encoder) -> None:
+def test_the_bundled_model_describes_itself(encoder: Encoder) -> None:
     assert encoder.dimensions == 1280
     assert encoder.checkpoint.id == "efficientnet-lite0"
     assert encoder.device in ("cpu", "cuda:0")
@@ -105,12 +105,12 @@ def test_read_only_pixels_are_taken_and_left_alone() -> None:
         np.zeros((1, 4, 6, 3), np.float32),
     ],
 )
-def test_pixels_of_another_shape_or_type_are_a_mistake(pixels: Any) -> None:
+def test_pixels_of_the_wrong_shape_or_type_are_an_error(pixels: Any) -> None:
     with pytest.raises(ValueError, match=r"should be uint8 \(N, 4, 6, 3\), not "):
         encode().encode(pixels)
 
 
-def test_warming_up_runs_every_batch_size() -> None:
+def test_warming_up_runs_a_batch_of_the_given_size() -> None:
     model = FakeModel()
     encoder = encode(model)
     model.sizes.clear()
@@ -147,7 +147,7 @@ def test_a_checkpoint_at_odds_with_its_preprocessor_is_refused(changed: Changed)
         load(folder)
 
 
-def test_the_identity_is_that_of_weights_and_ways_and_not_of_the_place(
+def test_the_identity_depends_on_weights_and_pooling_but_not_on_the_folder(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     folder = tiny("ViT")

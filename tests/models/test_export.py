@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from deployments.models.exported import NotExportableError
 from deployments.models.probes import least_cosine
 from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny, in_float32
+from tests.until import until
 
 
 def start(model: ModelSettings, **request: Any) -> "subprocess.Popen[str]":
@@ -52,15 +52,12 @@ def test_of_several_processes_one_exports_and_the_others_wait(home: Path, tiny: 
     }
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(home: Path, tiny: Tiny) -> None:
+def test_what_a_killed_process_left_behind_is_cleaned_up(home: Path, tiny: Tiny) -> None:
     model = in_float32(tiny("ViT"))
     killed = start(model)
     key = exported.export_key(model)
-    deadline = time.monotonic() + 60
-    while not list(home.glob(f".{key}-*")):  # it holds the lock and has begun to write
-        assert time.monotonic() < deadline
-        assert killed.poll() is None
-        time.sleep(0.005)
+    until(lambda: bool(list(home.glob(f".{key}-*"))))  # it holds the lock and has begun to write
+    assert killed.poll() is None
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     export, _ = prepare(model)
@@ -68,7 +65,7 @@ def test_what_a_killed_process_left_is_in_nobodys_way(home: Path, tiny: Tiny) ->
     assert not list(home.glob(f".{key}-*"))
 
 
-def test_a_second_time_nothing_is_made(
+def test_a_second_call_exports_nothing(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare(in_float32(tiny("ViT")))
@@ -81,7 +78,7 @@ def test_a_second_time_nothing_is_made(
     assert prepare(in_float32(tiny("ViT"))) == first
 
 
-def test_what_openvino_cannot_take_is_refused_once(
+def test_a_model_that_openvino_cannot_convert_is_tried_only_once(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -99,7 +96,7 @@ def test_what_openvino_cannot_take_is_refused_once(
     assert len(asked) == 1
 
 
-def test_an_export_that_gives_other_vectors_is_refused(
+def test_an_export_that_gives_different_vectors_is_refused(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ir.run
@@ -114,7 +111,7 @@ def test_an_export_that_gives_other_vectors_is_refused(
         prepare(in_float32(tiny("ViT")))
 
 
-def test_a_checkpoint_that_cannot_be_served_is_told_in_a_sentence(
+def test_a_checkpoint_that_cannot_be_served_is_refused_in_one_sentence(
     home: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
     copy = tmp_path / "vit"
@@ -127,7 +124,7 @@ def test_a_checkpoint_that_cannot_be_served_is_told_in_a_sentence(
     assert out.count("\n") == 1
 
 
-def test_without_a_place_for_it_there_is_no_export(
+def test_without_a_writable_cache_there_is_no_export(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -159,7 +156,7 @@ def test_int8_without_nncf_says_what_to_install(
         prepare(in_float32(tiny("ViT"), precision="int8"))
 
 
-def test_a_folder_of_exports_serves_where_nothing_was_made(
+def test_a_folder_of_exports_serves_a_machine_that_made_none(
     home: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "exports"
@@ -167,7 +164,7 @@ def test_a_folder_of_exports_serves_where_nothing_was_made(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     copied = Path(json.loads(out)["copied_to"])
-    assert copied.stat().st_mode & 0o055 == 0o055, "another user may serve it"
+    assert copied.stat().st_mode & 0o055 == 0o055, "another user must be able to serve it"
     assert copied.parent == store
     shutil.rmtree(home)
     monkeypatch.setattr(export_module, "_made", None)
@@ -176,7 +173,7 @@ def test_a_folder_of_exports_serves_where_nothing_was_made(
     assert settled.precision == "float32"
 
 
-def test_what_was_half_deleted_is_made_again(home: Path, tiny: Tiny) -> None:
+def test_a_half_deleted_export_is_made_again(home: Path, tiny: Tiny) -> None:
     export, _ = prepare(in_float32(tiny("ViT")))
     (export.folder / "manifest.json").unlink()
     (export.folder / "other").mkdir()
@@ -184,7 +181,7 @@ def test_what_was_half_deleted_is_made_again(home: Path, tiny: Tiny) -> None:
     assert not (export.folder / "other").exists()
 
 
-def test_memory_that_ran_out_is_no_reason_for_ever(
+def test_an_export_that_ran_out_of_memory_is_tried_again(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*_: object) -> None:
@@ -197,7 +194,7 @@ def test_memory_that_ran_out_is_no_reason_for_ever(
     assert prepare(in_float32(tiny("ViT")))[0].folder.parent == home
 
 
-def test_a_refusal_keeps_nothing_else(
+def test_a_refused_export_keeps_only_the_reason(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ir, "run", lambda compiled, stack: np.ones((len(stack), 24)))
@@ -207,9 +204,7 @@ def test_a_refusal_keeps_nothing_else(
     assert [path.name for path in folder.iterdir()] == ["refusal.txt"]
 
 
-def test_int8_of_an_export_that_is_there_keeps_telemetry_out_as_well(
-    home: Path, tiny: Tiny
-) -> None:
+def test_int8_can_be_added_later_to_an_export_that_is_there(home: Path, tiny: Tiny) -> None:
     prepare(in_float32(tiny("ViT")))
     process = start(in_float32(tiny("ViT"), precision="int8"))
     out, err = process.communicate(timeout=120)

@@ -1,4 +1,4 @@
-"""An export is found by all that it is made of, and by nothing else."""
+"""An export is found by a key of everything that it is made from, and of nothing else."""
 
 import json
 import shutil
@@ -56,7 +56,9 @@ def test_another_pooling_is_another_export(tiny: Tiny) -> None:
     assert key(tiny("ViT"), pooling="mean") != key(tiny("ViT"))
 
 
-def test_what_it_is_made_with_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_version_changes_the_key(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = key(tiny("ViT"))
     exported._made_with.cache_clear()
     monkeypatch.setattr(exported, "version", lambda package: "99")
@@ -78,7 +80,7 @@ def test_a_pinned_model_needs_neither_files_nor_a_network(monkeypatch: pytest.Mo
         export_key(ModelSettings(id="openai/clip", revision="main"))
 
 
-def test_it_is_found_in_the_cache_and_in_a_folder_of_exports(
+def test_an_export_is_found_in_the_cache_and_in_a_folder_of_exports(
     exported: Exported, tiny: Tiny, home: Path, tmp_path: Path
 ) -> None:
     made = exported("ViT")
@@ -95,14 +97,14 @@ def test_it_is_found_in_the_cache_and_in_a_folder_of_exports(
     assert found.folder == home / made.key
 
 
-def test_half_of_one_is_none(exported: Exported, tmp_path: Path) -> None:
+def test_an_export_without_a_manifest_does_not_count(exported: Exported, tmp_path: Path) -> None:
     folder = tmp_path / "half"
     shutil.copytree(exported("ViT").folder, folder)
     (folder / "manifest.json").unlink()
     assert read(folder) is None
 
 
-def test_a_manifest_that_is_none_is_told(exported: Exported, tmp_path: Path) -> None:
+def test_a_broken_manifest_is_refused(exported: Exported, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(exported("ViT").folder, folder)
     (folder / "manifest.json").write_text("{")
@@ -119,7 +121,7 @@ def test_the_manifest_says_what_the_ingress_needs(exported: Exported) -> None:
     assert json.loads((exported("CLIP").folder / "manifest.json").read_text())["dimensions"] > 0
 
 
-def test_what_was_settled_is_kept_for_each_wish(exported: Exported, home: Path) -> None:
+def test_what_was_settled_is_kept_for_each_wanted_precision(exported: Exported, home: Path) -> None:
     made = exported("ViT")
     home.mkdir(parents=True)
     export = Export(home / made.key, made.manifest)

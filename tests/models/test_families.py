@@ -1,4 +1,4 @@
-"""A family is pooled as its authors do, other poolings are what their names say, none guessed."""
+"""A family is pooled as its authors do; other poolings do what they say; none is guessed."""
 
 import json
 from collections.abc import Callable
@@ -54,19 +54,19 @@ def test_every_pooling_that_a_family_offers_gives_finite_vectors(tiny: Tiny, nam
     family = FAMILIES[kind(folder)]
     for pooling in (family.pooling, *family.others):
         if name in ("ViT, classifier", "DeiT, classifier") and pooling == "pooler":
-            continue  # has none
+            continue  # it has none
         encoder = encode(folder, pooling)
         encoder.warm_up(2)
         assert (encoder.text is None) == (family.text is None or pooling != "projection")
 
 
-# What comes before the patches, counted from the papers.
+# How many tokens come before the patches, according to the papers.
 PREFIXES = {"CLIP": 1, "ViT": 1, "DeiT": 2, "BEiT": 1, "DINOv2": 1, "DINOv2, registers": 5}
 PREFIXES |= {"DINOv3": 5, "ViT-MAE": 1, "SigLIP": 0, "Swin": 0, "Hiera": 0}
 
 
 @pytest.mark.parametrize("name", PREFIXES)
-def test_the_mean_is_of_the_patches_alone(tiny: Tiny, name: str) -> None:
+def test_mean_pooling_is_over_the_patches_alone(tiny: Tiny, name: str) -> None:
     folder = tiny(name)
     encoder = encode(folder, "mean")
     hidden = hidden_states(encoder, folder)
@@ -75,14 +75,14 @@ def test_the_mean_is_of_the_patches_alone(tiny: Tiny, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["CLIP", "ViT", "DeiT", "DINOv2, registers"])
-def test_the_class_token_is_the_first(tiny: Tiny, name: str) -> None:
+def test_cls_pooling_takes_the_first_token(tiny: Tiny, name: str) -> None:
     folder = tiny(name)
     encoder = encode(folder, "cls")
     expected = hidden_states(encoder, folder)[:, 0]
     np.testing.assert_allclose(encoder.encode(noise(encoder)), expected, atol=2e-5)
 
 
-def test_the_mean_of_a_feature_map_is_over_its_places(tiny: Tiny) -> None:
+def test_mean_pooling_of_a_feature_map_is_over_its_positions(tiny: Tiny) -> None:
     folder = tiny("ConvNeXt")
     encoder = encode(folder, "mean")
     expected = hidden_states(encoder, folder).mean(dim=(2, 3))
@@ -172,7 +172,7 @@ def test_a_vision_model_without_its_head_says_so(changed: Changed) -> None:
 
 
 @pytest.mark.parametrize("name", ["CLIP, vision alone", "SigLIP, vision alone"])
-def test_vision_models_saved_by_older_versions_are_the_same(
+def test_vision_models_saved_by_older_transformers_give_the_same_vectors(
     tiny: Tiny, changed: Changed, name: str
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -197,7 +197,7 @@ def test_vision_models_saved_by_older_versions_are_the_same(
         ("Chinese-CLIP", 52, "softmax"),
     ],
 )
-def test_texts_are_as_long_and_scored_as_in_training(
+def test_texts_are_limited_and_scored_as_in_training(
     tiny: Tiny, name: str, max_tokens: int, score: str
 ) -> None:
     checkpoint = Checkpoint(name, None, tiny(name))

@@ -1,4 +1,4 @@
-"""A checkpoint is loaded without foreign code, and without a random weight that is used."""
+"""A checkpoint is loaded without running its own code or using a random weight."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_a_missing_weight_that_is_not_used_does_not_matter(
     load(changed(name, without=missing), pooling)
 
 
-def test_what_a_pooling_does_without_takes_no_memory(tiny: Tiny) -> None:
+def test_parts_that_a_pooling_does_not_need_are_not_loaded(tiny: Tiny) -> None:
     whole, vision = load(tiny("CLIP")), load(tiny("CLIP"), "mean")
     names = {name.partition(".")[0] for name in vision.state_dict()}
     assert names == {"vision_model"}
@@ -95,7 +95,7 @@ def test_what_a_pooling_does_without_takes_no_memory(tiny: Tiny) -> None:
     }
 
 
-def test_weights_of_another_shape_are_refused(changed: Changed) -> None:
+def test_weights_of_the_wrong_shape_are_refused(changed: Changed) -> None:
     with pytest.raises(CheckpointError, match="transformers cannot load it"):
         load(changed("ViT", config={"intermediate_size": 48}))
 

@@ -96,14 +96,12 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_tolerant_familys_vectors_stay_where_they_are_under_faster_resizing(
-    tiny: Tiny, name: str
-) -> None:
+def test_faster_resizing_hardly_changes_a_tolerant_familys_vectors(tiny: Tiny, name: str) -> None:
     encoder = encode(tiny(name))
     spec = encoder.preprocessing.pixels
     if not encoder.family.tolerant or not isinstance(spec, PixelSpec):
         return
-    assert spec.exact, "float32 is for those who want the last digit"
+    assert spec.exact, "in float32, resizing should be exact"
     photos = [FILES[n] for n in ("640 x 480", "225 x 223", "1:40", "RGBA")]
     exact, faster = (
         unit(encoder.encode(np.stack([decode(p, s, max_pixels=10**8) for p in photos])))
@@ -112,7 +110,7 @@ def test_a_tolerant_familys_vectors_stay_where_they_are_under_faster_resizing(
     assert (exact * faster).sum(axis=1).min() >= 0.99999
 
 
-# The tests above can fail: a small mistake shows.
+# Proof that the tests above can fail: even a small mistake shows.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every precision is tried, in order, and given up where its vectors are not float32's."""
+"""Precisions are tried in order, and dropped if their vectors are too far from float32's."""
 
 import logging
 
@@ -43,7 +43,7 @@ def tried(
         ("bfloat16", set(), "bfloat16"),
     ],
 )
-def test_the_first_that_passes_is_taken(
+def test_the_first_precision_that_passes_is_used(
     wanted: WantedPrecision, native: set[str], expected: str
 ) -> None:
     asked, precision, reason = tried(wanted, frozenset(native))
@@ -62,7 +62,7 @@ def test_the_first_that_passes_is_taken(
         ("float16", {"float16": -2.0}, ["float16", "float32"]),
     ],
 )
-def test_what_fails_gives_way_to_the_next_one(
+def test_a_precision_that_fails_gives_way_to_the_next_one(
     wanted: WantedPrecision, failing: dict[str, float], expected: list[str]
 ) -> None:
     asked, precision, _ = tried(wanted, **failing)

@@ -1,4 +1,4 @@
-"""What `raylens serve` checks ahead of Ray, and what it need not download."""
+"""What `raylens serve` checks before it starts Ray, and what it need not download."""
 
 import shutil
 from pathlib import Path
@@ -54,12 +54,12 @@ def test_a_pinned_model_that_is_exported_needs_no_checkpoint(home: Path) -> None
 
 
 @pytest.mark.parametrize("others", [{"compile": "off"}, {"device": "cuda"}])
-def test_what_torch_runs_needs_its_checkpoint(home: Path, others: dict[str, str]) -> None:
+def test_a_model_that_torch_runs_needs_its_checkpoint(home: Path, others: dict[str, str]) -> None:
     put(home, pinned())
     assert not preflight._is_exported(pinned(**others))
 
 
-def test_so_does_what_no_precision_passed_for_here(home: Path) -> None:
+def test_a_model_for_which_no_precision_passed_here_needs_its_checkpoint(home: Path) -> None:
     put(home, pinned())
     export = exported.find(pinned())
     assert export is not None
@@ -68,7 +68,7 @@ def test_so_does_what_no_precision_passed_for_here(home: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_an_export_in_a_bucket_is_not_downloaded_from_the_hub(
+def test_a_model_whose_export_is_in_a_bucket_needs_no_checkpoint(
     monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
     asked = []

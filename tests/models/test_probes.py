@@ -1,4 +1,4 @@
-"""What models are tried on is real, and differs."""
+"""The photos that models are tried on are real, and differ from each other."""
 
 import numpy as np
 import pytest

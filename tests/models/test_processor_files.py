@@ -1,4 +1,4 @@
-"""Settings are found where transformers finds them; what is not exact runs the processor."""
+"""Settings are found where transformers finds them; its own processor runs the inexact ones."""
 
 import json
 from pathlib import Path

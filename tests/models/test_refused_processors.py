@@ -1,4 +1,4 @@
-"""Settings that make no images of one size are refused by file, class and key."""
+"""Settings that do not make images of one size are refused, naming file, class and key."""
 
 import json
 from pathlib import Path
@@ -54,14 +54,14 @@ def test_a_broken_setting_is_named(tmp_path: Path, key: str, value: object) -> N
         {"image_processor_type": "ConvNextImageProcessor", "size": {"height": 64, "width": 64}},
         {"image_processor_type": "LevitImageProcessor", "size": {"longest_edge": 64}},
         {"image_processor_type": "LevitImageProcessor", "image_std": [1.0, 0.0, 1.0]},
-        {"image_processor_type": "VitPoseImageProcessor"},  # wants boxes
-        {"image_processor_type": "Sam2ImageProcessor"},  # torchvision alone
+        {"image_processor_type": "VitPoseImageProcessor"},  # needs boxes
+        {"image_processor_type": "Sam2ImageProcessor"},  # needs torchvision
         {"image_processor_type": "NoSuchImageProcessor"},
         {"image_processor_type": "CLIPModel"},
         {"image_processor_type": "DINOv3ViTImageProcessorFast", "do_center_crop": True},
     ],
 )
-def test_what_no_processor_turns_into_images_is_refused_by_file_and_class(
+def test_settings_that_make_no_images_are_refused_naming_file_and_class(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
@@ -79,7 +79,7 @@ def test_what_no_processor_turns_into_images_is_refused_by_file_and_class(
         ("GotOcr2", r"'pixel_values': \(1, 3, 384, 384\), 'num_patches': \(1,\)"),
     ],
 )
-def test_what_is_more_or_less_than_an_image_is_refused(
+def test_a_processor_that_makes_something_other_than_one_image_is_refused(
     tmp_path: Path, kind: str, made: str
 ) -> None:
     changes = {"image_processor_type": f"{kind}ImageProcessor", "size": GONE, "crop_size": GONE}

@@ -1,4 +1,4 @@
-"""A processor's settings become pixels and a multiply-add that equal it."""
+"""A processor's settings become a geometry and a multiply-add with the same result."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ DINOV3 = "facebook/dinov3-vits16-pretrain-lvd1689m"
 
 
 def greys_apart(found: Preprocessing, image: Image.Image, expected: Array) -> float:
-    """The largest difference of ours to what is expected, in levels of uint8."""
+    """The largest difference between our pixels and the expected ones, in levels of uint8."""
     assert isinstance(found.pixels, PixelSpec)
     if found.flip_channels:
         expected = expected[:, :, ::-1]
@@ -47,7 +47,7 @@ def test_published_checkpoints_get_the_pixels_of_their_own_processor(
     assert processor.backend == "pil"
     found = read_preprocessing(tmp_path)
     for image in images():
-        # What remains is the float32 of their arithmetic; the pixels are the same.
+        # Only their rounding to float32 remains; the pixels are the same.
         assert greys_apart(found, image, theirs(processor, image)) < 1e-3, image.size
 
 
@@ -132,7 +132,9 @@ def test_without_a_name_the_class_follows_from_the_model(tmp_path: Path, model_t
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "bert"}, {"model_type": 3}])
-def test_a_class_that_nothing_tells_is_asked_for(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_a_class_that_cannot_be_inferred_is_asked_for(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: image_processor_type "):
         read(tmp_path, image_processor_type=GONE)

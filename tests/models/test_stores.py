@@ -21,7 +21,7 @@ from tests.models.conftest import Exported, Tiny
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """The URI of a folder in a bucket of an S3 of our own, on loopback."""
+    """The URI of a folder in a bucket, on an S3 server of our own on loopback."""
     port = free_port()
     environment = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     process = subprocess.Popen(
@@ -68,9 +68,7 @@ def test_a_bucket_gives_back_what_was_put_into_it(
     assert [path.name for path in tmp_path.iterdir()] == [made.key]
 
 
-def test_an_upload_that_ended_early_is_not_there(
-    bucket: str, exported: Exported, tmp_path: Path
-) -> None:
+def test_an_incomplete_upload_is_not_used(bucket: str, exported: Exported, tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.mkdir()
     for name, data in files(exported("ViT").folder).items():
@@ -99,7 +97,7 @@ def test_a_replica_takes_its_model_from_the_bucket(
     assert settled.precision == "float32"
 
 
-def test_a_bucket_out_of_reach_is_told_and_the_model_exported_here(
+def test_an_unreachable_bucket_is_logged_and_the_model_exported_here(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def pull(*_: object) -> bool:
@@ -116,18 +114,18 @@ def test_a_bucket_out_of_reach_is_told_and_the_model_exported_here(
 
 
 @pytest.mark.parametrize("store", ["nosuchscheme://x/y", "s3://"])
-def test_what_is_no_store_is_told(store: str, tmp_path: Path) -> None:
+def test_a_store_that_does_not_exist_is_an_error(store: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot be (opened|read)"):
         stores.pull(store, "key", tmp_path / "key")
 
 
-def test_a_folder_that_cannot_be_written_is_told(exported: Exported, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_an_error(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         stores.push(exported("ViT").folder, os.fspath(tmp_path / "file"))
 
 
-def test_without_pyarrow_it_says_what_to_install(
+def test_without_pyarrow_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -140,7 +138,7 @@ def test_a_stores_credentials_are_not_shown() -> None:
     assert stores.shown("/a/folder") == "/a/folder"
 
 
-def test_pushing_into_its_own_folder_leaves_it_alone(exported: Exported) -> None:
+def test_pushing_an_export_into_its_own_folder_leaves_it_alone(exported: Exported) -> None:
     made = exported("ViT")
     assert stores.push(made.folder, str(made.folder.parent)) == str(made.folder)
     assert (made.folder / "manifest.json").exists()

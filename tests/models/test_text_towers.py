@@ -14,7 +14,7 @@ from tests.models.encoders import FakeTextTower, encode, encode_both, load
 pytestmark = pytest.mark.usefixtures("threads")
 
 
-def test_texts_are_filled_up_as_the_family_does_and_do_not_depend_on_their_batch(
+def test_texts_are_padded_as_the_family_does_and_do_not_depend_on_their_batch(
     tiny: Tiny,
 ) -> None:
     for name in ("CLIP", "SigLIP", "SigLIP 2", "AltCLIP"):
@@ -28,7 +28,7 @@ def test_texts_are_filled_up_as_the_family_does_and_do_not_depend_on_their_batch
         assert both.shape == (2, encoder.dimensions)
 
 
-def test_padding_in_front_is_for_tokenizers_that_say_so(tiny: Tiny) -> None:
+def test_texts_are_padded_on_the_left_where_the_tokenizer_says_so(tiny: Tiny) -> None:
     from deployments.models.families import choose_family
     from deployments.models.loading import load_model
     from deployments.models.towers import TextTower
@@ -74,22 +74,22 @@ def test_read_only_tokens_are_taken() -> None:
         np.zeros(3, np.int32),
     ],
 )
-def test_tokens_of_another_shape_or_type_are_a_mistake(tokens: Any) -> None:
+def test_tokens_of_the_wrong_shape_or_type_are_an_error(tokens: Any) -> None:
     with pytest.raises(ValueError, match=r"should be int32 \(N, 1 to 5\), not "):
         encode_both().encode_text(tokens)
 
 
-def test_a_text_without_a_token_is_a_mistake() -> None:
+def test_a_text_without_a_token_is_an_error() -> None:
     with pytest.raises(ValueError, match="should begin with a token"):
         encode_both().encode_text(np.array([[3, 4], [-1, -1]], np.int32))
 
 
-def test_texts_for_a_model_without_a_text_tower_are_a_mistake() -> None:
+def test_texts_for_a_model_without_a_text_tower_are_an_error() -> None:
     with pytest.raises(ValueError, match="no text tower"):
         encode().encode_text(np.ones((1, 1), np.int32))
 
 
-def test_warming_up_refuses_texts_vectors_that_are_not_finite() -> None:
+def test_warming_up_refuses_text_vectors_of_the_wrong_shape() -> None:
     encoder = encode_both()
     encoder.warm_up_text(3)
     encoder.text_tower = FakeTextTower(dimensions=71)
@@ -97,7 +97,7 @@ def test_warming_up_refuses_texts_vectors_that_are_not_finite() -> None:
         encoder.warm_up_text(3)
 
 
-def test_vectors_of_texts_and_images_of_different_lengths_are_refused() -> None:
+def test_text_and_image_vectors_of_different_lengths_are_refused() -> None:
     with pytest.raises(CheckpointError, match="72 numbers for an image and 71 for a text"):
         encode_both(FakeTextTower(dimensions=71))
 

@@ -1,4 +1,4 @@
-"""Each family's tokenizer, freed of transformers, against what AutoTokenizer makes of a folder."""
+"""Each family's tokenizer, run without transformers, against AutoTokenizer on the same folder."""
 
 import json
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def test_ids_are_those_of_the_checkpoints_own_tokenizer(
     assert [encoded.ids for encoded in longer.encode(TEXTS)] == whole
 
 
-def test_rows_are_filled_up_as_the_checkpoint_says(
+def test_rows_are_padded_as_the_checkpoint_says(
     family: tuple[Family, Vocabulary, Path],
 ) -> None:
     (_, _, most), vocabulary, folder = family
@@ -106,7 +106,7 @@ def test_rows_are_filled_up_as_the_checkpoint_says(
     assert (found.pad_id, found.pad_left) == (vocabulary.pad, False)
 
 
-def test_truncating_and_filling_up_are_left_to_the_service(tmp_path: Path) -> None:
+def test_truncation_and_padding_are_left_to_the_service(tmp_path: Path) -> None:
     build(tmp_path, "siglip2")
     published = json.loads((tmp_path / "tokenizer.json").read_text())
     written = json.loads(read_tokenizer(tmp_path, max_tokens=64).json)
@@ -115,7 +115,7 @@ def test_truncating_and_filling_up_are_left_to_the_service(tmp_path: Path) -> No
     assert written["truncation"] is written["padding"] is None
 
 
-def test_a_checkpoint_may_fill_up_rows_on_the_left(tmp_path: Path) -> None:
+def test_a_checkpoint_may_pad_on_the_left(tmp_path: Path) -> None:
     build(tmp_path, "siglip2")
     configure(tmp_path, padding_side="left")
     assert read_tokenizer(tmp_path, max_tokens=64).pad_left
@@ -126,7 +126,7 @@ def configure(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_siglips_text_that_ends_in_the_end_token_is_the_same_once_filled_up(
+def test_a_siglip_text_that_ends_in_the_end_token_is_the_same_once_padded(
     tmp_path: Path,
 ) -> None:
     build(tmp_path, "siglip")
@@ -160,7 +160,7 @@ def test_a_missing_vocabulary_is_named(tmp_path: Path, name: str, file: str) -> 
 def test_half_a_vocabulary_names_the_other_half(tmp_path: Path) -> None:
     build(tmp_path, "clip")
     (tmp_path / "tokenizer.json").unlink()
-    assert read_tokenizer(tmp_path, max_tokens=77).pad_id == 699  # its parts will do
+    assert read_tokenizer(tmp_path, max_tokens=77).pad_id == 699  # its parts are enough
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(CheckpointError, match=r"merges.txt: the file is missing"):
         read_tokenizer(tmp_path, max_tokens=77)
@@ -199,8 +199,8 @@ def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
         read_tokenizer(tmp_path, max_tokens=64)
 
 
-def test_a_tokenizer_that_would_read_texts_otherwise_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_that_would_read_texts_differently_is_refused(tmp_path: Path) -> None:
     build(tmp_path, "align")
-    configure(tmp_path, truncation_side="left")  # keeps the last words; the ingress, the first
+    configure(tmp_path, truncation_side="left")  # it keeps the last words, the ingress the first
     with pytest.raises(CheckpointError, match=r"reads 'a photo of a dog .* differently"):
         read_tokenizer(tmp_path, max_tokens=64)

@@ -1,4 +1,4 @@
-"""Tiny tokenizers of each family, trained on the spot and written as the published folders are.
+"""Tiny tokenizers of each family, trained on the spot and laid out like the published folders.
 
 Each function writes tokenizer files alone; `config.json` comes from the model that is saved there.
 """
@@ -57,7 +57,7 @@ class Vocabulary(NamedTuple):
 def clip_tokenizer(
     folder: Path, *, vocab_size: int = 700, pad_token: str = "<|endoftext|>"
 ) -> Vocabulary:
-    """As of openai/clip-vit-base-patch32; OpenCLIP's converted checkpoints may pad with "!"."""
+    """Like openai/clip-vit-base-patch32; OpenCLIP's converted checkpoints may pad with "!"."""
     splits = [
         pre_tokenizers.Split(Regex(r"'s|'t|'re|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), "removed", True),
         pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -98,7 +98,7 @@ def clip_tokenizer(
 
 
 def siglip_tokenizer(folder: Path, *, lower_case: bool = True) -> Vocabulary:
-    """As of google/siglip-base-patch16-224. Its tokenizer.json is one that nobody reads."""
+    """Like google/siglip-base-patch16-224. Nothing reads the tokenizer.json written here."""
     pieces = _pieces()
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     specials = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
@@ -121,8 +121,8 @@ def siglip_tokenizer(folder: Path, *, lower_case: bool = True) -> Vocabulary:
 
 
 def siglip2_tokenizer(folder: Path, *, lower_case: bool = False) -> Vocabulary:
-    """As of google/siglip2-base-patch16-224, which is Gemma's and keeps the case; with
-    `lower_case`, as transformers' own Siglip2Tokenizer.
+    """Like google/siglip2-base-patch16-224, whose tokenizer is Gemma's and keeps the case; with
+    `lower_case`, like transformers' own Siglip2Tokenizer.
     """
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.BPE())
@@ -164,7 +164,7 @@ def siglip2_tokenizer(folder: Path, *, lower_case: bool = False) -> Vocabulary:
 
 
 def bert_tokenizer(folder: Path, *, vocabulary_alone: bool = False) -> Vocabulary:
-    """As of kakaobrain/align-base; Chinese-CLIP's folders hold the `vocabulary_alone`."""
+    """Like kakaobrain/align-base; Chinese-CLIP's folders have the vocabulary file alone."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -184,7 +184,7 @@ def bert_tokenizer(folder: Path, *, vocabulary_alone: bool = False) -> Vocabular
 
 
 def xlm_roberta_tokenizer(folder: Path, *, model_max_length: int = 512) -> Vocabulary:
-    """As of BAAI/AltCLIP and, with another vocabulary, facebook/metaclip-2-worldwide-*."""
+    """Like BAAI/AltCLIP and, with another vocabulary, facebook/metaclip-2-worldwide-*."""
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces = [*((token, 0.0) for token in specials), *_pieces()[3:], ("<mask>", 0.0)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))

@@ -1,4 +1,4 @@
-"""ICC profiles, the smallest that colour management takes."""
+"""The smallest ICC profiles that colour management accepts."""
 
 import struct
 
@@ -41,7 +41,7 @@ def gamma(value: float) -> bytes:
 
 
 def rgb_profile(red: Primary, green: Primary, blue: Primary, curve: bytes | None = None) -> bytes:
-    """The given primaries, and the curve of all three, or gamma 2.2."""
+    """A profile of these primaries, with one curve for all three, by default gamma 2.2."""
     primaries = {
         name: b"XYZ \0\0\0\0" + struct.pack(">iii", *(round(v * 65536) for v in primary))
         for name, primary in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue))

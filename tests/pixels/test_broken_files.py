@@ -15,7 +15,7 @@ from tests.pixels.pictures import CLIP, EVERY_FORMAT, RED, pixels, png, quadrant
 # Broken
 
 
-def test_nothing_at_all_is_corrupt() -> None:
+def test_an_empty_file_is_corrupt() -> None:
     with pytest.raises(CorruptImage):
         pixels(b"")
 
@@ -85,7 +85,7 @@ def test_no_damage_raises_anything_but_our_errors(
     except (UnsupportedImage, CorruptImage, ImageTooLarge) as error:
         message = error.message
     assert found is None or found.shape == (224, 224, 3)
-    # Our own sentences; Pillow's hold addresses of objects.
+    # A sentence of our own: Pillow's messages contain the addresses of objects.
     assert found is not None or message.startswith(("The image ", "That is not an image"))
 
 

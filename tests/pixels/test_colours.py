@@ -88,4 +88,4 @@ def test_lab_becomes_rgb() -> None:
     image = ImageCms.profileToProfile(quadrants(), srgb, lab, outputMode="LAB")
     assert image is not None
     found = pixels(saved(image, "TIFF"))
-    assert np.abs(found.astype(int) - np.asarray(quadrants())).max() <= 25  # 8 bits are few
+    assert np.abs(found.astype(int) - np.asarray(quadrants())).max() <= 25  # 8-bit Lab is coarse

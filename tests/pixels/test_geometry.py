@@ -1,4 +1,4 @@
-"""Images are turned upright, resized and cropped, as a processor with Pillow does it."""
+"""Images are turned upright, resized and cropped, as Hugging Face processors do with Pillow."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_any_size_becomes_the_size_of_the_specification(size: tuple[int, int]) -
         assert pixels(data, spec).shape == (*spec.height_width, 3)
 
 
-def test_what_a_crop_lacks_is_black_and_the_image_is_in_its_middle() -> None:
+def test_a_crop_larger_than_the_image_centres_it_on_black() -> None:
     found = pixels(saved(Image.new("RGB", (3, 2), RED), "PNG"), PixelSpec(None, 3, (5, 6)))
     rows, columns = np.nonzero(found[:, :, 0])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 2, 4)
@@ -148,5 +148,5 @@ def test_a_strip_needs_little_memory(spec: PixelSpec, size: tuple[int, int]) -> 
     found = pixels(data, spec)
     blocks = core.get_stats()["new_count"], core.get_stats()["allocated_blocks"]
     assert found.min() == found.max() == 77
-    # Pillow allocates blocks of 16 MB; a row of 224 for each of 400,000 would be over 20.
+    # Pillow allocates blocks of 16 MB; 400,000 rows of 224 pixels would take more than 20.
     assert blocks[1] <= 8, blocks

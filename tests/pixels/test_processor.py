@@ -1,4 +1,4 @@
-"""A checkpoint's own processor gives its own values, and is spared what is too large."""
+"""A checkpoint's own processor gives its own values, and never gets what is too large."""
 
 import json
 import time
@@ -103,7 +103,7 @@ def test_small_limits_leave_ordinary_images_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 320), (320, 8), (2400, 60), (9428, 5303)])
-def test_panoramas_and_large_photos_are_taken(size: tuple[int, int]) -> None:
+def test_panoramas_and_large_photos_are_accepted(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (200, 100, 50))
     spec = specification("Levit", (384, 384), size=384, crop_size=384)
     assert np.ptp(process(image, spec, max_pixels=MAX_PIXELS), axis=(0, 1)).max() == 0
@@ -137,7 +137,7 @@ def test_the_models_own_processor_sees_what_a_person_sees() -> None:
         assert (found == pixels(data, AS_IS)).all()
 
 
-def test_the_models_own_processor_is_spared_broken_and_huge_files() -> None:
+def test_the_models_own_processor_never_gets_broken_or_huge_files() -> None:
     data = saved(quadrants(size=64), "PNG")
     with pytest.raises(CorruptImage):
         pixels(data[:100], AS_IT_IS)

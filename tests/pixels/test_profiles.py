@@ -27,7 +27,7 @@ def test_an_embedded_profile_is_applied(kind: str) -> None:
     assert colour(data) == close_to(BLUE, 8)
 
 
-def test_a_profile_is_applied_below_the_transparency() -> None:
+def test_a_profile_is_applied_before_transparency_is_blended() -> None:
     image = Image.new("RGBA", (8, 8), (*RED, 128))
     data = saved(image, "PNG", icc_profile=RED_AND_BLUE_SWAPPED)
     assert colour(data) == close_to((127, 127, 255), 8)
@@ -69,7 +69,7 @@ def test_a_profile_that_is_srgb_but_for_rounding_changes_nothing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     profile = rgb_profile(XYZ_RED, XYZ_GREEN, XYZ_BLUE, curve)
     assert (pixels(saved(Image.fromarray(noise), "PNG", icc_profile=profile)) == noise).all()
-    # Not so another gamma, which moves dark colours by more.
+    # Another gamma does change them: it moves dark colours by more.
     other = rgb_profile(XYZ_RED, XYZ_GREEN, XYZ_BLUE, gamma(1.8))
     assert (pixels(saved(Image.fromarray(noise), "PNG", icc_profile=other)) != noise).any()
 
@@ -82,7 +82,7 @@ def test_a_profile_that_is_srgb_but_for_rounding_changes_nothing() -> None:
         RED_AND_BLUE_SWAPPED[:-300],
         RED_AND_BLUE_SWAPPED[:16] + b"CMYK" + RED_AND_BLUE_SWAPPED[20:],
         RED_AND_BLUE_SWAPPED[:16] + b"GRAY" + RED_AND_BLUE_SWAPPED[20:],
-        RED_AND_BLUE_SWAPPED + b"\0" * 100_000,  # not cached: used, and wrong in its size
+        RED_AND_BLUE_SWAPPED + b"\0" * 100_000,  # not cached; applied although its size is wrong
     ],
 )
 def test_a_broken_or_foreign_profile_is_ignored(profile: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is transparent is put over white, however a format says it."""
+"""Transparent pixels are put over white, however the format encodes them."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Decode workers as the service meets them: real processes, and images that bring them down."""
+"""Decode workers as the service uses them: real processes, and images that bring them down."""
 
 import signal
 import struct
@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,7 @@ from deployments.pixels.workers import DecodeWorkers, TakesLongError
 from deployments.settings import MIB, Decode
 from deployments.wire import PixelSpec
 from tests.conftest import Jpeg
+from tests.until import until
 
 SPEC = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32))
 
@@ -46,15 +47,8 @@ def is_worker(process: psutil.Process | None) -> bool:
         return False
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def slow_jpeg(pixels: int, scans: int) -> bytes:
-    """A progressive JPEG that says all over and over again that nothing changes."""
+    """A progressive JPEG whose last scan, which changes nothing, is repeated `scans` times."""
     side = int(pixels**0.5)
     buffer = BytesIO()
     Image.new("L", (side, side), 100).save(buffer, "JPEG", progressive=True)
@@ -64,7 +58,9 @@ def slow_jpeg(pixels: int, scans: int) -> bytes:
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
-def test_pixels_are_those_of_decoding_here(workers: DecodeWorkers, jpeg: Jpeg) -> None:
+def test_pixels_are_the_same_as_when_decoded_in_this_process(
+    workers: DecodeWorkers, jpeg: Jpeg
+) -> None:
     for seed in range(3):
         data = jpeg(seed)
         here = decode(data, SPEC, max_pixels=50_000_000)
@@ -107,7 +103,7 @@ def test_settings_reach_the_workers(jpeg: Jpeg) -> None:
             workers.close()
 
 
-def test_a_failure_of_ours_is_told_as_one_and_logged(
+def test_a_bug_of_ours_is_an_internal_error_and_is_logged(
     workers: DecodeWorkers, jpeg: Jpeg, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Internal):
@@ -156,7 +152,9 @@ def test_an_image_that_needs_too_much_memory_is_refused(jpeg: Jpeg) -> None:
         workers.close()
 
 
-def test_what_takes_long_is_for_the_slow_lane(workers: DecodeWorkers, jpeg: Jpeg) -> None:
+def test_an_image_that_takes_long_is_left_to_the_slow_lane(
+    workers: DecodeWorkers, jpeg: Jpeg
+) -> None:
     slow = slow_jpeg(4_000_000, 2000)
     began = time.monotonic()
     with pytest.raises(TakesLongError):
@@ -177,7 +175,7 @@ def test_the_largest_image_that_is_accepted_fits_into_the_default_limits(
 
 
 @pytest.mark.parametrize("template_too", [False, True])
-def test_what_was_killed_is_replaced(
+def test_a_killed_worker_or_template_is_replaced(
     workers: DecodeWorkers, jpeg: Jpeg, template_too: bool
 ) -> None:
     expected = workers.decode(jpeg(1), SPEC)
@@ -189,7 +187,7 @@ def test_what_was_killed_is_replaced(
     assert (workers.decode(jpeg(1), SPEC) == expected).all()
 
 
-def test_nothing_is_left_when_they_are_closed(jpeg: Jpeg) -> None:
+def test_no_process_is_left_after_closing(jpeg: Jpeg) -> None:
     workers = DecodeWorkers(Decode(), max_pixels=50_000_000)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(workers.decode, jpeg(1), SPEC).result()
@@ -229,7 +227,7 @@ def test_an_answer_that_no_worker_would_give_is_not_believed(answer: bytes) -> N
         module._pixels(answer, bytearray(3))
 
 
-def test_a_png_of_a_million_chunks_does_not_stop_the_interpreter(
+def test_a_png_of_a_million_chunks_does_not_block_the_interpreter(
     workers: DecodeWorkers, jpeg: Jpeg
 ) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -286,10 +284,10 @@ def test_a_worker_keeps_its_memory_for_the_next_photo(workers: DecodeWorkers, jp
     own = set(processes()) - others
 
     def faults() -> int:
-        """Pages that the kernel had to find for it so far; see proc(5)."""
+        """Minor page faults of these processes so far; see proc(5)."""
         return sum(int(Path(f"/proc/{p.pid}/stat").read_text().split()[9]) for p in own)
 
     before = faults()
     for _ in range(20):
         workers.decode(photo, SPEC)
-    assert (faults() - before) / 20 < 30  # its pixels alone are 225
+    assert (faults() - before) / 20 < 30  # its pixels alone take 225 pages

@@ -1,4 +1,4 @@
-"""Models that take little at once or hold their answers back, and a fetcher with contents."""
+"""Models that take little at once or hold back their answers, and a fetcher of given contents."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ class SmallStacksModel(FakeModel):
 
 
 class HeldModel(FakeModel):
-    """Takes one image at a time and holds its answer back until it is told how it ends."""
+    """Takes one image at a time and holds back each answer until the test says how it ends."""
 
     stack_bytes = IMAGE_BYTES
 
@@ -37,7 +37,7 @@ class HeldModel(FakeModel):
         return await super().embed(stack, deadline)
 
     async def taken(self, number: int) -> None:
-        """Returns when `number` calls have arrived, which takes some decoding."""
+        """Waits for `number` calls to arrive; their images are decoded first."""
         async with asyncio.timeout(10):
             while len(self.calls) < number:
                 self._arrival.clear()
@@ -45,7 +45,7 @@ class HeldModel(FakeModel):
 
 
 class FakeFetcher:
-    """Has the bytes, or the error, of each URL that it knows."""
+    """Returns the bytes, or raises the error, that it was given for a URL."""
 
     def __init__(self, **contents: bytes | Exception) -> None:
         self.contents = contents

@@ -1,4 +1,4 @@
-"""A request to the real service, and what came of it: its vectors, its errors, no tasks left."""
+"""A request to the real service, and what came of it: vectors, errors, no tasks left over."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ async def embed(
 
 
 async def settled(before: set[asyncio.Task[Any]]) -> None:
-    """Fails unless all tasks but those `before` are over within a few turns of the loop."""
+    """Fails unless all tasks but those in `before` end within a few turns of the loop."""
     for _ in range(5):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before

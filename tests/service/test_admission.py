@@ -18,7 +18,7 @@ from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher, HeldModel
 from tests.service.requests import CORRUPT, embed, errors
 
-# A service that admits one item takes a larger request exactly if nothing waits.
+# A request larger than the whole queue is admitted only if nothing waits.
 
 
 async def test_a_request_larger_than_the_queue_gets_in_when_nothing_waits(images: Images) -> None:
@@ -26,7 +26,7 @@ async def test_a_request_larger_than_the_queue_gets_in_when_nothing_waits(images
     assert len((await embed(opened, images(5))).rows) == 5
 
 
-async def test_what_does_not_fit_beside_what_waits_is_refused(images: Images) -> None:
+async def test_a_request_that_does_not_fit_beside_those_waiting_is_refused(images: Images) -> None:
     model = HeldModel()
     opened = service(model, limits={"max_queued_items": 3})
     tasks = [asyncio.create_task(embed(opened, images(2)))]
@@ -79,7 +79,7 @@ async def run_out_of_time(opened: EmbeddingService, model: HeldModel, items: lis
 
 
 @pytest.mark.parametrize("end", [succeed, fail, have_bad_items, leave, run_out_of_time])
-async def test_nothing_waits_any_more_after_a_request(
+async def test_a_request_leaves_the_queue_however_it_ends(
     images: Images,
     end: Callable[[EmbeddingService, HeldModel, list[Parsed]], Awaitable[None]],
 ) -> None:
@@ -118,7 +118,7 @@ async def test_all_requests_of_one_tenant_share_its_limits(images: Images) -> No
     assert opened._limits(None) is not opened._limits(None)
 
 
-async def test_no_caller_gets_all_the_room_there_is_for_images(
+async def test_no_tenant_gets_the_whole_byte_quota(
     images: Images, jpeg: Jpeg, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(1))

@@ -1,4 +1,4 @@
-"""The cache keeps the vectors used last within its bound, and lets one caller make each."""
+"""The cache keeps the latest used vectors within its bound, and lets one request make each."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ VECTOR = np.ones(4, np.float32)
 SIZE = VECTOR.nbytes + OVERHEAD_BYTES
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_vector_is_evicted_first() -> None:
     cache = VectorCache(2 * SIZE)
     for key in (b"a", b"b"):
         cache.put(key, Entry(VECTOR))
@@ -17,14 +17,14 @@ def test_the_least_recently_used_goes_first() -> None:
     assert [cache.get(key) is None for key in (b"a", b"b", b"c")] == [False, True, False]
 
 
-def test_what_is_put_twice_counts_once() -> None:
+def test_a_vector_put_twice_counts_once() -> None:
     cache = VectorCache(2 * SIZE)
     for key in (b"a", b"b", b"b"):
         cache.put(key, Entry(VECTOR))
     assert cache.get(b"a") is not None
 
 
-def test_a_kept_vector_does_not_keep_the_batch_that_it_came_in() -> None:
+def test_a_cached_vector_does_not_keep_its_batch_in_memory() -> None:
     cache = VectorCache(SIZE)
     cache.put(b"a", Entry(np.ones((512, 4), np.float32)[7]))
     entry = cache.get(b"a")
@@ -39,7 +39,7 @@ def test_memory_stays_within_the_bound() -> None:
     assert sum(cache.get(str(n).encode()) is not None for n in range(1000)) == 10
 
 
-async def test_one_makes_an_entry_and_the_others_wait() -> None:
+async def test_one_request_makes_an_entry_and_the_others_wait() -> None:
     cache = VectorCache(SIZE)
     assert cache.flight(b"a") is None
     flight = cache.flight(b"a")

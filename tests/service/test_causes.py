@@ -22,7 +22,7 @@ def said(*errors: RaylensError) -> list[str]:
     return lines
 
 
-def test_a_cause_is_said_with_the_code() -> None:
+def test_a_cause_is_logged_with_the_code() -> None:
     assert said(DEAD) == [
         "An item failed with fetch_bad_gateway: ConnectionRefusedError: from http://10.0.0.1"
     ]
@@ -32,7 +32,7 @@ def test_an_error_that_tells_its_caller_everything_is_not_logged() -> None:
     assert said(CorruptImage("The image is empty: there are no bytes.")) == []
 
 
-def test_each_kind_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_is_logged_only_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     lines: list[str] = []
@@ -46,7 +46,7 @@ def test_each_kind_is_said_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> N
     assert lines[2].endswith("http://10.0.0.1 (49 more of the kind since the last line)")
 
 
-def test_a_cause_cannot_write_lines_of_its_own_nor_without_end() -> None:
+def test_a_cause_can_neither_forge_log_lines_nor_be_endless() -> None:
     (line,) = said(
         FetchBadGateway("No.", cause="odd: \n2026 ERROR all is lost \x1b[31m" + "x" * 999)
     )
@@ -65,15 +65,15 @@ def test_a_caller_in_another_process_does_not_get_the_cause() -> None:
 @pytest.mark.parametrize(
     ("error", "kept"), [(DEAD, True), (Internal("x"), True), (ValueError(), True)]
 )
-def test_tracebacks_of_our_own_errors_stay_in_the_log(error: Exception, kept: bool) -> None:
+def test_the_traceback_of_a_server_error_is_logged(error: Exception, kept: bool) -> None:
     assert passes(error) is kept
 
 
-def test_the_traceback_of_an_error_that_is_its_callers_does_not() -> None:
+def test_the_traceback_of_a_callers_error_is_not_logged() -> None:
     assert not passes(CorruptImage("Broken."))
 
 
-def test_lines_without_an_error_pass() -> None:
+def test_lines_without_an_error_are_logged() -> None:
     assert CallerErrorFilter().filter(logging.makeLogRecord({"msg": "hello"}))
 
 

@@ -32,7 +32,7 @@ async def test_the_time_limit_ends_a_request_just_before_its_time_is_up() -> Non
     assert 0.98 * 0.2 <= loop.time() - began < 5
 
 
-async def test_the_time_limit_leaves_what_is_quick_enough_alone() -> None:
+async def test_the_time_limit_leaves_a_quick_request_alone() -> None:
     opened = service(limits={"request_timeout_s": 0.1})
     async with opened.time_limit():
         await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_the_time_limit_passes_on_other_errors_as_they_are() -> None:
             raise InvalidItem("no item")
 
 
-async def test_the_time_limit_is_not_what_a_leaving_caller_gets() -> None:
+async def test_a_caller_who_leaves_is_cancelled_and_not_timed_out() -> None:
     async def wait() -> None:
         async with service().time_limit():
             await asyncio.sleep(30)
@@ -89,7 +89,7 @@ async def test_the_model_is_told_the_deadline(images: Images) -> None:
     assert model.deadlines == (1e9, 1e9)
 
 
-async def test_what_is_not_loaded_in_time_is_reported_and_the_rest_is_answered(
+async def test_an_item_that_is_not_loaded_in_time_is_reported_and_the_rest_answered(
     images: Images,
 ) -> None:
     class SilentFetcher(FakeFetcher):

@@ -36,7 +36,7 @@ async def test_duplicates_in_different_stacks_reach_the_model_once(images: Image
     assert (vectors(embedded)[:3] == vectors(embedded)[3:]).all()
 
 
-async def test_a_duplicates_vector_is_its_own(images: Images) -> None:
+async def test_the_vectors_of_duplicates_share_no_memory(images: Images) -> None:
     (a,) = images(1)
     rows = (await embed(service(), [a, a], normalize=False)).rows
     assert not np.shares_memory(rows[0], rows[1])

@@ -1,4 +1,4 @@
-"""What fails, or leaves, ends what it had begun and hurts nothing else."""
+"""A failure, or a caller who leaves, ends what was begun and harms nothing else."""
 
 import asyncio
 import gc

@@ -81,21 +81,21 @@ def counting(counted: Counter[str]) -> EmbeddingService:
     return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)
 
 
-# Options of a handle's callers, whom no schema checks.
+# Options from callers of a handle, which no schema checks.
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, "12", 1.5, True])
-async def test_dimensions_that_are_no_size_are_a_bad_request(dimensions: Any) -> None:
+async def test_dimensions_that_are_no_positive_integer_are_a_bad_request(dimensions: Any) -> None:
     opened = service(FakeModel(replace(CARD, matryoshka=True)))
     with pytest.raises(BadRequest):
         await embed(opened, [TextItem("x")], dimensions=dimensions)
 
 
-async def test_dimensions_may_be_a_number_of_numpys(images: Images) -> None:
+async def test_dimensions_may_be_a_numpy_integer(images: Images) -> None:
     embedded = await embed(service(), images(1), dimensions=np.int64(12))
     assert len(embedded.rows) == 1
 
 
-async def test_an_unknown_way_to_treat_errors_is_a_bad_request() -> None:
+async def test_an_unknown_on_error_is_a_bad_request() -> None:
     with pytest.raises(BadRequest):
         await embed(service(), [TextItem("x")], on_error="reprot")

@@ -1,4 +1,4 @@
-"""What was embedded before, or just now is for another request, is not embedded again."""
+"""What was embedded before, or is being embedded for another request, is not embedded again."""
 
 import asyncio
 from typing import Any
@@ -41,7 +41,7 @@ async def test_a_setting_turns_the_cache_off(images: Images) -> None:
     assert [len(stack) for stack in model.stacks] == [1, 1]
 
 
-async def test_a_long_text_from_the_cache_is_told_or_refused_as_at_first() -> None:
+async def test_a_cached_long_text_is_still_reported_as_truncated_or_refused() -> None:
     opened = service(FakeModel(text=TEXT))
     items = [TextItem("x" * 100)]
     for _ in range(2):
@@ -51,7 +51,7 @@ async def test_a_long_text_from_the_cache_is_told_or_refused_as_at_first() -> No
         await embed(opened, items, truncate=False)
 
 
-async def test_a_vector_that_is_not_finite_is_not_kept(images: Images) -> None:
+async def test_a_vector_that_is_not_finite_is_not_cached(images: Images) -> None:
     class OnceNan(FakeModel):
         async def embed(
             self, stack: Pixels, deadline: float, tenant: str | None = None
@@ -82,10 +82,10 @@ async def test_vectors_of_two_models_are_never_in_one_answer(images: Images) -> 
     with pytest.raises(Unavailable) as caught:
         await embed(opened, images(2))
     assert caught.value.retry_after_s == 1
-    assert (await embed(opened, images(2))).cached == 1  # what the older one made is good
+    assert (await embed(opened, images(2))).cached == 1  # the older model's vector is still good
 
 
-# Requests that want the same at the same time
+# Requests for the same item at the same time
 
 
 async def one_after_the_other(
@@ -110,7 +110,7 @@ async def test_the_same_image_in_two_requests_is_embedded_once(images: Images) -
     assert vectors(answers[0]) == pytest.approx(vectors(answers[1]))
 
 
-async def test_two_requests_with_the_same_images_in_turn_do_not_wait_for_each_other(
+async def test_two_requests_for_the_same_images_in_opposite_order_do_not_deadlock(
     images: Images,
 ) -> None:
     model = HeldModel()
@@ -128,7 +128,7 @@ async def test_two_requests_with_the_same_images_in_turn_do_not_wait_for_each_ot
 
 
 @pytest.mark.parametrize("end", ["the caller leaves", "the model fails"])
-async def test_who_waits_for_another_request_that_fails_embeds_for_himself(
+async def test_a_request_embeds_the_item_itself_if_the_one_it_waits_for_fails(
     images: Images, end: str
 ) -> None:
     model = HeldModel()
@@ -143,7 +143,7 @@ async def test_who_waits_for_another_request_that_fails_embeds_for_himself(
     await asyncio.wait([first])
 
 
-async def test_who_leaves_while_waiting_for_another_request_does_it_no_harm(
+async def test_a_caller_who_leaves_while_waiting_does_the_other_request_no_harm(
     images: Images,
 ) -> None:
     model = HeldModel()
@@ -166,7 +166,7 @@ async def test_nobody_waits_long_for_another_request_with_the_same_image(
 
     opened = service(fetcher=StuckFetcher())  # type: ignore[arg-type]
     (popular,) = images(1)
-    # Its image is loaded, and then waits for the one beside it.
+    # The popular image is loaded, and then waits for the slow one beside it.
     slow = asyncio.create_task(embed(opened, [popular, UrlItem("https://slow")]))
     await asyncio.sleep(0.1)
     embedded = await asyncio.wait_for(embed(opened, [popular]), 2)

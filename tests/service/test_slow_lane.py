@@ -17,7 +17,7 @@ from tests.service.requests import embed, errors
 
 
 class SlowImages(InProcess):
-    """Those of SLOW_SIZE take long, until they are released."""
+    """Decodes images, but those of SLOW_SIZE wait in the slow lane until they are released."""
 
     SLOW_SIZE = (88, 66)
 
@@ -46,8 +46,7 @@ async def test_an_image_that_takes_long_is_decoded_in_the_slow_lane(images: Imag
                 raise TakesLongError
             return super().decode(data, spec)
 
-    opened = service()
-    opened._stacks._loader._workers = Workers(10_000_000)  # type: ignore[assignment]
+    opened = service(workers=Workers(10_000_000))
     embedded = await embed(opened, images(1))
     assert not errors(embedded)[0]
     assert lanes == [False, True]
@@ -58,9 +57,8 @@ async def test_images_that_get_no_turn_in_the_slow_lane_say_so_and_the_others_ar
 ) -> None:
     slow = [BytesItem(jpeg(i, SlowImages.SLOW_SIZE)) for i in range(3)]
     quick = [BytesItem(jpeg(i)) for i in range(4)]
-    opened = service(limits={"request_timeout_s": 2.0})
     workers = SlowImages()
-    opened._stacks._loader._workers = workers  # type: ignore[assignment]
+    opened = service(workers=workers, limits={"request_timeout_s": 2.0})
     try:
         async with opened.time_limit() as deadline:
             embedded = await embed(opened, [*slow, *quick], deadline, on_error="report")
@@ -70,10 +68,9 @@ async def test_images_that_get_no_turn_in_the_slow_lane_say_so_and_the_others_ar
     assert found == [("overloaded", 10)] * 3 + [None] * 4
 
 
-async def test_images_that_take_long_do_not_hold_up_others_of_the_same_caller(jpeg: Jpeg) -> None:
-    opened = service()
+async def test_images_that_take_long_do_not_hold_up_others_of_the_same_tenant(jpeg: Jpeg) -> None:
     workers = SlowImages()
-    opened._stacks._loader._workers = workers  # type: ignore[assignment]
+    opened = service(workers=workers)
     slow = [BytesItem(jpeg(i, SlowImages.SLOW_SIZE)) for i in range(3)]
     waiting = asyncio.create_task(embed(opened, slow, tenant="a"))
     try:

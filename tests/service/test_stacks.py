@@ -41,7 +41,7 @@ async def test_no_stack_is_larger_than_one_call_carries(
     assert got == pytest.approx(vectors(await embed(service(), items)))
 
 
-async def test_a_request_has_few_stacks_under_way_at_a_time(images: Images) -> None:
+async def test_a_request_has_few_stacks_in_flight_at_a_time(images: Images) -> None:
     model = HeldModel()
     task = asyncio.create_task(embed(service(model), images(6)))
     for number in range(1, 7):

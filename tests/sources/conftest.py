@@ -1,4 +1,4 @@
-"""An origin on the loopback, and fetchers that may fetch from it or, as they come, may not."""
+"""An origin on the loopback, a fetcher that may fetch from it, and one that may not."""
 
 import asyncio
 import socket
@@ -29,6 +29,6 @@ async def fetcher(origin: Origin) -> AsyncIterator[Fetcher]:
 
 @pytest.fixture
 async def guarded(origin: Origin) -> AsyncIterator[Fetcher]:
-    """A fetcher as it comes: no holes in its policy."""
+    """A fetcher without exceptions: it may dial public addresses only."""
     async with fetching(origin, allow_cidrs=()) as fetcher:
         yield fetcher

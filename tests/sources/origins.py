@@ -1,4 +1,4 @@
-"""A web server and a resolver that say what they are told, and a fetcher that may ask them."""
+"""A scripted web server and a scripted resolver, and a fetcher that may ask them."""
 
 import asyncio
 import socket
@@ -15,9 +15,9 @@ CAP = 100_000
 OK = b"HTTP/1.1 200 OK\r\n"
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""Takes a connection over, which is closed when this returns."""
+"""Takes over a connection, which is closed when this returns."""
 Found = Sequence[str] | OSError
-"""What looking a name up comes to."""
+"""The result of looking up a name: its addresses, or an error."""
 
 
 def answer(body: bytes = b"pixels", status: str = "200 OK", **headers: str) -> bytes:
@@ -31,7 +31,7 @@ def redirect(location: str, status: str = "302 Found") -> bytes:
 
 
 class Origin:
-    """A server on the loopback that says what each path is told to and counts connections."""
+    """A server on the loopback with a scripted answer for each path; it counts connections."""
 
     port: int
 
@@ -72,7 +72,7 @@ class Origin:
 
 
 class Names(AbstractResolver):
-    """A resolver that says what it is told, one answer after the other."""
+    """A resolver with scripted answers for each name, one after the other; the last one stays."""
 
     def __init__(self, **answers: Sequence[Found]) -> None:
         self.answers = {name.replace("_", "."): list(answer) for name, answer in answers.items()}

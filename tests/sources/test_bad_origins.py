@@ -1,4 +1,4 @@
-"""What an origin answers that is no image is an error that tells nothing of it."""
+"""A bad answer from an origin becomes an error that repeats none of its text."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ from tests.sources.origins import OK, Names, Origin, answer, fetching
         ("999 Go Away", FetchBadGateway),
     ],
 )
-async def test_a_status_that_is_no_image_is_an_error(
+async def test_a_status_other_than_200_is_an_error(
     status: str, error: type[RaylensError], fetcher: Fetcher, origin: Origin
 ) -> None:
     origin.answers["/"] = answer(b"" if status[:3] in ("204", "304") else b"secret text", status)
@@ -135,7 +135,7 @@ async def test_a_name_that_is_not_found_is_a_bad_gateway(origin: Origin) -> None
         assert "10.0.0.7" not in caught.value.message
 
 
-async def test_an_origin_that_accepts_and_is_silent_fails_at_once_after_some_tries(
+async def test_an_origin_that_accepts_and_stays_silent_is_left_alone_after_some_tries(
     origin: Origin,
 ) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""An origin that fails in a row is left alone for a while, and no other one is."""
+"""An origin that keeps failing is left alone for a while, and no other origin is."""
 
 from deployments.sources.breaker import FAILURES, MOST_ORIGINS, PAUSE_S, Breaker
 
@@ -18,17 +18,17 @@ def broken(clock: Clock) -> Breaker:
     return breaker
 
 
-def test_a_host_is_dead_after_failures_in_a_row() -> None:
+def test_an_origin_is_dead_after_failures_in_a_row() -> None:
     assert broken(Clock()).is_dead("http://a")
 
 
-def test_other_origins_and_other_ports_are_not() -> None:
+def test_another_host_or_scheme_is_not_dead() -> None:
     breaker = broken(Clock())
     assert not breaker.is_dead("http://b")
     assert not breaker.is_dead("https://a")
 
 
-def test_an_answer_in_between_starts_anew() -> None:
+def test_an_answer_in_between_restarts_the_count() -> None:
     breaker = Breaker(Clock())
     for _ in range(3):
         for _ in range(FAILURES - 1):

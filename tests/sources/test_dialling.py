@@ -1,4 +1,4 @@
-"""No address that is not public is dialled, whatever it is called, unless it is allowed."""
+"""Only public or expressly allowed addresses are dialled, however they are written."""
 
 import asyncio
 import socket
@@ -55,7 +55,7 @@ async def test_odd_spellings_of_an_address_reach_nothing_even_where_it_is_allowe
     assert origin.connections == 0
 
 
-async def test_mapped_and_unusual_digits_are_the_same_address_where_it_is_allowed(
+async def test_unusual_digits_are_the_same_address_where_it_is_allowed(
     fetcher: Fetcher, origin: Origin
 ) -> None:
     for host in ("①②⑦.⓪.⓪.①", "127.0.0.1"):
@@ -97,7 +97,7 @@ async def test_a_name_that_changes_its_address_is_checked_at_every_dial(origin: 
     assert secret.connections == 0
 
 
-async def test_a_resolver_that_hides_a_zone_or_a_name_in_an_address_is_refused(
+async def test_an_answer_of_the_resolver_that_is_not_a_plain_address_is_refused(
     origin: Origin,
 ) -> None:
     for address in ("localhost", "127.1", "::1%lo", "0x7f.1", ""):
@@ -122,7 +122,7 @@ async def test_an_allowed_host_may_resolve_to_any_address_and_no_other_name_may(
     assert origin.connections == 1
 
 
-async def test_an_allowed_host_opens_nothing_to_where_it_redirects(origin: Origin) -> None:
+async def test_an_allowed_host_may_not_redirect_to_one_that_is_not(origin: Origin) -> None:
     origin.answers["/away"] = redirect(origin.url(host="thief.local"))
     origin.answers["/stay"] = redirect("/")
     names = Names(store_local=[["127.0.0.1"]], thief_local=[["127.0.0.1"]])

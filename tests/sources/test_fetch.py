@@ -1,4 +1,4 @@
-"""A download is the body, the request tells little, and redirects are followed with care."""
+"""A download is the body, the request reveals little, and redirects are followed with care."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from deployments.settings import Fetch
 from deployments.sources.fetch import Fetcher
 from tests.sources.origins import OK, Names, Origin, answer, fetching, redirect
 
-# The ordinary way
+# Ordinary downloads
 
 
 async def test_a_download_is_the_body(fetcher: Fetcher, origin: Origin) -> None:
@@ -46,7 +46,7 @@ async def test_one_connection_serves_many_downloads(fetcher: Fetcher, origin: Or
 async def test_the_request_tells_who_asks_and_nothing_else(origin: Origin) -> None:
     origin.answers["/"] = answer(Set_Cookie="id=1")
     origin.answers["/from"] = redirect("/")
-    # By name, for cookie jars keep nothing for addresses.
+    # By name, because cookie jars keep nothing for IP addresses.
     async with fetching(origin, resolver=Names(origin_test=[["127.0.0.1"]])) as fetcher:
         await fetcher.download(origin.url("/from#part", "origin.test"))
         await fetcher.download(origin.url("/", "origin.test"))
@@ -72,7 +72,7 @@ async def test_a_fetcher_that_is_not_started_says_so(origin: Origin) -> None:
         await Fetcher(Fetch(allow_ports=(origin.port,)), max_bytes=1).download(origin.url())
 
 
-async def test_it_can_be_closed_twice_and_started_again(origin: Origin) -> None:
+async def test_a_fetcher_can_be_closed_twice_and_started_again(origin: Origin) -> None:
     async with fetching(origin) as fetcher:
         await fetcher.close()
         await fetcher.close()

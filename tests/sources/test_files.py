@@ -40,7 +40,7 @@ def test_an_absolute_path_is_read_when_it_lies_inside_a_root(roots: ImageRoots, 
     assert roots.read(str(root / "cats" / "tom.jpg")) == b"meow"
 
 
-def test_an_absolute_path_outside_is_not_found(
+def test_an_absolute_path_outside_the_roots_is_not_found(
     roots: ImageRoots, root: Path, tmp_path: Path
 ) -> None:
     sibling = tmp_path / "root-of-another"  # begins with the root's own name
@@ -169,14 +169,14 @@ def test_a_file_may_have_exactly_the_allowed_size(roots: ImageRoots, root: Path)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_file_longer_than_its_stated_size_cannot_exceed_the_cap() -> None:
-    # Files under /proc say that they are empty, as one does that grows after fstat.
+    # Files under /proc report a size of 0, like a file that grows after fstat.
     process = Path(f"/proc/{os.getpid()}")
     assert (process / "status").stat().st_size == 0
     with pytest.raises(ImageTooLarge):
         ImageRoots([process], max_bytes=10).read("status")
 
 
-def test_all_failures_have_one_text(roots: ImageRoots) -> None:
+def test_all_failures_have_the_same_message(roots: ImageRoots) -> None:
     messages = set()
     for path in ("missing", "../secret", "cats", "\0"):
         with pytest.raises(PathNotFound) as caught:
@@ -185,7 +185,7 @@ def test_all_failures_have_one_text(roots: ImageRoots) -> None:
     assert len(messages) == 1
 
 
-def test_no_descriptor_is_left_open_on_any_way_out(roots: ImageRoots, root: Path) -> None:
+def test_no_descriptor_is_left_open_whatever_the_outcome(roots: ImageRoots, root: Path) -> None:
     os.mkfifo(root / "fifo")
     (root / "over").write_bytes(b"x" * 11)
     (root / "link").symlink_to("cats")
@@ -211,7 +211,7 @@ def test_an_absolute_path_may_call_a_linked_root_by_either_name(tmp_path: Path) 
     assert roots.read(str(tmp_path / "real" / "a.jpg")) == b"a"
 
 
-def test_a_file_with_a_slash_behind_it_is_no_file(tmp_path: Path) -> None:
+def test_a_file_with_a_trailing_slash_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
     with pytest.raises(PathNotFound):
         ImageRoots([tmp_path], max_bytes=10).read("a.jpg/")

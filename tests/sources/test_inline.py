@@ -75,7 +75,7 @@ def test_the_cap_is_exact_whatever_the_padding(size: int) -> None:
 
 
 def test_the_length_is_checked_before_anything_is_decoded() -> None:
-    # Garbage of too great a length is too large, not garbage: nobody looked at it.
+    # Overlong garbage is refused as too large and not as garbage: nothing was decoded.
     with pytest.raises(ImageTooLarge):
         decode_base64("é" * 1000, max_bytes=100)
 

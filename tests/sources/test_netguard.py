@@ -1,4 +1,4 @@
-"""Addresses that are not public are told from those that are, in every form that hides them."""
+"""Public addresses are told apart from all others, whatever form hides them."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -215,7 +215,9 @@ any_ipv6 = st.integers(0, 2**128 - 1).map(IPv6Address)
 
 
 @given(special | any_ipv4)
-def test_no_embedding_of_an_address_that_is_not_public_is_public(inner: IPv4Address) -> None:
+def test_an_ipv6_address_is_public_only_if_the_ipv4_address_inside_it_is(
+    inner: IPv4Address,
+) -> None:
     for outer in embeddings(inner):
         assert not is_public(outer) or is_public(inner), outer
 
@@ -242,7 +244,7 @@ def test_text_and_object_are_judged_alike(address: Address) -> None:
     assert is_public(address.exploded) == is_public(address)
 
 
-def test_a_policy_without_holes_allows_the_public_addresses_alone() -> None:
+def test_the_default_policy_allows_public_addresses_only() -> None:
     policy = DialPolicy()
     assert all(policy.allows(address) for address in PUBLIC)
     assert not any(policy.allows(address) for address in NOT_PUBLIC)

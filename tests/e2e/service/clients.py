@@ -11,7 +11,7 @@ from tests.servers import Server
 
 
 def run_python(server: Server, script: str, folder: Path) -> str:
-    """Runs a script outside the project's tree, as another Ray job would be."""
+    """Runs a script outside the project's tree, as another Ray job."""
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,

@@ -1,6 +1,6 @@
 """The service as its users run it: one `raylens serve`, HTTP and handles against it.
 
-One process tree serves all tests of this folder, in the order of its files; the last ones hurt it.
+One process tree serves all tests of this folder, file by file; the last file kills a replica.
 """
 
 import threading
@@ -48,11 +48,13 @@ def config(tmp_path_factory: pytest.TempPathFactory, folder: Path, files: str) -
     port = int(files.rpartition(":")[2])
     config["applications"][0]["args"] |= {
         "image_roots": [str(folder)],
-        # Slower than all that is around it, so that its queue fills.
+        # On one thread the model is the slowest part, so that its queue fills.
         "model": {"id": "efficientnet-lite0", "threads": 1},
         "cache": {"max_bytes": 0},  # the same few photos are embedded again and again
         "fetch": {"allow_cidrs": ["127.0.0.0/8"], "allow_ports": [80, port]},
     }
+    for deployment in config["applications"][0]["deployments"]:
+        deployment["health_check_period_s"] = 1  # each check updates the gauges
     path = tmp_path_factory.mktemp("config") / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -60,7 +62,8 @@ def config(tmp_path_factory: pytest.TempPathFactory, folder: Path, files: str) -
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("server"), config) as server:
+    often = {"RAY_metrics_report_interval_ms": "1000"}
+    with serve(tmp_path_factory.mktemp("server"), config, env=often) as server:
         yield server
 
 

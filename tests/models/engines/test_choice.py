@@ -1,4 +1,4 @@
-"""CPUs run exports, GPUs and what cannot be exported run in torch, and everybody is told why."""
+"""CPUs run exports; GPUs, and models that cannot be exported, use torch; the reason is told."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ print(json.dumps([engine.loaded.engine, engine.loaded.engine_reason, heavy]))
 """
 
 
-def test_the_first_start_exports_and_neither_imports_torch(home: Path, tiny: Tiny) -> None:
+def test_the_first_start_exports_and_no_start_imports_torch(home: Path, tiny: Tiny) -> None:
     for _ in range(2):
         process = subprocess.run(
             [sys.executable, "-c", PROGRAM, in_float32(tiny("CLIP")).model_dump_json()],
@@ -42,13 +42,15 @@ def test_the_first_start_exports_and_neither_imports_torch(home: Path, tiny: Tin
         assert heavy == []
 
 
-async def test_compile_off_is_torch(home: Path, tiny: Tiny) -> None:
+async def test_with_compile_off_torch_runs_the_model(home: Path, tiny: Tiny) -> None:
     engine = await load_engine(in_float32(tiny("ViT"), compile="off"), has_gpu=False)
     assert engine.loaded.engine_reason == "torch, because model.compile is off"
     assert not home.exists()
 
 
-async def test_a_gpu_is_torchs(home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_a_gpu_torch_runs_the_model(
+    home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     async def load(settings: ModelSettings, *, reason: str) -> str:
@@ -75,7 +77,7 @@ def refused(home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny("ViT")
 
 
-async def test_what_cannot_be_exported_runs_in_torch(
+async def test_a_model_that_cannot_be_exported_runs_in_torch(
     refused: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -85,26 +87,26 @@ async def test_what_cannot_be_exported_runs_in_torch(
     assert f"runs in torch: {reason}" in caplog.text
 
 
-async def test_compile_on_refuses_to_start_then(refused: Path) -> None:
+async def test_compile_on_refuses_a_model_that_cannot_be_exported(refused: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot be exported: OpenVINO .* to 'auto'"):
         await load_engine(in_float32(refused, compile="on"), has_gpu=False)
 
 
-async def test_what_is_wrong_with_a_checkpoint_is_told_as_the_process_tells_it(
+async def test_what_the_export_process_says_of_a_bad_checkpoint_is_passed_on(
     home: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=r"there is no such folder on this machine"):
         await load_engine(in_float32(tmp_path / "none"), has_gpu=False)
 
 
-async def test_a_damaged_export_is_told_with_its_folder(home: Path, tiny: Tiny) -> None:
+async def test_a_damaged_export_is_refused_naming_its_folder(home: Path, tiny: Tiny) -> None:
     export, _ = prepare(in_float32(tiny("ViT")))
     (export.folder / "image.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=f"delete {export.folder} to have it made again"):
         await load_engine(in_float32(tiny("ViT")), has_gpu=False)
 
 
-async def test_the_replicas_log_has_what_the_process_says(
+async def test_the_replicas_log_has_what_the_export_process_says(
     home: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -113,7 +115,7 @@ async def test_the_replicas_log_has_what_the_process_says(
     assert "raylens: " not in caplog.text
 
 
-async def test_a_process_that_was_killed_leaves_the_model_to_torch(
+async def test_after_a_killed_export_process_the_model_runs_in_torch(
     home: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "python"
@@ -124,7 +126,7 @@ async def test_a_process_that_was_killed_leaves_the_model_to_torch(
     assert "was killed by signal 9" in engine.loaded.engine_reason
 
 
-async def test_a_process_that_fails_is_told_with_its_traceback_in_the_log(
+async def test_an_export_process_that_fails_is_an_error_with_its_traceback_in_the_log(
     home: Path,
     tiny: Tiny,
     monkeypatch: pytest.MonkeyPatch,
@@ -140,12 +142,12 @@ async def test_a_process_that_fails_is_told_with_its_traceback_in_the_log(
     assert "Traceback" in caplog.text
 
 
-async def test_on_a_machine_with_a_gpu_device_cpu_is_no_gpu(home: Path, tiny: Tiny) -> None:
+async def test_device_cpu_runs_the_export_even_beside_a_gpu(home: Path, tiny: Tiny) -> None:
     engine = await load_engine(in_float32(tiny("ViT"), device="cpu"), has_gpu=True)
     assert engine.loaded.engine == "openvino"
 
 
-async def test_a_library_that_prints_no_line_ends_does_not_stop_the_start(
+async def test_a_library_that_prints_without_line_ends_does_not_block_the_start(
     home: Path,
     tiny: Tiny,
     monkeypatch: pytest.MonkeyPatch,

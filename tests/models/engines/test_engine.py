@@ -1,4 +1,4 @@
-"""What all engines share: checks of what they are given, and what their vectors are known by."""
+"""What all engines share: the identity of their vectors, and how exactly images are resized."""
 
 import pytest
 
@@ -10,7 +10,7 @@ OWN = ProcessorSpec("X", "{}", (4, 6))
 
 
 @pytest.mark.parametrize("identity", [b"a", b"b"])
-def test_the_identity_is_another_one_in_another_precision(identity: bytes) -> None:
+def test_another_precision_means_another_identity(identity: bytes) -> None:
     assert identity_in("float32", identity) != identity_in("bfloat16", identity)
     assert identity_in("float32", identity) != identity_in("float32", identity + b"x")
 

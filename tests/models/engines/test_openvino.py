@@ -35,7 +35,7 @@ def pixels(engine: OpenvinoEngine, number: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
+async def test_the_vectors_equal_torchs(clip: Export, tiny: Tiny) -> None:
     engine = load(clip)
     encoder = Encoder.load(
         ModelSettings(id=str(tiny("CLIP")), precision="float32", device="cpu", threads=1)
@@ -52,7 +52,7 @@ async def test_the_vectors_are_torchs(clip: Export, tiny: Tiny) -> None:
     assert engine.tokenizer_json == encoder.tokenizer_json
 
 
-async def test_batches_side_by_side_do_not_mix_and_the_loop_goes_on(clip: Export) -> None:
+async def test_batches_side_by_side_do_not_mix_nor_block_the_event_loop(clip: Export) -> None:
     engine = load(clip)
     stacks = [pixels(engine, 2, seed=seed) for seed in range(8)]
     alone = [await engine.encode(stack) for stack in stacks]
@@ -82,7 +82,7 @@ async def test_vectors_outlive_the_next_batch(clip: Export) -> None:
     assert (first == kept).all()
 
 
-async def test_what_was_never_meant_for_it_is_a_mistake(clip: Export) -> None:
+async def test_input_that_does_not_fit_the_model_is_an_error(clip: Export) -> None:
     engine = load(clip)
     for wrong in (pixels(engine, 1).astype(np.float32), pixels(engine, 1)[:, 1:]):
         with pytest.raises(ValueError, match="pixels should be uint8"):
@@ -96,7 +96,7 @@ async def test_what_was_never_meant_for_it_is_a_mistake(clip: Export) -> None:
             await engine.encode_text(wrong)  # type: ignore[arg-type]
 
 
-async def test_texts_for_a_model_that_reads_none_are_a_mistake(exported: Exported) -> None:
+async def test_texts_for_a_model_that_reads_none_are_an_error(exported: Exported) -> None:
     with pytest.raises(ValueError, match="no text tower"):
         await load(exported("ViT")).encode_text(np.ones((1, 3), np.int32))
 
@@ -110,7 +110,7 @@ async def test_read_only_pixels_are_taken(clip: Export) -> None:
     assert (await engine.encode(read_only) == expected).all()
 
 
-async def test_proving_notices_a_model_that_gives_other_vectors(
+async def test_proving_notices_a_model_that_gives_different_vectors(
     clip: Export, tmp_path: Path
 ) -> None:
     await load(clip).prove()
@@ -136,7 +136,7 @@ def test_a_file_that_was_cut_short_is_noticed(clip: Export, tmp_path: Path) -> N
 
 
 class FakeRequest:
-    """An inference request as OpenVINO's: it fails without calling back, or ends when told to."""
+    """Like OpenVINO's inference request: it fails without calling back, or ends when told to."""
 
     def __init__(self, compiled: "FakeCompiled") -> None:
         self._compiled = compiled
@@ -168,7 +168,7 @@ class FakeCompiled:
         return FakeRequest(self)
 
 
-async def test_an_inference_that_fails_without_a_word_raises_and_its_request_is_dropped() -> None:
+async def test_an_inference_that_fails_without_a_callback_raises_and_drops_its_request() -> None:
     compiled = FakeCompiled(fails=True)
     inferences = Inferences(compiled)
     for _ in range(2):
@@ -178,7 +178,7 @@ async def test_an_inference_that_fails_without_a_word_raises_and_its_request_is_
     assert inferences.in_flight == 0
 
 
-async def test_a_request_whose_caller_left_is_used_again_only_when_it_is_done() -> None:
+async def test_a_request_whose_caller_left_is_reused_only_once_it_is_done() -> None:
     compiled = FakeCompiled()
     inferences = Inferences(compiled)
     leaver = asyncio.create_task(inferences.run(np.zeros((1, 1))))
@@ -221,7 +221,7 @@ class Counting(Inferences):
         return np.zeros((len(stack), 3), np.float32)
 
 
-async def test_a_lone_image_has_all_processors_where_it_is_quiet(
+async def test_a_single_image_gets_all_processors_when_nothing_else_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(openvino, "QUIET_S", 0.1)

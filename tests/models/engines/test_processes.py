@@ -1,4 +1,4 @@
-"""OpenVINO in a process of its own: memory runs out, and nothing is told to its makers."""
+"""OpenVINO in a process of its own: it survives running out of memory and sends no telemetry."""
 
 import os
 import subprocess
@@ -36,13 +36,13 @@ async def main() -> None:
 
 asyncio.run(main())
 sys.stdout.flush()
-# At once: the thread that called back last may still be in Python, which aborts at its own end
-# where such a thread is not its own.
+# Not a normal exit: OpenVINO's thread that called back last may still be in Python, which then
+# aborts on its way out.
 os._exit(0)
 """
 
 
-def test_a_call_that_fails_is_told_and_the_next_one_works_all_without_torch(
+def test_a_call_that_runs_out_of_memory_raises_and_the_next_one_works_without_torch(
     bundled_export: Export,
 ) -> None:
     process = subprocess.run(
@@ -55,7 +55,7 @@ def test_a_call_that_fails_is_told_and_the_next_one_works_all_without_torch(
     assert process.stdout.split("\n")[:2] == ["error True", "False False False"]
 
 
-# What OpenVINO would do with its telemetry package, had it been let in.
+# In the place of OpenVINO's telemetry package: leaves a file behind if it is imported.
 TELEMETRY = """
 import os, pathlib
 pathlib.Path(os.environ["TOLD"]).write_text("imported")
@@ -70,7 +70,7 @@ ir.convert(torch.nn.Linear(2, 2), torch.zeros(1, 2))
 """
 
 
-def test_nothing_is_told_to_openvinos_makers(tmp_path: Path) -> None:
+def test_converting_a_model_does_not_import_openvinos_telemetry(tmp_path: Path) -> None:
     package = tmp_path / "path" / "openvino_telemetry"
     (package / "backend").mkdir(parents=True)
     (package / "__init__.py").write_text(TELEMETRY)

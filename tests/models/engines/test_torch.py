@@ -1,4 +1,4 @@
-"""Batches run in threads that own torch, one in each, and a stuck one is noticed."""
+"""Batches run in torch's own threads, one at a time in each, and a stuck one is noticed."""
 
 import asyncio
 import threading
