@@ -7,6 +7,9 @@ URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 ENGINES_INSTALLED := $(VENV)/.installed-engines
+START_RAY := tests/e2e tests/chaos
+START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
+SIDE_BY_SIDE := --numprocesses=3
 
 .PHONY: serve test quick check format docs hostile fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
 
@@ -14,12 +17,12 @@ serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
 
 test: $(DEV_INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(START_NO_RAY)
+	$(BIN)/python -m pytest $(START_RAY)
 
-# All tests that start no Ray.
+# The tests that start no Ray, without those marked slow.
 quick: $(DEV_INSTALLED)
-	$(BIN)/python -m pytest --ignore tests/e2e --ignore tests/chaos \
-		--deselect tests/test_app.py::test_the_model_replica_asks_for_a_gpu_exactly_if_ray_has_one
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(START_NO_RAY) -m "not slow"
 
 check: $(DEV_INSTALLED)
 	$(BIN)/ruff format --check .

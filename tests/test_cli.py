@@ -111,6 +111,7 @@ def test_serving_from_a_client_only_installation_says_what_is_missing(
 # export
 
 
+@pytest.mark.slow
 def test_export_says_where_the_model_is_and_what_it_runs_in(tmp_path: Path) -> None:
     store = tmp_path / "exports"
     process = subprocess.run(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raylens import logs
 from raylens.logs import LogFollower
 
 
@@ -36,7 +37,10 @@ def shown() -> Shown:
 
 
 @pytest.fixture
-def follower(tmp_path: Path, shown: Shown) -> Iterator[LogFollower]:
+def follower(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LogFollower]:
+    monkeypatch.setattr(logs, "INTERVAL_S", 0.02)
     opened = LogFollower(tmp_path, shown)
     yield opened
     opened.close()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case
@@ -15,6 +16,7 @@ app = Fence(Api(service(FakeModel(text=TEXT))).app())
 schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 def test_answers_are_as_the_document_says(case: Case[Any]) -> None:

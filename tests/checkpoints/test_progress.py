@@ -55,6 +55,7 @@ def test_progress_can_be_switched_off_as_for_any_client_of_the_hub(
     assert log == []
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_one_bar_and_none_once_cached(hub: Hub, tmp_path: Path) -> None:
     large = save({"weight": np.zeros(7_500_000, np.float32)})  # chunks are of 10 MiB
     hub.add(ID, FILES | {"model.safetensors": large})

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import transformers
 
+from deployments.models.families import FAMILIES
 from tests.models.published import PUBLISHED
 from tests.models.reference import quiet
 from tests.models.tokenizers import (
@@ -241,6 +242,14 @@ def build(tiny: Tiny, folder: Path) -> Path:
         model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PUBLISHED[tiny.processor]))
     return folder
+
+
+def kind(folder: Path) -> str:
+    """Under which key the checkpoint's family is in FAMILIES."""
+    config = json.loads((folder / "config.json").read_text())
+    (architecture,) = config["architectures"]
+    found: str = architecture if architecture in FAMILIES else config["model_type"]
+    return found
 
 
 def enlarge(model: torch.nn.Module) -> None:

@@ -21,6 +21,8 @@ from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny, in_float32
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 
 def start(model: ModelSettings, **request: Any) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
@@ -206,6 +208,7 @@ def test_a_refused_export_keeps_only_the_reason(
 
 def test_int8_can_be_added_later_to_an_export_that_is_there(home: Path, tiny: Tiny) -> None:
     prepare(in_float32(tiny("ViT")))
+    # Here NNCF is the first to import OpenVINO, whose telemetry must be kept out all the same.
     process = start(in_float32(tiny("ViT"), precision="int8"))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

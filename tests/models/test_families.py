@@ -18,7 +18,7 @@ from deployments.models.loading import load_model
 from deployments.models.towers import read_text_spec
 from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny
-from tests.models.families import TINY
+from tests.models.families import TINY, kind
 
 Changed = Callable[..., Path]
 
@@ -32,13 +32,6 @@ def noise(encoder: Encoder) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def kind(folder: Path) -> str:
-    config = json.loads((folder / "config.json").read_text())
-    (architecture,) = config["architectures"]
-    found: str = architecture if architecture in FAMILIES else config["model_type"]
-    return found
-
-
 def chosen(config: dict[str, Any], folder: Path, pooling: Any = "auto") -> Any:
     (folder / "config.json").write_text(json.dumps(config))
     return choose_family(Checkpoint("acme", None, folder), pooling)
@@ -48,6 +41,7 @@ def test_every_family_of_the_table_has_a_checkpoint_to_be_tested_with(tiny: Tiny
     assert {kind(tiny(name)) for name in TINY} == set(FAMILIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_every_pooling_that_a_family_offers_gives_finite_vectors(tiny: Tiny, name: str) -> None:
     folder = tiny(name)

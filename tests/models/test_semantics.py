@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
 from deployments.models.encoder import Encoder
 from deployments.wire import Vectors
 from tests.models.conftest import Prepare
+
+pytestmark = pytest.mark.slow
 
 # foolbox names its photos imagenet_<number>_<class>.jpg.
 JEEPS = (6, 7)

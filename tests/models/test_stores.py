@@ -1,9 +1,9 @@
 """Exports go into a folder or a bucket, and come back whole or not at all."""
 
+import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from deployments.models.exported import cache_root
 from deployments.settings import ModelSettings
 from raylens.cluster import free_port
 from tests.models.conftest import Exported, Tiny
+from tests.until import until
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,15 @@ def bucket() -> Iterator[str]:
             endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
         )
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
+
+            def created() -> bool:
+                with contextlib.suppress(OSError):
                     system.create_dir("models")
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline
-                    assert process.poll() is None
-                    time.sleep(0.2)
+                    return True
+                assert process.poll() is None
+                return False
+
+            until(created)
             yield f"s3://models/exports?endpoint_override=127.0.0.1:{port}&scheme=http"
         finally:
             process.kill()
@@ -57,6 +58,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_bucket_gives_back_what_was_put_into_it(
     bucket: str, exported: Exported, tmp_path: Path
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_bucket_gives_back_what_was_put_into_it(
     assert [path.name for path in tmp_path.iterdir()] == [made.key]
 
 
+@pytest.mark.slow
 def test_an_incomplete_upload_is_not_used(bucket: str, exported: Exported, tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.mkdir()
@@ -79,6 +82,7 @@ def test_an_incomplete_upload_is_not_used(bucket: str, exported: Exported, tmp_p
     assert not (tmp_path / "pulled").exists()
 
 
+@pytest.mark.slow
 def test_a_replica_takes_its_model_from_the_bucket(
     bucket: str,
     exported: Exported,

@@ -13,6 +13,7 @@ SPEC = PixelSpec(resize=("shortest_edge", 32), resample=3, crop=(32, 32))
 KINDS = {kind: images for kind, _, images in all_images()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_image_is_decoded_or_refused_in_our_words(kind: str) -> None:
     workers = DecodeWorkers(Decode(max_cpu_s=2.0), max_pixels=50_000_000)
@@ -33,5 +34,6 @@ def test_each_image_is_decoded_or_refused_in_our_words(kind: str) -> None:
     assert tried >= 40
 
 
+@pytest.mark.slow
 def test_there_are_at_least_1500_images() -> None:
     assert sum(1 for _, _, images in all_images() for _ in images) >= 1500

@@ -152,10 +152,11 @@ def test_an_image_that_needs_too_much_memory_is_refused(jpeg: Jpeg) -> None:
         workers.close()
 
 
+@pytest.mark.slow
 def test_an_image_that_takes_long_is_left_to_the_slow_lane(
     workers: DecodeWorkers, jpeg: Jpeg
 ) -> None:
-    slow = slow_jpeg(4_000_000, 2000)
+    slow = slow_jpeg(4_000_000, 500)
     began = time.monotonic()
     with pytest.raises(TakesLongError):
         workers.decode(slow, SPEC)
@@ -166,6 +167,7 @@ def test_an_image_that_takes_long_is_left_to_the_slow_lane(
     assert (decoded == decode(slow, SPEC, max_pixels=4_000_000)).all()
 
 
+@pytest.mark.slow
 def test_the_largest_image_that_is_accepted_fits_into_the_default_limits(
     workers: DecodeWorkers,
 ) -> None:
@@ -196,6 +198,7 @@ def test_no_process_is_left_after_closing(jpeg: Jpeg) -> None:
     until(lambda: not processes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", [32, 224, 518])
 def test_a_worker_forked_after_the_warm_up_has_imported_everything(
     workers: DecodeWorkers, jpeg: Jpeg, edge: int

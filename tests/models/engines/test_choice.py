@@ -27,6 +27,7 @@ print(json.dumps([engine.loaded.engine, engine.loaded.engine_reason, heavy]))
 """
 
 
+@pytest.mark.slow
 def test_the_first_start_exports_and_no_start_imports_torch(home: Path, tiny: Tiny) -> None:
     for _ in range(2):
         process = subprocess.run(
@@ -106,6 +107,7 @@ async def test_a_damaged_export_is_refused_naming_its_folder(home: Path, tiny: T
         await load_engine(in_float32(tiny("ViT")), has_gpu=False)
 
 
+@pytest.mark.slow
 async def test_the_replicas_log_has_what_the_export_process_says(
     home: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,6 +145,7 @@ async def test_an_export_process_that_fails_is_an_error_with_its_traceback_in_th
 
 
 async def test_device_cpu_runs_the_export_even_beside_a_gpu(home: Path, tiny: Tiny) -> None:
+    prepare(in_float32(tiny("ViT")))
     engine = await load_engine(in_float32(tiny("ViT"), device="cpu"), has_gpu=True)
     assert engine.loaded.engine == "openvino"
 

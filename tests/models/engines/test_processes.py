@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deployments.models.exported import Export
 
 # The real thing: memory runs out in the middle of an inference.
@@ -42,6 +44,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_a_call_that_runs_out_of_memory_raises_and_the_next_one_works_without_torch(
     bundled_export: Export,
 ) -> None:
@@ -70,6 +73,7 @@ ir.convert(torch.nn.Linear(2, 2), torch.zeros(1, 2))
 """
 
 
+@pytest.mark.slow
 def test_converting_a_model_does_not_import_openvinos_telemetry(tmp_path: Path) -> None:
     package = tmp_path / "path" / "openvino_telemetry"
     (package / "backend").mkdir(parents=True)
