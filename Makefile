@@ -9,7 +9,7 @@ DEV_INSTALLED := $(VENV)/.installed-dev
 ENGINES_INSTALLED := $(VENV)/.installed-engines
 START_RAY := tests/e2e tests/chaos
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
-SIDE_BY_SIDE := --numprocesses=3
+SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
 .PHONY: serve test quick check format docs hostile fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
 

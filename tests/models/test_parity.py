@@ -33,6 +33,7 @@ SOME = (
     *("RGBA", "CMYK", "turned by 90 degrees", "palette with a clear colour", "GIF"),
 )
 FILES = {name: odd_images()[name] for name in SOME}  # all of them would take a minute
+QUICK = {"CLIP", "SigLIP", "ViT", "DINOv2", "ConvNeXt", "ResNet"}
 DUAL = [name for name, tiny in TINY.items() if tiny.tokenizer is not None]
 CLASSIFIERS = [name for name, tiny in TINY.items() if "ForImageClassification" in tiny.model]
 
@@ -45,7 +46,9 @@ def measure(ours: Path, theirs: Path, **settings: Any) -> Comparison:
     return compare(in_torch(encode(ours, **settings)), Reference(theirs), FILES)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in TINY]
+)
 def test_vectors_are_those_of_transformers(tiny: Tiny, name: str) -> None:
     check(name, measure(tiny(name), tiny(name)))
 
