@@ -21,6 +21,7 @@ def build_app(args: dict[str, Any]) -> Application:
 
 
 def build_graph(settings: Settings) -> Application:
+    """The ingress, bound to a deployment for each model."""
     models = (settings.model, *settings.models)
     # Models that require a GPU are counted first: they take one each.
     gpus = cluster_gpus() - sum(model.device == "cuda" for model in models)
@@ -47,8 +48,8 @@ def place(model: ModelSettings, gpus: float) -> tuple[dict[str, float], str]:
     if model.device == "cuda":
         return {"num_cpus": 1, "num_gpus": 1}, "model.device is cuda"
     if gpus >= 1:
-        return {"num_cpus": 1, "num_gpus": 1}, f"the cluster has {gpus:g} GPU(s)"
-    return {"num_cpus": 1}, "the cluster had no GPU for it when this was deployed"
+        return {"num_cpus": 1, "num_gpus": 1}, "a GPU of the cluster was free"
+    return {"num_cpus": 1}, "no GPU of the cluster was free when this was deployed"
 
 
 def cluster_gpus() -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError as NotJsonError
 
 from deployments.keys import KeysError, read_keys
 from deployments.settings import Settings
@@ -34,9 +35,10 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
         settings = Settings(**args)
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(e) for e in error.errors())) from None
-    except ValueError as error:  # 'error parsing value for field "models" from source …'
-        name = str(error).split('"')[1].upper()
-        sentence = f"RAYLENS_{name}: lists and sections are JSON, e.g. '[\"photos\"]'"
+    except NotJsonError as error:  # 'error parsing value for field "models" from source …'
+        section = f"RAYLENS_{str(error).split(chr(34))[1].upper()}"
+        names = " or ".join(sorted(n for n in os.environ if n.startswith(section)))
+        sentence = f"{names}: lists and sections are JSON, e.g. '[\"photos\"]'"
         raise SettingsError(sentence) from None
     for root in settings.image_roots:
         if not root.is_dir():

@@ -36,8 +36,8 @@ class FairSemaphore:
         self._least_s = 0.0  # used by the last one admitted; new tenants start there
 
     @asynccontextmanager
-    async def turn(self, tenant: Hashable) -> AsyncIterator[None]:
-        account = self._accounts.setdefault(tenant, _Account(self._least_s))
+    async def turn(self, key: Hashable) -> AsyncIterator[None]:
+        account = self._accounts.setdefault(key, _Account(self._least_s))
         account.inside += 1
         try:
             await self._acquire(account)
@@ -50,7 +50,7 @@ class FairSemaphore:
         finally:
             account.inside -= 1
             if not account.inside:
-                del self._accounts[tenant]
+                del self._accounts[key]
 
     async def _acquire(self, account: _Account) -> None:
         if self._free:

@@ -18,7 +18,7 @@ from deployments.api.listing import model_list
 from deployments.api.routes import Api
 from deployments.embedder.client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported
-from deployments.items import Parsed, PathItem, TextItem, parse_items
+from deployments.items import PathItem, TextItem, parse_items
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.pixels.workers import DecodeWorkers
 from deployments.ray_internals import NodePort
@@ -32,6 +32,8 @@ from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.threads import thread_count
 from deployments.wire import Vector, Vectors
+
+logger = logging.getLogger("ray.serve")
 
 
 @serve.deployment(
@@ -55,7 +57,7 @@ class Ingress:
     def __init__(self, settings: Settings, embedders: list[DeploymentHandle[Any]]) -> None:
         self._port = NodePort()
         give_large_blocks_back()
-        logging.getLogger("ray.serve").addFilter(CallerErrorFilter())
+        logger.addFilter(CallerErrorFilter())
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)
@@ -101,7 +103,10 @@ class Ingress:
 
     async def _get_ready(self, model: EmbedderClient) -> None:
         await model.wait_until_loaded()
-        await asyncio.to_thread(self._workers.warm_up, model.card.pixels)
+        try:
+            await asyncio.to_thread(self._workers.warm_up, model.card.pixels)
+        except Exception:  # only the first images take longer then
+            logger.exception("The decode workers could not be warmed up.")
 
     async def check_health(self) -> None:
         self._port.check()
@@ -118,10 +123,10 @@ class Ingress:
         on_error: OnError = "fail",
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        """For each item, in any spelling, a (D,) vector; or, under "report", its error."""
+        """For each item, in any accepted form, a (D,) vector; or, under "report", its error."""
         options = Options(dimensions, normalize, truncate, on_error)
         group = ItemGroup("input", parse_items(as_list(items)))
-        return await self._rows(group, options, model=model)
+        return await self._rows([group], options, model=model)
 
     async def embed_image(self, path: str | Path) -> Vector:
         """(D,) for a file under one of the image roots."""
@@ -141,16 +146,16 @@ class Ingress:
         return await self._vector({"text": text})
 
     async def batch_embed_images(self, items: Sequence[Any]) -> Vectors:
-        """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
+        """(N, D) for images in any accepted form; bare strings are paths, URLs or data URIs."""
         parsed = [
             PathItem(item.text) if isinstance(item, TextItem) and isinstance(given, str) else item
             for given, item in zip(as_list(items), parse_items(items), strict=True)
         ]
-        return await self._vectors(parsed)
+        return await self._vectors(ItemGroup("input", parsed))
 
     async def batch_embed_text(self, texts: Sequence[str]) -> Vectors:
         """(N, D) for texts."""
-        return await self._vectors(parse_items({"text": text} for text in as_list(texts)))
+        return await self._vectors(_texts(texts))
 
     async def text_image_similarity(self, text: str, path: str | Path) -> float:
         """Cosine of a text and a file."""
@@ -168,11 +173,10 @@ class Ingress:
         self, texts: Sequence[str], paths: Sequence[str | Path]
     ) -> NDArray[np.float32]:
         """(N,) cosines of each text with the file at the same index."""
-        if len(as_list(texts)) != len(as_list(paths)):
+        files = ItemGroup("paths", parse_items({"path": path} for path in as_list(paths, "paths")))
+        if len(texts) != len(paths):
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
-        items: list[Any] = [*({"text": text} for text in texts), *({"path": p} for p in paths)]
-        vectors = await self._vectors(parse_items(items))
-        return cosines(vectors[: len(texts)], vectors[len(texts) :])
+        return cosines(*np.split(await self._vectors(_texts(texts), files), 2))
 
     async def image_embedding_dimension(self) -> int:
         return self._models[0].card.dimensions
@@ -188,28 +192,37 @@ class Ingress:
         return model_list(self._service)
 
     async def _vector(self, item: dict[str, Any]) -> Vector:
-        group = ItemGroup("input", parse_items([item]), is_list=False)
-        return as_matrix(await self._rows(group)).reshape(-1)
+        vectors = await self._vectors(ItemGroup("input", parse_items([item]), is_list=False))
+        return vectors.reshape(-1)
 
     async def _similarity(self, a: dict[str, Any], b: dict[str, Any]) -> float:
-        vectors = await self._vectors(parse_items([a, b]))
-        return float(cosines(vectors[:1], vectors[1:])[0])
+        # Errors name the argument: `text`, `path` or `url`.
+        groups = (ItemGroup(*item, parse_items([item]), is_list=False) for item in (a, b))
+        return float(cosines(*np.split(await self._vectors(*groups), 2))[0])
 
-    async def _vectors(self, items: Sequence[Parsed]) -> Vectors:
-        return as_matrix(await self._rows(ItemGroup("input", items)))
+    async def _vectors(self, *groups: ItemGroup) -> Vectors:
+        """(N, D) for the items of all groups."""
+        return as_matrix(await self._rows(groups))
 
     async def _rows(
-        self, group: ItemGroup, options: Options | None = None, *, model: str | None = None
+        self,
+        groups: Sequence[ItemGroup],
+        options: Options | None = None,
+        *,
+        model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        """The service's rows for one group of items."""
         chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed([group], Context(chosen, deadline), options)
+            embedded = await self._service.embed(groups, Context(chosen, deadline), options)
         return embedded.rows
 
 
-def as_list(items: Any) -> Sequence[Any]:
+def _texts(texts: Sequence[str]) -> ItemGroup:
+    return ItemGroup("texts", parse_items({"text": text} for text in as_list(texts, "texts")))
+
+
+def as_list(items: Any, name: str = "input") -> Sequence[Any]:
     """`items`, if it is a list, tuple or other sequence and not empty. Raises BadRequest."""
     if isinstance(items, str | bytes) or not isinstance(items, Sequence) or not items:
-        raise BadRequest("This takes a list of at least one item.", param="input")
+        raise BadRequest("This takes a list of at least one item.", param=name)
     return items

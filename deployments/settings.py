@@ -34,9 +34,19 @@ def _on_or_off(value: object) -> object:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
+# Comes with raylens, whatever folders there are.
+BUNDLED_ID = "efficientnet-lite0"
+
+
 def _absolute(place: str) -> str:
     """Absolute, because replicas run in other working directories."""
     return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def _absolute_if_local(model_id: str) -> str:
+    looks_local = model_id.startswith(("/", "./", "../", "~"))
+    is_folder = model_id != BUNDLED_ID and Path(model_id).is_dir()
+    return _absolute(model_id) if looks_local or is_folder else model_id
 
 
 class _Section(BaseModel):
@@ -57,7 +67,7 @@ class Batching(_Section):
 class ModelSettings(Batching):
     """Which checkpoint is served, and on what hardware."""
 
-    id: str = Field("efficientnet-lite0", min_length=1)
+    id: Annotated[str, Field(min_length=1), AfterValidator(_absolute_if_local)] = BUNDLED_ID
     """`efficientnet-lite0` (bundled), a local checkpoint folder, or a Hugging Face id."""
     revision: str | None = None
     """Commit, tag or branch of a Hugging Face id. Pin it in production."""
@@ -89,9 +99,12 @@ class ModelSettings(Batching):
     @property
     def name(self) -> str:
         """The name that callers see: the id, or a folder's name without its path."""
-        if self.id.startswith(("/", ".", "~")):
-            return Path(self.id).expanduser().absolute().name
-        return self.id
+        return Path(self.id).name if self.is_local else self.id
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the id is a folder, which may not exist."""
+        return Path(self.id).is_absolute()
 
 
 class Limits(_Section):
@@ -204,7 +217,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (
-            ("are both called", [{m.name, *m.aliases} for m in (self.model, *self.models)]),
+            ("are called", [{m.name, *m.aliases} for m in (self.model, *self.models)]),
             ("would both have the deployment", [{name} for name in self.deployments]),
         ):
             seen: set[str] = set()

@@ -211,9 +211,9 @@ def _get(url: str, path: str) -> Any:
     except httpx.LocalProtocolError:  # its text contains the header, and so the key
         _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        _fail(f"nobody answers at {url} ({error})", UNREACHABLE)
+        _fail(f"nothing answers at {url} ({error})", UNREACHABLE)
     if response.status_code == 401 and _error(response, "code") == "unauthorized":
-        _fail("the service wants a valid key in RAYLENS_API_KEY", FAILED)
+        _fail("the service requires a valid key in RAYLENS_API_KEY", FAILED)
     if response.status_code != 200:
         unknown = f"{response.url} answered with status {response.status_code}"
         _fail(_error(response, "message") or unknown, FAILED)

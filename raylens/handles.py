@@ -60,7 +60,7 @@ class HandleClient:
         on_error: Literal["fail", "report"] = "fail",
         model: str | None = None,
     ) -> "list[Vector | Exception]":
-        """For each item, in any spelling, a (D,) vector; or, under "report", its error.
+        """For each item, in any accepted form, a (D,) vector; or, under "report", its error.
 
         `model` selects among several models by id or alias.
         """
@@ -95,7 +95,7 @@ class HandleClient:
         return vectors
 
     def batch_embed_images(self, items: Sequence[Any]) -> "Vectors":
-        """(N, D) for images in any spelling; bare strings are paths, URLs or data URIs."""
+        """(N, D) for images in any accepted form; bare strings are paths, URLs or data URIs."""
         vectors: Vectors = self._call("batch_embed_images", items)
         return vectors
 

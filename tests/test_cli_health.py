@@ -129,7 +129,7 @@ def test_the_address_comes_from_the_environment_too(service: Serve, command: str
 def test_an_address_where_no_one_answers_exits_with_3(command: str, closed_url: str) -> None:
     result = raylens(command, "--url", closed_url)
     assert ended(result) == 3
-    assert result.stderr.startswith(f"raylens: nobody answers at {closed_url} (")
+    assert result.stderr.startswith(f"raylens: nothing answers at {closed_url} (")
     assert result.stderr.count("\n") == 1
 
 
@@ -138,7 +138,7 @@ def test_an_address_where_no_one_answers_exits_with_3(command: str, closed_url: 
 def test_an_impossible_address_exits_with_3(command: str, url: str) -> None:
     result = raylens(command, "--url", url)
     assert ended(result) == 3
-    assert result.stderr.startswith(f"raylens: nobody answers at {url} (")
+    assert result.stderr.startswith(f"raylens: nothing answers at {url} (")
 
 
 @pytest.mark.parametrize(

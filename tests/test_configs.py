@@ -10,8 +10,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
-from deployments.checkpoints.bundled import BUNDLED_ID
 from deployments.config import load_settings
+from deployments.settings import BUNDLED_ID
 from deployments.sources.netguard import is_public
 from raylens.cluster import serve_environment
 from raylens.serving import read_config

@@ -102,6 +102,14 @@ def test_a_variable_that_should_be_json_is_called_by_its_name(
         load_settings({})
 
 
+def test_a_nested_variable_that_should_be_json_is_called_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAYLENS_FETCH__ALLOW_PORTS", "80,443")
+    with pytest.raises(SettingsError, match=r"^RAYLENS_FETCH__ALLOW_PORTS: lists and sections are"):
+        load_settings({})
+
+
 def test_the_clients_own_variables_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYLENS_URL", "http://127.0.0.1:9000")
     load_settings({})
@@ -115,6 +123,23 @@ def test_a_folder_of_exports_becomes_absolute_and_a_bucket_stays(
     settings = load_settings(given)
     assert settings.model.exports == str(tmp_path / "exports")
     assert settings.models[0].exports == "s3://b/x"
+
+
+def test_a_models_relative_folder_becomes_absolute_and_callers_see_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "clip").mkdir(parents=True)
+    (tmp_path / "efficientnet-lite0").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"models": [{"id": "models/clip"}, {"id": "./none"}, {"id": "acme/vit"}]}
+    settings = load_settings(given)
+    found = [(model.id, model.name) for model in (settings.model, *settings.models)]
+    assert found == [
+        ("efficientnet-lite0", "efficientnet-lite0"),
+        (str(tmp_path / "models" / "clip"), "clip"),
+        (str(tmp_path / "none"), "none"),
+        ("acme/vit", "acme/vit"),
+    ]
 
 
 def test_image_roots_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -153,6 +153,6 @@ class KeyGuard:
         if not await self._rates.hit(rate, key.name):
             window = await self._rates.get_window_stats(rate, key.name)
             raise RateLimited(
-                f"This key may send {key.rate.replace('/', ' requests a ')}; retry later.",
+                f"This key may send {key.rate.replace('/', ' requests per ')}; retry later.",
                 retry_after_s=max(1, math.ceil(window.reset_time - time.time())),
             )

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.auth import tenant_of
-from deployments.errors import Overloaded
+from deployments.errors import Overloaded, RateLimited
 from deployments.fairness import TenantCount
 from deployments.settings import Limits
 
@@ -19,7 +19,8 @@ LARGE_PART = 0.875
 
 class BodyBudget:
     """ASGI middleware: a body counts as it arrives, until its answer begins. Beyond
-    `limits.max_inflight_bytes`, or a tenant's part of them, reading raises Overloaded.
+    `limits.max_inflight_bytes` reading raises Overloaded, beyond a tenant's part of them
+    RateLimited.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
@@ -61,8 +62,15 @@ class BodyBudget:
 
     def _check(self, more: int, held: int, tenant: str | None) -> None:
         part = 1.0 if held + more <= SMALL_BYTES else LARGE_PART
-        if self._bytes.refusal(more, tenant, held=held, part=part) is not None:
-            raise Overloaded(
-                "Too many bytes of requests are in flight already; retry after a pause.",
-                retry_after_s=1,
-            )
+        match self._bytes.refusal(more, tenant, held=held, part=part):
+            case "all":
+                raise Overloaded(
+                    "Too many bytes of requests are in flight already; retry after a pause.",
+                    retry_after_s=1,
+                )
+            case "tenant":
+                raise RateLimited(
+                    "Too many bytes of this key's requests are in flight already; retry after a "
+                    "pause.",
+                    retry_after_s=1,
+                )

@@ -1,6 +1,7 @@
 """The HTTP endpoints, as a Starlette application around the service."""
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import time
@@ -85,8 +86,8 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
 
 
 def server_timing(timing: Timing) -> dict[str, str]:
-    stages = ("fetch", "decode", "queue", "model")
-    return {"Server-Timing": ", ".join(f"{s};dur={getattr(timing, s):.1f}" for s in stages)}
+    stages = dataclasses.asdict(timing).items()
+    return {"Server-Timing": ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in stages)}
 
 
 class Api:
@@ -113,7 +114,7 @@ class Api:
         ]
         app = Starlette(
             routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
-            exception_handlers={HTTPException: framework_error},
+            exception_handlers={HTTPException: framework_error, Exception: framework_error},
             lifespan=lifespan,
         )
         app.add_middleware(BodyBudget, limits=self._limits)
@@ -243,13 +244,14 @@ def one_or_more(name: str, value: Any, limit: int, modality: Modality | None = N
 
 
 async def framework_error(request: Request, error: Exception) -> Response:
-    """Starlette's own errors, 404 and 405, in our format."""
+    """What is raised outside of the endpoints, by Starlette or by a bug, in our format."""
     status = getattr(error, "status_code", 500)
     if status == 404:
         ours: RaylensError = NotFound("There is no such endpoint; /openapi.json lists them.")
     elif status == 405:
         ours = MethodNotAllowed("This endpoint does not take that method.")
     else:
+        logger.error(f"Request {request_id(request)} failed.", exc_info=error)
         ours = Internal("The service failed; the log has the reason.")
     response = render.error_response(ours, request_id(request))
     response.headers.update(getattr(error, "headers", None) or {})  # Allow, for 405

@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.storage import user_cache
+from deployments.settings import BUNDLED_ID
 
 if TYPE_CHECKING:  # importing torch takes a second, and only the first start needs it
     from torch import Tensor
 
-BUNDLED_ID = "efficientnet-lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 REVISION = SHA256[:12]
 

@@ -9,14 +9,7 @@ from pathlib import Path
 from deployments.checkpoints import bundled
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.checkpoints.integrity import check_files
-from deployments.settings import ModelSettings
-
-
-def is_local(settings: ModelSettings) -> bool:
-    """Whether `settings.id` names a folder, which may not exist."""
-    return Path(settings.id).expanduser().is_dir() or settings.id.startswith(
-        ("/", "./", "../", "~")
-    )
+from deployments.settings import BUNDLED_ID, ModelSettings
 
 
 def _download(id: str, revision: str | None) -> Path:
@@ -35,17 +28,16 @@ def find_checkpoint(
     Raises CheckpointError if it cannot be found or downloaded, or if a file is missing, damaged or
     only a pickle.
     """
-    local = Path(settings.id).expanduser()
-    if settings.id == bundled.BUNDLED_ID:
+    if settings.id == BUNDLED_ID:
         _refuse_revision(settings)
         found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
-    elif local.is_dir():
+    elif settings.is_local:
         _refuse_revision(settings)
-        found = Checkpoint(settings.name, None, local.resolve())
-    elif is_local(settings):
-        raise CheckpointError(
-            f"model {settings.id!r}: there is no such folder on this machine; correct model.id"
-        )
+        if not Path(settings.id).is_dir():
+            raise CheckpointError(
+                f"model {settings.id!r}: there is no such folder on this machine; correct model.id"
+            )
+        found = Checkpoint(settings.name, None, Path(settings.id).resolve())
     else:
         folder = download(settings.id, settings.revision)
         found = Checkpoint(settings.id, folder.name, folder)  # snapshots/<commit>

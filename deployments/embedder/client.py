@@ -172,7 +172,7 @@ class EmbedderClient:
         except BackPressureError:
             raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
         except (*REPLICA_DIED, DeploymentUnavailableError) as error:
-            logger.warning(f"The model deployment is unavailable: {type(error).__name__}.")
+            logger.warning(f"The model deployment is unavailable: {_reason(error)}.")
             raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
         except Exception:
             logger.exception("The model failed on a stack.")
@@ -185,12 +185,24 @@ class EmbedderClient:
         try:
             return await self._call(method, *args)
         except REPLICA_DIED as error:
-            logger.warning(f"A model replica died ({type(error).__name__}); trying another.")
+            logger.warning(f"A model replica died ({_reason(error)}); trying another.")
             return await self._call(method, *args)
 
     async def _call(self, method: Any, *args: Any) -> StackVectors:
         try:
             return await method.remote(*args)  # type: ignore[no-any-return]
-        except REPLICA_DIED:
+        except REPLICA_DIED as error:
+            if _status(error) is grpc.StatusCode.RESOURCE_EXHAUSTED:  # larger than a message may be
+                raise ValueError(_reason(error)) from None
             self._last_death = asyncio.get_running_loop().time()
             raise
+
+
+def _status(error: BaseException) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}, {error.details()!r}"
+    return type(error).__name__

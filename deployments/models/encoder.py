@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
 from deployments.checkpoints.finding import find_checkpoint
 from deployments.checkpoints.integrity import fingerprint
 from deployments.models.casting import cast
@@ -212,7 +212,7 @@ class Encoder:
         except Exception as error:  # a model class may raise anything about its input
             raise CheckpointError(
                 f"model {self.checkpoint.id!r} cannot embed {what} "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+                f"({type(error).__name__}: {first_line(error)})"
             ) from error
         if found.ndim != 2 or len(found) != 2:
             raise CheckpointError(

@@ -18,12 +18,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from deployments.checkpoints import bundled
 from deployments.checkpoints.checkpoint import CheckpointError
-from deployments.checkpoints.finding import find_checkpoint, is_local
+from deployments.checkpoints.finding import find_checkpoint
 from deployments.checkpoints.integrity import fingerprint
 from deployments.checkpoints.storage import user_cache
 from deployments.models.cpu import cpu_key
 from deployments.models.precision import Settled
-from deployments.settings import ModelSettings
+from deployments.settings import BUNDLED_ID, ModelSettings
 from deployments.wire import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
 
 MANIFEST = "manifest.json"
@@ -199,9 +199,9 @@ def export_key(settings: ModelSettings) -> str:
 
 def is_pinned(settings: ModelSettings) -> bool:
     """Whether the settings alone determine the weights: the bundled ones, or a commit's."""
-    if settings.id == bundled.BUNDLED_ID:
+    if settings.id == BUNDLED_ID:
         return settings.revision is None
-    return not is_local(settings) and _COMMIT.fullmatch(settings.revision or "") is not None
+    return not settings.is_local and _COMMIT.fullmatch(settings.revision or "") is not None
 
 
 @cache

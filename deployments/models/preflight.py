@@ -9,12 +9,11 @@ import logging
 import sys
 from pathlib import Path
 
-from deployments.checkpoints.bundled import BUNDLED_ID
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.finding import find_checkpoint
 from deployments.config import SettingsError, load_settings
 from deployments.models import exported, stores
-from deployments.settings import ModelSettings
+from deployments.settings import BUNDLED_ID, ModelSettings
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deployments.checkpoints.checkpoint import CheckpointError, read_json
+from deployments.checkpoints.checkpoint import CheckpointError, first_line, read_json
 from deployments.wire import ProcessorSpec
 
 # (width, height) of two blank images that show whether all images come out in the same size.
@@ -103,8 +103,7 @@ def _try_out(
 
 
 def _refused(path: Path, name: str, error: Exception) -> CheckpointError:
-    line = str(error).strip().partition("\n")[0]
     return CheckpointError(
         f"{path}: {name} of transformers does not work with these settings "
-        f"({type(error).__name__}: {line}); correct them or choose another checkpoint"
+        f"({type(error).__name__}: {first_line(error)}); correct them or choose another checkpoint"
     )

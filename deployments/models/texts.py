@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from deployments.checkpoints.checkpoint import CheckpointError, read_json
+from deployments.checkpoints.checkpoint import CheckpointError, first_line, read_json
 from deployments.models import siglip_tokenizer
 
 _CONFIG = "tokenizer_config.json"
@@ -72,7 +72,7 @@ def _load(folder: Path) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # Rust's, sentencepiece's, json's or transformers' own
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         if isinstance(error, ImportError):  # the class needs a package
             raise CheckpointError(f"{folder}: its tokenizer cannot be loaded: {reason}") from error
         for path in sorted(folder.glob("*.json")):

@@ -47,18 +47,23 @@ class Classifier:
         _check_sizes(len(group.items), labels, template, self._service.settings.limits)
         prompts = [template.replace("{}", label) for label in labels]
         # Labels first, not concurrently with the items: each is admitted like a request.
-        vectors = await self._label_vectors(prompts, context)
+        timing = Timing()
+        vectors = await self._label_vectors(prompts, context, timing)
         embedded = await self._service.embed([group], context)
-        return probabilities(as_matrix(embedded.rows) @ vectors.T, card.text), embedded.timing
+        timing.add(embedded.timing)
+        return probabilities(as_matrix(embedded.rows) @ vectors.T, card.text), timing
 
-    async def _label_vectors(self, prompts: Sequence[str], context: Context) -> Vectors:
+    async def _label_vectors(
+        self, prompts: Sequence[str], context: Context, timing: Timing
+    ) -> Vectors:
         """(L, D); those of earlier requests come from the service's cache."""
-        most = self._service.settings.limits.max_items
+        size = self._service.settings.limits.max_items
         vectors = []
-        for start in range(0, len(prompts), most):
-            items = [TextItem(prompt) for prompt in prompts[start : start + most]]
+        for start in range(0, len(prompts), size):
+            items = [TextItem(prompt) for prompt in prompts[start : start + size]]
             part = ItemGroup("labels", items, first=start)
             embedded = await self._service.embed([part], context)
+            timing.add(embedded.timing)
             vectors.append(as_matrix(embedded.rows))
         return np.concatenate(vectors)
 

@@ -12,6 +12,7 @@ from deployments.errors import (
     BadRequest,
     DeadlineExceeded,
     DimensionsUnsupported,
+    Internal,
     ModelNotFound,
     Overloaded,
     RateLimited,
@@ -121,7 +122,7 @@ class EmbeddingService:
         their errors.
 
         Under `on_error="fail"`, raises the error of the first bad item, with all bad items in its
-        `items`, by index within their group; under "report", errors take the place of vectors.
+        `items`, by index in their parameter; under "report", errors take the place of vectors.
         """
         options = options or Options()
         number = sum(len(group.items) for group in groups)
@@ -141,12 +142,11 @@ class EmbeddingService:
         bad = self._record_errors(job.slots, groups)
         if bad and options.on_error == "fail":
             raise _first(bad)
-        # Only a job that fails anyway skips the model and leaves rows empty.
-        filled = [slot for slot in job.slots if slot.row is not None]
-        good_slots = [slot for slot in filled if not slot.is_bad]
+        rows = [_filled(slot) for slot in job.slots]
+        good_slots = [slot for slot in job.slots if not slot.is_bad]
         self._count("ok", len(good_slots))
         return Embedded(
-            rows=[slot.row for slot in filled if slot.row is not None],
+            rows=rows,
             texts=sum(is_text(slot) for slot in good_slots),
             tokens=sum(slot.tokens for slot in job.slots),
             truncated={index for index, slot in enumerate(job.slots) if slot.truncated},
@@ -195,7 +195,7 @@ class EmbeddingService:
     def _record_errors(
         self, slots: Sequence[Slot], groups: Sequence[ItemGroup]
     ) -> list[tuple[int, RaylensError]]:
-        """Names, counts and logs the bad items; returns them with their index in their group."""
+        """Names, counts and logs the bad items; returns them with their index in the parameter."""
         bad = []
         places = ((group, index) for group in groups for index in range(len(group.items)))
         for slot, (group, index) in zip(slots, places, strict=True):
@@ -203,8 +203,14 @@ class EmbeddingService:
                 slot.row.param = group.param(index)
                 self._count(slot.row.code, 1)
                 self._causes.note(slot.row)
-                bad.append((index, slot.row))
+                bad.append((group.first + index, slot.row))
         return bad
+
+
+def _filled(slot: Slot) -> Vector | RaylensError:
+    if slot.row is None:  # only in a job that fails anyway, and does not get here
+        raise Internal("The service failed on this item.")
+    return slot.row
 
 
 def _finish(slots: Sequence[Slot], options: Options) -> None:

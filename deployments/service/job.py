@@ -101,6 +101,13 @@ class Timing:
     def note(self, stage: Stage, ms: float) -> None:
         setattr(self, stage, max(getattr(self, stage), ms))
 
+    def add(self, later: "Timing") -> None:
+        """Adds what came after this, in the same request."""
+        self.fetch += later.fetch
+        self.decode += later.decode
+        self.queue += later.queue
+        self.model += later.model
+
 
 @dataclass(slots=True, eq=False)
 class Slot:

@@ -272,10 +272,12 @@ async def in_stacks(
 
 
 async def all_or_none(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Their results in order; when one raises, the others are cancelled and it is re-raised."""
+    """Their results in order; when one raises, it is re-raised after the others have ended."""
     tasks = [asyncio.create_task(c) for c in coroutines]
     try:
         return await asyncio.gather(*tasks)
-    finally:
+    except BaseException:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
+        raise

@@ -119,25 +119,28 @@ class Fetcher:
         try:
             async with asyncio.timeout(self._settings.timeout_s) as deadline:
                 return await self._follow(target, deadline, reserve or _nothing)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except TimeoutError as error:
             raise in_our_words(error, origin=str(target.origin())) from error
 
     async def _follow(
         self, url: URL, deadline: asyncio.Timeout, reserve: Callable[[int], Awaitable[None]]
     ) -> bytes:
         for _ in range(self._settings.max_redirects + 1):
-            response = await self._ask(url, deadline)
             try:
-                location = response.headers.get("Location")
-                if response.status not in _REDIRECTS or location is None:
-                    size = self._size(response)
-                    left_s = _stop(deadline)
-                    await reserve(size)
-                    _go_on(deadline, left_s)
-                    return await self._body(response)
-                url = redirected(url, location, allow_ports=self._settings.allow_ports)
-            finally:
-                response.close()  # keeps the connection if the body was read to the end
+                response = await self._ask(url, deadline)
+                try:
+                    location = response.headers.get("Location")
+                    if response.status not in _REDIRECTS or location is None:
+                        size = self._size(response)
+                        left_s = _stop(deadline)
+                        await reserve(size)
+                        _go_on(deadline, left_s)
+                        return await self._body(response)
+                finally:
+                    response.close()  # keeps the connection if the body was read to the end
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise in_our_words(error, origin=str(url.origin())) from error
+            url = redirected(url, location, allow_ports=self._settings.allow_ports)
         raise FetchFailed(
             f"The URL redirects more than {self._settings.max_redirects} times. "
             "Use the URL it leads to."

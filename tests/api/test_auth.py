@@ -152,7 +152,7 @@ async def test_a_keys_rate_is_enforced_and_named_in_the_error(connect: Connect) 
     assert statuses == [200, 200, 200, 429, 429]
     error = limited.json()["error"]
     assert (error["code"], error["type"]) == ("rate_limited", "overloaded_error")
-    assert "3 requests a minute" in error["message"]
+    assert "3 requests per minute" in error["message"]
     assert 1 <= int(limited.headers["retry-after"]) <= 60
     assert other.status_code == 200
 

@@ -8,11 +8,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from starlette.types import ASGIApp
 
+from deployments.api.fence import Fence
 from deployments.api.openapi import openapi
+from deployments.api.routes import Api
 from deployments.errors import RaylensError
 from tests.api.conftest import Connect
-from tests.fakes import CARD, FakeModel
+from tests.fakes import CARD, FakeModel, service
 
 Jpeg = Callable[..., bytes]
 
@@ -179,3 +182,24 @@ def test_the_schema_is_a_valid_document_with_every_code() -> None:
 
 def all_errors(kind: type[RaylensError]) -> list[type[RaylensError]]:
     return [kind, *(e for sub in kind.__subclasses__() for e in all_errors(sub))]
+
+
+async def test_a_bug_outside_of_the_endpoints_is_an_internal_error_with_its_cause_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def __init__(self, app: ASGIApp) -> None:
+            pass
+
+        async def __call__(self, *_: object) -> None:
+            raise ValueError("boom")
+
+    app = Api(service()).app()
+    app.add_middleware(Broken)
+    transport = httpx.ASGITransport(app=Fence(app), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.get("/livez")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert "boom" not in response.text
+    assert "ValueError: boom" in caplog.text

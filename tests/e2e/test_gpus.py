@@ -62,12 +62,12 @@ def test_the_model_replica_asks_for_a_gpu_exactly_if_ray_has_one() -> None:
     assert with_gpu == [
         ["Ingress", {"num_cpus": 0}],
         ["Embedder", {"num_cpus": 1, "num_gpus": 1}],
-        "the cluster has 1 GPU(s)",
+        "a GPU of the cluster was free",
     ]
     assert without_gpu == [
         ["Ingress", {"num_cpus": 0}],
         ["Embedder", {"num_cpus": 1}],
-        "the cluster had no GPU for it when this was deployed",
+        "no GPU of the cluster was free when this was deployed",
     ]
 
 

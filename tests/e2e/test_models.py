@@ -95,6 +95,10 @@ from ray import serve
 ray.init(address="auto", log_to_driver=False)
 handle = serve.get_app_handle("raylens")
 path, texts = {photos[0].name!r}, ["a cat", "a house"]
+try:
+    handle.batch_text_image_similarity.remote(texts, [path, "none.jpg"]).result()
+except Exception as error:
+    param = error.param
 text = handle.embed_text.remote("a cat").result()
 image = handle.embed_image.remote(path).result()
 other = handle.embed.remote(["a cat"], model="siglip").result()
@@ -104,6 +108,7 @@ print("RESULT", json.dumps({{
     "cosine": float(text @ image),
     "batch": handle.batch_embed_text.remote(texts).result().shape,
     "pairs": handle.batch_text_image_similarity.remote(texts, [path, path]).result().tolist(),
+    "param": param,
     "dimensions": handle.text_embedding_dimension.remote().result(),
     "other": other[0].shape,
     "models": [model["id"] for model in handle.info.remote().result()["data"]],
@@ -115,6 +120,7 @@ print("RESULT", json.dumps({{
     assert result["similarity"] == pytest.approx(result["cosine"], abs=1e-6)
     assert result["same"] == pytest.approx(result["cosine"], abs=1e-6)
     assert result["pairs"][0] == pytest.approx(result["cosine"], abs=1e-6)
+    assert result["param"] == "paths[1]"
     assert result["batch"] == [2, 24]
     assert result["dimensions"] == 24
     assert result["other"] == [32]

@@ -3,8 +3,10 @@
 import asyncio
 import pickle
 
+import grpc
 import numpy as np
 import pytest
+from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -109,3 +111,15 @@ async def test_a_call_for_texts_is_retried_after_a_death_as_well() -> None:
     assert await client(handle).embed_text(tokens, deadline, None) is ANSWER
     calls = handle.methods["embed_text"].calls
     assert [arguments[0] is tokens for arguments in calls] == [True, True]
+
+
+async def test_a_stack_that_is_larger_than_a_message_may_be_is_not_sent_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    too_large = AioRpcError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, Metadata(), Metadata(), "Sent message larger than max"
+    )
+    handle = Handle(embed=(too_large, ANSWER))
+    assert isinstance(await failure(client(handle)), Internal)
+    assert len(handle.methods["embed"].calls) == 1
+    assert "RESOURCE_EXHAUSTED, 'Sent message larger than max'" in caplog.text

@@ -15,7 +15,7 @@ from deployments.checkpoints import bundled
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.finding import find_checkpoint
 from deployments.models.encoder import Encoder
-from deployments.settings import ModelSettings
+from deployments.settings import BUNDLED_ID, ModelSettings
 from tests.models import lite0
 from tests.models.conftest import Prepare
 
@@ -51,7 +51,7 @@ def test_the_bundled_id_means_the_bundled_model(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     found = find_checkpoint(ModelSettings())
-    assert (found.id, found.folder) == (bundled.BUNDLED_ID, bundled_folder)
+    assert (found.id, found.folder) == (BUNDLED_ID, bundled_folder)
     assert found.revision is not None
     assert bundled.SHA256.startswith(found.revision)
 

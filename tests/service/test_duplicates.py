@@ -61,7 +61,7 @@ async def test_a_failed_request_names_duplicates_among_its_bad_items(images: Ima
     ]
 
 
-async def test_bad_items_are_named_by_their_group_and_their_index_in_it(images: Images) -> None:
+async def test_bad_items_are_named_by_their_parameter_and_their_index_in_it(images: Images) -> None:
     opened = service()
     context = Context(opened.models[0], asyncio.get_running_loop().time() + 10)
     groups = [
@@ -72,7 +72,7 @@ async def test_bad_items_are_named_by_their_group_and_their_index_in_it(images: 
     with pytest.raises(CorruptImage) as caught:
         await opened.embed(groups, context)
     named = [(index, error.param) for index, error in caught.value.items]
-    assert named == [(0, "documents[0]"), (2, "documents[2]"), (0, "labels[7]")]
+    assert named == [(0, "documents[0]"), (2, "documents[2]"), (7, "labels[7]")]
 
 
 async def test_the_same_bytes_by_url_and_as_base64_are_duplicates(jpeg: Jpeg) -> None:

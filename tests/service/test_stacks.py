@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import CorruptImage, RaylensError, TooManyItems
-from deployments.service.stacks import STACK_ITEMS, STACKS_IN_FLIGHT
+from deployments.service.stacks import STACK_ITEMS, STACKS_IN_FLIGHT, all_or_none
 from tests.fakes import FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import HeldModel, SmallStacksModel
@@ -90,3 +90,21 @@ async def test_stages_are_timed(images: Images) -> None:
     assert 0 < timing.decode < took_ms
     assert 0 < timing.fetch < took_ms
     assert (timing.queue, timing.model) == (1.5, 2.5)
+
+
+async def test_nothing_goes_on_once_one_of_several_has_failed() -> None:
+    ended = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("slow")
+
+    async def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        await all_or_none([slow(), fail()])
+    assert ended == ["slow"]

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from deployments.errors import FetchFailed, UrlForbidden
+from deployments.errors import FetchBadGateway, FetchFailed, UrlForbidden
 from deployments.settings import Fetch
 from deployments.sources.fetch import Fetcher
 from tests.sources.origins import OK, Names, Origin, answer, fetching, redirect
@@ -148,3 +148,13 @@ async def test_a_redirect_to_a_bad_url_is_a_failed_fetch(
     with pytest.raises(FetchFailed):
         await fetcher.download(origin.url())
     assert len(origin.requests) == 1
+
+
+async def test_the_cause_of_a_failure_behind_a_redirect_names_the_second_host(
+    fetcher: Fetcher, origin: Origin
+) -> None:
+    origin.answers["/"] = redirect(f"http://localhost:{origin.port}/broken")
+    origin.answers["/broken"] = b"nonsense\r\n\r\n"
+    with pytest.raises(FetchBadGateway) as caught:
+        await fetcher.download(origin.url())
+    assert str(caught.value.cause).endswith(f" from http://localhost:{origin.port}")
