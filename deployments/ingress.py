@@ -173,10 +173,11 @@ class Ingress:
         self, texts: Sequence[str], paths: Sequence[str | Path]
     ) -> NDArray[np.float32]:
         """(N,) cosines of each text with the file at the same index."""
-        files = ItemGroup("paths", parse_items({"path": path} for path in as_list(paths, "paths")))
+        left = _texts(texts)
+        right = ItemGroup("paths", parse_items({"path": path} for path in as_list(paths, "paths")))
         if len(texts) != len(paths):
             raise BadRequest(f"{len(texts)} texts cannot be paired with {len(paths)} paths.")
-        return cosines(*np.split(await self._vectors(_texts(texts), files), 2))
+        return cosines(*np.split(await self._vectors(left, right), 2))
 
     async def image_embedding_dimension(self) -> int:
         return self._models[0].card.dimensions
@@ -197,7 +198,7 @@ class Ingress:
 
     async def _similarity(self, a: dict[str, Any], b: dict[str, Any]) -> float:
         # Errors name the argument: `text`, `path` or `url`.
-        groups = (ItemGroup(*item, parse_items([item]), is_list=False) for item in (a, b))
+        groups = [ItemGroup(next(iter(x)), parse_items([x]), is_list=False) for x in (a, b)]
         return float(cosines(*np.split(await self._vectors(*groups), 2))[0])
 
     async def _vectors(self, *groups: ItemGroup) -> Vectors:
