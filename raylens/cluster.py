@@ -215,10 +215,9 @@ def _check_haproxy() -> None:
     """Raises NoRayError if Serve's configuration of HAProxy cannot be hardened. Imports Ray, which
     reads the environment then."""
     import ray
-    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
     try:
-        haproxy.check_template(HAPROXY_CONFIG_TEMPLATE)
+        haproxy.check_template(haproxy.template(Path(ray.__file__).parent))
     except haproxy.UnknownTemplateError as error:
         raise NoRayError(
             f"Ray {ray.__version__} configures HAProxy in a way unknown to raylens ({error}); "

