@@ -70,6 +70,8 @@ def to_srgb(image: Image.Image, rawmode: str) -> Image.Image:
     rgb = _convert(colours, profile)
     if alpha is None or alpha.getextrema() == (255, 255):
         return rgb
+    if image.format == "BMP" and alpha.getextrema() == (0, 0):
+        return rgb  # left unset by many programs, and ignored by viewers
     white = Image.new("RGB", rgb.size, "white")
     white.paste(rgb, mask=alpha)
     return white

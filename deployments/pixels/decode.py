@@ -20,9 +20,15 @@ from PIL import (
 )
 
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
+from deployments.pixels import png
 from deployments.pixels.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.pixels.geometry import fit
-from deployments.pixels.jpeg import decode_plain
+from deployments.pixels.jpeg import (
+    END_OF_IMAGE,
+    decode_plain,
+    is_of_a_kind_not_read,
+    lacks_only_its_end,
+)
 from deployments.pixels.processor import process
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
@@ -73,6 +79,25 @@ def decode(
     CorruptImage for broken, truncated or empty files, ImageTooLarge if width x height exceeds
     `max_pixels`, a strip is too long for a processor, or memory runs out.
     """
+    if data.startswith(png.SIGNATURE):
+        data = png.needed_chunks(data)
+    options: Any = {"max_pixels": max_pixels, "allow_tiff": allow_tiff, "fast": fast}
+    try:
+        return _decode(data, spec, **options)
+    except CorruptImage:
+        if not lacks_only_its_end(data):
+            raise
+        return _decode(data + END_OF_IMAGE, spec, **options)
+
+
+def _decode(
+    data: bytes,
+    spec: PixelSpec | ProcessorSpec,
+    *,
+    max_pixels: int,
+    allow_tiff: bool,
+    fast: bool,
+) -> Pixels:
     try:
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
         if isinstance(spec, ProcessorSpec):
@@ -101,7 +126,10 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
     except Exception as error:
         if not data:
             raise CorruptImage("The image is empty: there are no bytes.") from None
-        if _looks_like(data) in formats:
+        found = _looks_like(data)
+        if found == "JPEG" and is_of_a_kind_not_read(data):
+            raise _kind_not_read(found) from None
+        if found in formats:
             raise _corrupt(error) from None
         raise UnsupportedImage(
             f"That is not an image in a format that this service reads: {', '.join(formats)}."
@@ -152,7 +180,16 @@ def _looks_like(data: bytes) -> str | None:
     return None
 
 
-def _corrupt(error: Exception) -> CorruptImage:
+def _kind_not_read(name: str | None) -> UnsupportedImage:
+    return UnsupportedImage(
+        f"The image is a {name} of a kind that this service does not read. Save it with 8 bits "
+        "per sample, without unusual compression."
+    )
+
+
+def _corrupt(error: Exception) -> RaylensError:
+    if str(error).startswith("Unsupported BMP"):  # as Pillow says of depths and compressions
+        return _kind_not_read("BMP")
     return CorruptImage(
         "The image is broken or cut short. Send the whole file.",
         cause=f"{type(error).__name__}: {error}",

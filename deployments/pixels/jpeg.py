@@ -1,8 +1,12 @@
-"""A fast path for the common photo, an upright JPEG in sRGB: straight into an array.
+"""JPEGs without Pillow: a fast path for the common photo, an upright one in sRGB, straight into an
+array; and what a file that Pillow refuses is.
 
 libjpeg-turbo without Pillow gives the same pixels, but avoids Pillow's layout (four bytes each) and
-two copies out of it. Everything else is left to Pillow, errors included.
+two copies out of it. Everything else is left to Pillow.
 """
+
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
@@ -10,6 +14,74 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deployments.pixels.colour import is_srgb, orientation
+
+END_OF_IMAGE = b"\xff\xd9"
+
+# How baseline, extended and progressive JPEGs, Huffman or arithmetic, begin a frame (T.81, B.1).
+_FRAMES_READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_NO_FRAMES = frozenset({0xC4, 0xC8, 0xCC})  # tables, in the same range
+_SCAN = 0xDA
+# Not a stuffed byte or a restart, which are part of a scan.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def lacks_only_its_end(data: bytes) -> bool:
+    """Whether this is a JPEG whose scans are all there, but not the marker behind them."""
+    if not data.startswith(b"\xff\xd8\xff") or END_OF_IMAGE in data[-64:]:
+        return False
+    try:
+        if not _has_every_coefficient(data):
+            return False
+        whole = data + END_OF_IMAGE
+        colours = simplejpeg.decode_jpeg_header(whole)[2]
+        colours = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
+        # An eighth of the size in memory; strict, so that a scan cut short is an error.
+        simplejpeg.decode_jpeg(whole, colours, min_height=1, min_width=1, strict=True)
+    except (ValueError, IndexError):
+        return False
+    return True
+
+
+def is_of_a_kind_not_read(data: bytes) -> bool:
+    """Whether a JPEG has samples of more than 8 bits, or is lossless or hierarchical."""
+    for marker, begin in _segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES:
+            return marker not in _FRAMES_READ or data[begin + 2 : begin + 3] != b"\x08"
+    return False
+
+
+def _has_every_coefficient(data: bytes) -> bool:
+    """Whether the scans begin to give all 64 coefficients of all components, to their last bit: a
+    progressive JPEG cut between two scans would be blurred. T.81, B.2.3."""
+    missing: set[tuple[int, int]] = set()
+    for marker, begin in _segments(data):
+        if marker in _FRAMES_READ:
+            number = data[begin + 7]
+            missing = {(data[begin + 8 + 3 * c], k) for c in range(number) for k in range(64)}
+        elif marker == _SCAN:
+            number = data[begin + 2]
+            first, last, bits = data[begin + 3 + 2 * number : begin + 6 + 2 * number]
+            if bits & 15 == 0:
+                components = [data[begin + 3 + 2 * c] for c in range(number)]
+                missing -= {(c, k) for c in components for k in range(first, last + 1)}
+    return not missing
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker of a JPEG that has a length, and where its length stands."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:  # fill bytes
+            place += 1
+            continue
+        yield marker, place + 2
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+        if marker == _SCAN:
+            after = _MARKER.search(data, place)
+            if after is None:
+                return
+            place = after.start()
 
 
 def decode_plain(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:

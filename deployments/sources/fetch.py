@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
@@ -28,6 +29,10 @@ from deployments.sources.netguard import DialPolicy
 from deployments.sources.urls import parse_url, redirected
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ANSWERS = frozenset({200, 203})  # 203: as a proxy on the way has changed it (RFC 9110, 15.3.4)
+# Content delivery networks send cookies and policies of many KB.
+_MAX_HEADER_BYTES = 64 * 1024
+_MAX_HEADERS = 512
 # The first row that matches applies; RaylensErrors pass unchanged. The messages are our own,
 # because those of the exceptions contain addresses and whatever the origin sent.
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ...] = (
@@ -109,8 +114,8 @@ class Fetcher:
         """The body behind `url`, at most `max_bytes` bytes; empty if the origin sends nothing.
         `reserve` is awaited with an upper bound on its bytes before it is read.
 
-        Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin answers neither 200 nor
-        5xx, or with a redirect that cannot be followed), FetchBadGateway (it fails) and
+        Raises BadUrl, UrlForbidden, ImageTooLarge, FetchFailed (the origin answers neither 200,
+        203 nor 5xx, or with a redirect that cannot be followed), FetchBadGateway (it fails) and
         FetchTimeout.
         The time limit starts with the first look-up. It is paused while all connections are in
         use and while `reserve` waits, so that a long list of images on one host does not time out.
@@ -176,7 +181,7 @@ class Fetcher:
             raise FetchBadGateway(
                 f"The image's server answered {status}. Try again later.", cause=_answered(response)
             )
-        if status != 200:
+        if status not in _ANSWERS:
             raise FetchFailed(
                 f"The image's server answered {status}. Check the URL.", cause=_answered(response)
             )
@@ -188,10 +193,17 @@ class Fetcher:
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        async for chunk in response.content.iter_any():  # decompressed
+        # aiohttp unpacks all but this one, which is gzip (RFC 9110, 8.4.1.3).
+        is_packed = response.headers.get("Content-Encoding", "").strip().lower() == "x-gzip"
+        unpacker = zlib.decompressobj(wbits=31) if is_packed else None
+        async for chunk in response.content.iter_any():
+            if unpacker is not None:
+                chunk = _unpacked(unpacker, chunk, self._max_bytes + 1)
             if len(body) + len(chunk) > self._max_bytes:
                 raise self._too_large()
             body += chunk
+        if unpacker is not None and not unpacker.eof:
+            raise aiohttp.ClientPayloadError("the gzip stream is cut short")
         return bytes(body)
 
     def _too_large(self) -> ImageTooLarge:
@@ -208,11 +220,21 @@ class Fetcher:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"raylens/{_version()}", "Accept": "image/*"},
+            max_field_size=_MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADERS,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=idle_s, sock_read=idle_s),
             trust_env=False,
             auto_decompress=True,
             trace_configs=[queue],
         )
+
+
+def _unpacked(unpacker: Any, chunk: bytes, most: int) -> bytes:
+    try:
+        unpacked: bytes = unpacker.decompress(chunk, most)
+    except zlib.error as error:
+        raise aiohttp.ClientPayloadError(str(error)) from error
+    return unpacked
 
 
 def in_our_words(error: Exception, *, origin: str = "") -> RaylensError:

@@ -56,6 +56,13 @@ def quadrants(mode: str = "RGB", size: int = 8) -> Image.Image:
     return image.convert(mode)
 
 
+def chunk(kind: bytes, body: bytes, *, checksum: int | None = None) -> bytes:
+    """A chunk of a PNG."""
+    if checksum is None:
+        checksum = zlib.crc32(kind + body)
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", checksum)
+
+
 def png(
     width: int,
     height: int,
@@ -65,11 +72,6 @@ def png(
     chunks: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """A PNG as Pillow cannot write it: any depth, and samples as they are."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        checksum = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
-
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     middle = b"".join(chunk(kind, body) for kind, body in chunks)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))

@@ -1,14 +1,21 @@
 """A download is the body, the request reveals little, and redirects are followed with care."""
 
 import asyncio
+import gzip
 import socket
 
 import pytest
 
-from deployments.errors import FetchBadGateway, FetchFailed, UrlForbidden
+from deployments.errors import (
+    FetchBadGateway,
+    FetchFailed,
+    ImageTooLarge,
+    RaylensError,
+    UrlForbidden,
+)
 from deployments.settings import Fetch
 from deployments.sources.fetch import Fetcher
-from tests.sources.origins import OK, Names, Origin, answer, fetching, redirect
+from tests.sources.origins import CAP, OK, Names, Origin, answer, fetching, redirect
 
 # Ordinary downloads
 
@@ -138,7 +145,7 @@ async def test_a_redirect_to_an_address_that_is_not_public_is_refused(
         "http://h\\x/",
         "http://h/a b",
         "http://[",
-        "/" + "x" * 2100,
+        "/" + "x" * 8000,
     ],
 )
 async def test_a_redirect_to_a_bad_url_is_a_failed_fetch(
@@ -158,3 +165,52 @@ async def test_the_cause_of_a_failure_behind_a_redirect_names_the_second_host(
     with pytest.raises(FetchBadGateway) as caught:
         await fetcher.download(origin.url())
     assert str(caught.value.cause).endswith(f" from http://localhost:{origin.port}")
+
+
+# Origins as they are
+
+
+async def test_a_non_authoritative_answer_is_an_answer(fetcher: Fetcher, origin: Origin) -> None:
+    origin.answers["/"] = answer(status="203 Non-Authoritative Information")
+    assert await fetcher.download(origin.url()) == b"pixels"
+
+
+@pytest.mark.parametrize("headers", [{"X_Policy": "x" * 9000}, {f"X_{i}": "x" for i in range(140)}])
+async def test_large_heads_are_read(
+    headers: dict[str, str], fetcher: Fetcher, origin: Origin
+) -> None:
+    origin.answers["/"] = answer(**headers)
+    assert await fetcher.download(origin.url()) == b"pixels"
+
+
+async def test_a_signed_url_of_thousands_of_characters_is_fetched(
+    fetcher: Fetcher, origin: Origin
+) -> None:
+    path = "/?signature=" + "a" * 2600
+    origin.answers[path] = answer()
+    assert await fetcher.download(origin.url(path)) == b"pixels"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "X-GZip", "aws-chunked", "none"])
+async def test_content_encodings_are_undone_and_unknown_ones_mean_nothing(
+    encoding: str, fetcher: Fetcher, origin: Origin
+) -> None:
+    body = gzip.compress(b"pixels") if "gzip" in encoding.lower() else b"pixels"
+    origin.answers["/"] = answer(body, Content_Encoding=encoding)
+    assert await fetcher.download(origin.url()) == b"pixels"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (gzip.compress(bytes(2 * CAP)), ImageTooLarge),
+        (gzip.compress(b"pixels")[:-9], FetchBadGateway),
+        (b"no gzip", FetchBadGateway),
+    ],
+)
+async def test_an_x_gzip_body_that_is_too_large_or_broken_is_refused(
+    body: bytes, error: type[RaylensError], fetcher: Fetcher, origin: Origin
+) -> None:
+    origin.answers["/"] = answer(body, Content_Encoding="x-gzip")
+    with pytest.raises(error):
+        await fetcher.download(origin.url())
