@@ -1,9 +1,13 @@
 """Every spelling of an item has its meaning, and anything else is an error of that item alone."""
 
+import base64
+import io
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from deployments.errors import BadUrl, InvalidItem
 from deployments.items import (
@@ -35,7 +39,15 @@ URL = "https://example.org/a.jpg"
         ({"text": URL}, TextItem(URL)),
         ({"type": "image_url", "image_url": {"url": URL}}, UrlItem(URL)),
         ({"type": "image_url", "image_url": {"url": DATA, "detail": "low"}}, DataUriItem(DATA)),
+        ({"type": "image_url", "image_url": URL}, UrlItem(URL)),
+        ({"type": "input_image", "image_url": URL}, UrlItem(URL)),
+        ({"type": "input_image", "image_url": {"url": DATA}, "detail": "auto"}, DataUriItem(DATA)),
+        ({"image_url": URL}, UrlItem(URL)),
+        ({"image_url": {"url": DATA}}, DataUriItem(DATA)),
+        ({"bytes": "AAAA"}, Base64Item("AAAA")),
+        ({"bytes": URL}, UrlItem(URL)),
         ({"type": "text", "text": "a cat"}, TextItem("a cat")),
+        ({"type": "input_text", "text": "a cat"}, TextItem("a cat")),
         ({"url": URL, "id": 7}, UrlItem(URL)),
         (URL, UrlItem(URL)),
         ("HTTPS://EXAMPLE.ORG/A.JPG", UrlItem("HTTPS://EXAMPLE.ORG/A.JPG")),
@@ -65,7 +77,10 @@ def test_every_spelling_has_its_meaning(spelling: Any, meaning: Any) -> None:
         {"path": "a", "url": URL},
         {"text": "a", "image": "b"},
         {"type": "image_url"},
-        {"type": "image_url", "image_url": URL},
+        {"type": "image_url", "text": "a"},
+        {"type": "input_text", "image_url": URL},
+        {"image_url": ["a"]},
+        {"image_url": {"url": URL}, "text": "a"},
         {"type": "image_url", "image_url": {"url": 7}},
         {"type": "image_url", "image_url": {"url": URL}, "path": "a"},
         {"type": "image_url", "image_url": {"url": URL}, "text": "a"},
@@ -83,6 +98,44 @@ def test_anything_else_is_an_invalid_item(spelling: Any) -> None:
 def test_an_image_url_that_is_no_url_is_a_bad_url() -> None:
     with pytest.raises(BadUrl):
         parse_item({"type": "image_url", "image_url": {"url": "cats/tom.jpg"}})
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("side", [1, 200])
+def test_a_bare_string_that_is_base64_of_an_image_is_that_image(kind: str, side: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "teal").save(buffer, kind)
+    text = encoded(buffer.getvalue())
+    url_safe = text.replace("+", "-").replace("/", "_").rstrip("=")
+    in_lines = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    for spelling in (text, url_safe, in_lines):
+        assert parse_item(spelling) == Base64Item(spelling)
+    assert parse_item(text, "text") == TextItem(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/9j/4AAQSkZJRgABAQAAAQABAAD",  # too short to be an image
+        "/9j/ " + "a photo of a cat, " * 9,
+        encoded(b"no image at all, but long enough to be one" * 4),
+        "iVBORw0KGgo" + "A" * 200 + "!",
+        "a" * 300,
+    ],
+)
+def test_a_bare_string_that_only_looks_like_base64_is_a_text(text: str) -> None:
+    assert parse_item(text) == TextItem(text)
+
+
+def test_a_long_text_that_begins_like_an_image_is_told_in_a_moment() -> None:
+    text = "iVBORw0KGgo" + "A" * 200 + " " * 20_000_000 + "!"
+    began = time.process_time()
+    assert isinstance(parse_item(text), TextItem)
+    assert time.process_time() - began < 0.5  # about 0.02 s; a careless pattern takes hours
 
 
 def test_modality_forces_how_bare_strings_are_read() -> None:

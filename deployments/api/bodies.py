@@ -211,9 +211,10 @@ def preferred_format(request: Request) -> Literal["json", "npy"]:
 
 def _media_range(part: str) -> tuple[str, float]:
     kind, *parameters = (p.strip().lower() for p in part.split(";"))
+    kind = "*/*" if kind == "*" else kind  # as Java's HttpURLConnection writes it
     for parameter in parameters:
         if parameter.startswith("q="):
-            quality = re.fullmatch(r"0(\.\d*)?|1(\.0*)?", parameter[2:].strip())
+            quality = re.fullmatch(r"0?\.\d+|0\.?|1(\.0*)?", parameter[2:].strip())
             return kind, float(quality[0]) if quality else 0.0
     return kind, 1.0
 

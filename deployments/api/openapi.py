@@ -17,6 +17,7 @@ from deployments.api.schema import (
     RankBody,
     SimilarityBody,
 )
+from deployments.items import KEYS, PART_KEYS
 
 Schema = dict[str, Any]
 
@@ -198,9 +199,14 @@ def _item() -> Schema:
     return {
         "description": "One image or text, in any of these spellings.",
         "anyOf": [
-            {"type": "string", "description": "A data URI or http(s) URL; anything else is text."},
-            *(object_of(**{key: text}) for key in ("path", "url", "base64", "image", "text")),
+            {
+                "type": "string",
+                "description": "A data URI, an http(s) URL or base64 of an image; anything else is "
+                "text.",
+            },
+            *(object_of(**{key: text}) for key in KEYS),
+            object_of(image_url=object_of(url=text)),
+            *(object_of(type={"const": kind}, **{key: text}) for kind, key in PART_KEYS.items()),
             object_of(type={"const": "image_url"}, image_url=object_of(url=text)),
-            object_of(type={"const": "text"}, text=text),
         ],
     }

@@ -3,7 +3,6 @@
 Leaves colours to `colour` and resizing to `geometry` and `processor`.
 """
 
-import re
 from io import BytesIO
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import (
 )
 
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
+from deployments.items import signature_of
 from deployments.pixels import png
 from deployments.pixels.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.pixels.geometry import fit
@@ -43,19 +43,6 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 # Pillow computes boxes in single precision, where whole numbers are exact up to here.
 _MAX_SIDE_PIXELS = 1 << 24
-
-_SIGNATURES = tuple(
-    (name, re.compile(pattern, re.DOTALL))
-    for name, pattern in (
-        ("JPEG", rb"\xff\xd8\xff"),
-        ("PNG", rb"\x89PNG\r\n\x1a\n"),
-        ("WEBP", rb"RIFF....WEBP"),
-        ("GIF", rb"GIF8[79]a"),
-        ("BMP", rb"BM.{4}\0\0\0\0"),  # with the four zero bytes: texts may begin with BM too
-        ("AVIF", rb"....ftyp(avif|avis|mif1.{4,60}avif)"),
-        ("TIFF", rb"II[*+]\0|MM\0[*+]"),
-    )
-)
 
 
 def decode(
@@ -126,7 +113,7 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
     except Exception as error:
         if not data:
             raise CorruptImage("The image is empty: there are no bytes.") from None
-        found = _looks_like(data)
+        found = signature_of(data)
         if found == "JPEG" and is_of_a_kind_not_read(data):
             raise _kind_not_read(found) from None
         if found in formats:
@@ -170,14 +157,6 @@ def _layout(tile: Any) -> tuple[tuple[int, int, int, int], str]:
     """Where a tile lies in the image, and the raw mode of its samples in the file."""
     rawmode = tile.args if isinstance(tile.args, str) else tile.args[0]
     return tile.extents, str(rawmode)
-
-
-def _looks_like(data: bytes) -> str | None:
-    """The format whose signature `data` begins with, however broken the rest is."""
-    for name, signature in _SIGNATURES:
-        if signature.match(data):
-            return name
-    return None
 
 
 def _kind_not_read(name: str | None) -> UnsupportedImage:

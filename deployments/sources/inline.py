@@ -1,29 +1,38 @@
 """Image bytes from the request itself: base64 and data URIs. Leaves formats to `decode`."""
 
 import binascii
+import re
+from urllib.parse import unquote_to_bytes
 
 import pybase64
 
 from deployments.errors import BadBase64, ImageTooLarge
 
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+# MIME breaks lines after 76 characters with two (RFC 2045, 6.8), PEM after 64: less than this part.
+_WHITE_SPACE = b" \t\r\n\f"
+_WHITE_SPACE_PART = 1 / 16
+_DATA_URI_HEAD = re.compile(r"data:[^,]*; *base64 *", re.IGNORECASE)
 
 
 def decode_base64(text: str, *, max_bytes: int) -> bytes:
-    """Bytes of a base64 string in the standard or the URL-safe alphabet, padded or not.
+    """Bytes of a base64 string in the standard or the URL-safe alphabet, padded or not, with white
+    space anywhere.
 
-    White space, other characters, padding before the end and a mix of both alphabets are refused
-    (RFC 4648, sections 3 to 5). Raises ImageTooLarge, before decoding anything, if it holds more
+    Other characters, padding before the end and a mix of both alphabets are refused (RFC 4648,
+    sections 3 to 5). Raises ImageTooLarge, before decoding anything, if it holds more
     than `max_bytes` bytes, and BadBase64 for everything else.
     """
     # Four characters hold three bytes, of which at most two are padding: a lower bound, known
     # before the string is copied.
-    if len(text) // 4 * 3 - 2 > max_bytes:
+    if len(text) // 4 * 3 - 2 > max_bytes * (1 + _WHITE_SPACE_PART):
         raise _too_large(max_bytes)
     try:
         padded = text.encode("ascii")
     except UnicodeEncodeError:
         raise _bad_base64() from None
+    if any(character in padded for character in _WHITE_SPACE):
+        padded = padded.translate(None, _WHITE_SPACE)
     data = padded.rstrip(b"=")
     padding = len(padded) - len(data)
     if not data or len(data) % 4 == 1 or (padding and (padding > 2 or len(padded) % 4)):
@@ -41,21 +50,24 @@ def decode_base64(text: str, *, max_bytes: int) -> bytes:
 
 
 def decode_data_uri(uri: str, *, max_bytes: int) -> bytes:
-    """Bytes of a `data:…;base64,…` URI (RFC 2397), whose media type is ignored.
+    """Bytes of a `data:…;base64,…` URI (RFC 2397), whose media type is ignored. Escapes and white
+    space are read as browsers do (https://fetch.spec.whatwg.org/#data-url-processor).
 
     Raises BadBase64, also for a data URI without `;base64`, and ImageTooLarge.
     """
-    comma = uri.find(",")
-    head = uri[: max(comma, 0)].lower()
-    if not (head.startswith("data:") and head.endswith(";base64")):
+    head, comma, body = uri.partition(",")
+    if not (comma and _DATA_URI_HEAD.fullmatch(head)):
         raise BadBase64("A data URI must read data:image/…;base64,… with the image as base64.")
-    return decode_base64(uri[comma + 1 :], max_bytes=max_bytes)
+    if "%" in body:
+        if len(body) // 4 > max_bytes:  # four characters for each byte, each written as %XX
+            raise _too_large(max_bytes)
+        body = unquote_to_bytes(body).decode("ascii", "replace")
+    return decode_base64(body, max_bytes=max_bytes)
 
 
 def _bad_base64() -> BadBase64:
     return BadBase64(
-        "That is not base64. Send the image's bytes in the standard or the URL-safe alphabet, "
-        "without white space."
+        "That is not base64. Send the image's bytes in the standard or the URL-safe alphabet."
     )
 
 

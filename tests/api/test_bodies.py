@@ -24,7 +24,7 @@ from tests.api.requests import error, post
         ({"input": [[1, 2]]}, "invalid_item", "input[0]"),
         ({"input": "AAAA"}, "text_unsupported", "input"),
         ({"input": {"base64": ""}}, "bad_base64", "input"),
-        ({"input": {"base64": "A A"}}, "bad_base64", "input"),
+        ({"input": {"base64": "A.A"}}, "bad_base64", "input"),
         ({"input": "data:image/png,AAAA"}, "bad_base64", "input"),
         ({"input": {"url": "ftp://example.org/a.jpg"}}, "bad_url", "input"),
         ({"input": {"url": "data:image/png;base64,AAAA"}}, "bad_url", "input"),

@@ -179,7 +179,7 @@ async def test_a_non_authoritative_answer_is_an_answer(fetcher: Fetcher, origin:
 async def test_large_heads_are_read(
     headers: dict[str, str], fetcher: Fetcher, origin: Origin
 ) -> None:
-    origin.answers["/"] = answer(**headers)
+    origin.answers["/"] = answer(b"pixels", "200 OK", **headers)
     assert await fetcher.download(origin.url()) == b"pixels"
 
 

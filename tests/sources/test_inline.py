@@ -1,4 +1,4 @@
-"""Strict base64 and data URIs give their bytes, up to the cap; all else is refused."""
+"""Base64 and data URIs give their bytes, up to the cap; all else is refused."""
 
 import base64
 import time
@@ -38,10 +38,9 @@ def test_every_spelling_of_base64_gives_back_the_bytes(
         "AA==AA==",  # padding inside
         "A=AA",
         "=AAA",
-        "AAAA AAAA",
-        "AAAA\n",
-        " AAAA",
-        "AA\tAA",
+        "AA= =A",
+        " \n",
+        "AA\xa0AA",
         "AA\0A",
         "AA.A",
         "AAAé",
@@ -52,7 +51,7 @@ def test_every_spelling_of_base64_gives_back_the_bytes(
         "data:image/png;base64,AAAA",
     ],
 )
-def test_anything_but_strict_base64_is_refused(text: str) -> None:
+def test_anything_but_base64_is_refused(text: str) -> None:
     with pytest.raises(BadBase64) as caught:
         decode_base64(text, max_bytes=100)
     assert "base64" in caught.value.message
@@ -95,6 +94,9 @@ def test_twenty_megabytes_decode_in_a_moment() -> None:
         "data:;base64,",
         "data:text/html;base64,",  # the bytes decide, not the label
         "data:image/svg+xml;charset=utf-8;base64,",
+        "data:image/png; base64,",
+        "data:image/png;base64 ,",
+        "data:image/png;base64, ",
     ],
 )
 def test_a_data_uri_needs_base64_and_no_media_type(head: str) -> None:
@@ -111,8 +113,8 @@ def test_a_data_uri_needs_base64_and_no_media_type(head: str) -> None:
         "data:",
         "data:,",
         "data:;base64,",  # nothing in it
-        "data:;base64,aGk%3D",
-        "data:;base64, aGk=",
+        "data:;base64,aGk%",
+        "data:;base64,aGk%ff",
         " data:;base64,aGk=",
         "image/png;base64,aGk=",
         "aGk=",
@@ -122,6 +124,24 @@ def test_a_data_uri_needs_base64_and_no_media_type(head: str) -> None:
 def test_any_other_data_uri_is_bad_base64(uri: str) -> None:
     with pytest.raises(BadBase64):
         decode_data_uri(uri, max_bytes=100)
+
+
+@pytest.mark.parametrize("text", ["+/+/", "aGk="])
+def test_escapes_in_a_data_uri_are_undone(text: str) -> None:
+    escaped = text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D")
+    expected = decode_base64(text, max_bytes=100)
+    assert decode_data_uri(f"data:;base64,{escaped}", max_bytes=100) == expected
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " ", "\t", "\f"])
+@pytest.mark.parametrize("line", [64, 76])
+def test_lines_may_be_broken_as_in_mime_up_to_the_cap(line: int, ending: str) -> None:
+    data = bytes(range(256)) * 40
+    text = base64.b64encode(data).decode()
+    lines = [text[i : i + line] for i in range(0, len(text), line)]
+    assert decode_base64(ending.join(lines) + ending, max_bytes=len(data)) == data
+    with pytest.raises(ImageTooLarge):
+        decode_base64(ending.join(lines), max_bytes=len(data) - 1)
 
 
 def test_a_data_uri_is_capped_too() -> None:
