@@ -1,7 +1,9 @@
 """Which URLs may be fetched, judged by their text alone. Dials nothing and looks up no names."""
 
 import re
+import string
 from ipaddress import AddressValueError, IPv4Address
+from urllib.parse import quote
 
 from yarl import URL
 
@@ -11,13 +13,16 @@ MAX_URL_CHARS = 8000  # signed URLs have thousands; RFC 9110, 4.1, asks for this
 
 # White space, control characters, backslashes and lone surrogates: URL parsers disagree on these.
 _ODD_CHARACTERS = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
+# Browsers escape spaces and bytes beyond ASCII, which aiohttp gives as surrogates.
+_ODD_IN_LOCATIONS = re.compile(r"[\x00-\x1f\x7f\\]")
+_UP_TO_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*")
 # What browsers parse as an IPv4 address, such as 127.1, 0x7f.1 or 2130706433
 # (https://url.spec.whatwg.org/#ends-in-a-number-checker).
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
-    """The parsed form of a client's URL, which is the one that is fetched. Raises BadUrl."""
+    """A client's URL, parsed, with its path and query as they are. Raises BadUrl."""
     if not text[:8].lower().startswith(("http://", "https://")):
         raise BadUrl(
             "Only http:// and https:// URLs are fetched; a data URI belongs in base64, image or "
@@ -47,16 +52,36 @@ def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
             IPv4Address(host)
         except AddressValueError:
             raise BadUrl("Write an IPv4 address as four decimal numbers.") from None
-    return url
+    return _as_given(url, text)
+
+
+def _as_given(url: URL, text: str) -> URL:
+    """`url`, with the path and query exactly as in `text`: signatures cover escapes, some of which
+    yarl writes anew (RFC 3986, 2.2). The origin stays that of `url`, which has been checked.
+    """
+    after_scheme = text.partition("://")[2].partition("#")[0]
+    begin = re.search(r"[/?]|$", after_scheme)
+    target = after_scheme[begin.start() :] if begin else ""
+    slash = "" if target.startswith("/") else "/"
+    return URL(f"{url.origin()}{slash}{_escaped(target)}", encoded=True)
+
+
+def _escaped(text: str) -> str:
+    """As browsers escape what may not stand in a URL; what is ASCII otherwise stays."""
+    return quote(text.encode("utf-8", "surrogateescape"), safe=string.punctuation)
 
 
 def redirected(url: URL, location: str, *, allow_ports: tuple[int, ...]) -> URL:
     """The URL that `url` redirects to. Raises FetchFailed if that may not be fetched."""
     try:
         # Checked before joining, which would silently repair some of them.
-        if _ODD_CHARACTERS.search(location):
+        if _ODD_IN_LOCATIONS.search(location):
             raise BadUrl("odd characters")
-        return parse_url(str(url.join(URL(location))), allow_ports=allow_ports)
+        location = location.strip(" ")
+        host = _UP_TO_HOST.match(location)
+        end = host.end() if host else 0
+        escaped = location[:end] + _escaped(location[end:])
+        return parse_url(str(url.join(URL(escaped, encoded=True))), allow_ports=allow_ports)
     except (BadUrl, ValueError):
         raise FetchFailed(
             "The URL redirects to one that may not be fetched. Use the image's own URL.",

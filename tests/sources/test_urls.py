@@ -1,9 +1,15 @@
 """A bad URL is refused without looking it up, and a good one is looked up."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployments.errors import BadUrl, UrlForbidden
-from tests.sources.origins import Names, Origin, fetching
+from deployments.sources.fetch import Fetcher
+from deployments.sources.urls import parse_url
+from tests.sources.origins import Names, Origin, answer, fetching, redirect
 
 
 @pytest.mark.parametrize(
@@ -106,3 +112,62 @@ async def test_a_good_url_is_looked_up(url: str, host: str, origin: Origin) -> N
         with pytest.raises(UrlForbidden):
             await fetcher.download(url)
     assert names.asked == [host]
+
+
+GIVEN = [
+    "/sig/a%2Cb%3Ac%28d%29%27e%40f%3Dg.png",
+    "/fetch/https%3A%2F%2Fcdn.example%2Fa.jpg",
+    "/?u=https%3A%2F%2Fcdn.example%3Fk%3Dv&s=ab%2Fcd%2Be%3D",
+    "/caf%c3%a9",
+    "/a%20b+c%2Bd",
+    "/%7Euser/%41",
+    "/x?empty=&&a;b=[1]|{2}^`'\"<>",
+    "/a//b/./c/../d",
+    "?q=1",
+    "",
+]
+
+
+@pytest.mark.parametrize("target", GIVEN)
+async def test_a_url_is_asked_for_exactly_as_given(
+    target: str, fetcher: Fetcher, origin: Origin
+) -> None:
+    seen = target if target.startswith("/") else f"/{target}"
+    origin.answers[seen] = answer()
+    assert await fetcher.download(f"http://127.0.0.1:{origin.port}{target}#part") == b"pixels"
+
+
+@pytest.mark.parametrize("target", [t for t in GIVEN if t.startswith("/") and "/./" not in t])
+async def test_a_redirect_is_followed_exactly_as_given(
+    target: str, fetcher: Fetcher, origin: Origin
+) -> None:
+    for location in (target, origin.url(target)):
+        origin.answers["/from"] = redirect(location)
+        origin.answers[target] = answer()
+        assert await fetcher.download(origin.url("/from")) == b"pixels"
+
+
+@pytest.mark.parametrize(
+    ("location", "asked"),
+    [
+        ("/café.jpg".encode(), "/caf%C3%A9.jpg"),
+        ("/café.jpg".encode("latin-1"), "/caf%E9.jpg"),
+        (b"/a photo.jpg?k=a b", "/a%20photo.jpg?k=a%20b"),
+        (b"  /b.jpg ", "/b.jpg"),
+    ],
+)
+async def test_what_may_not_stand_in_a_redirect_is_escaped_as_browsers_do(
+    location: bytes, asked: str, fetcher: Fetcher, origin: Origin
+) -> None:
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
+    origin.answers["/from"] = head + location + b"\r\n\r\n"
+    origin.answers[asked] = answer()
+    assert await fetcher.download(origin.url("/from")) == b"pixels"
+
+
+@given(st.text(max_size=40), st.sampled_from(["http://example.org", "http://example.org:80"]))
+def test_no_path_moves_a_url_to_another_host(rest: str, origin_of: str) -> None:
+    with suppress(BadUrl):
+        url = parse_url(f"{origin_of}/{rest}", allow_ports=(80,))
+        assert (url.raw_host, url.port) == ("example.org", 80)
+        assert str(url).isascii()
