@@ -150,7 +150,7 @@ class Fetch(_Section):
     timeout_s: Seconds = 10.0
     """For one image, from the DNS look-up to the last byte, redirects included."""
     idle_timeout_s: Seconds = 5.0
-    """The longest wait for a connection or for the next bytes."""
+    """The longest wait for a connection, or between the bytes of an image."""
     max_redirects: Annotated[int, Field(ge=0, le=10)] = 3
     """Redirects to follow for one image."""
     max_connections: Positive = 64

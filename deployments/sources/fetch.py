@@ -162,7 +162,7 @@ class Fetcher:
             response = await self._session_for(url).get(
                 url, allow_redirects=False, trace_request_ctx=deadline
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):  # or is silent
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             self._breaker.failed(origin)
             raise
         self._breaker.answered(origin)
@@ -196,7 +196,7 @@ class Fetcher:
         # aiohttp unpacks all but this one, which is gzip (RFC 9110, 8.4.1.3).
         is_packed = response.headers.get("Content-Encoding", "").strip().lower() == "x-gzip"
         unpacker = zlib.decompressobj(wbits=31) if is_packed else None
-        async for chunk in response.content.iter_any():
+        while chunk := await self._next_bytes(response):
             if unpacker is not None:
                 chunk = _unpacked(unpacker, chunk, self._max_bytes + 1)
             if len(body) + len(chunk) > self._max_bytes:
@@ -205,6 +205,13 @@ class Fetcher:
         if unpacker is not None and not unpacker.eof:
             raise aiohttp.ClientPayloadError("the gzip stream is cut short")
         return bytes(body)
+
+    async def _next_bytes(self, response: aiohttp.ClientResponse) -> bytes:
+        """Empty at the end. The idle limit is for the body alone: some servers take long to make an
+        image, and then send it at once.
+        """
+        async with asyncio.timeout(self._settings.idle_timeout_s):
+            return await response.content.readany()
 
     def _too_large(self) -> ImageTooLarge:
         return ImageTooLarge(
@@ -215,14 +222,15 @@ class Fetcher:
         queue = aiohttp.TraceConfig()
         queue.on_connection_queued_start.append(_stop_the_clock)
         queue.on_connection_queued_end.append(_start_the_clock)
-        idle_s = self._settings.idle_timeout_s
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"raylens/{_version()}", "Accept": "image/*"},
             max_field_size=_MAX_HEADER_BYTES,
             max_headers=_MAX_HEADERS,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=idle_s, sock_read=idle_s),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.idle_timeout_s, sock_read=None
+            ),
             trust_env=False,
             auto_decompress=True,
             trace_configs=[queue],

@@ -135,18 +135,47 @@ async def test_a_name_that_is_not_found_is_a_bad_gateway(origin: Origin) -> None
         assert "10.0.0.7" not in caught.value.message
 
 
-async def test_an_origin_that_accepts_and_stays_silent_is_left_alone_after_some_tries(
-    origin: Origin,
-) -> None:
+async def test_slow_pages_do_not_shut_their_host(origin: Origin) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    origin.answers["/"] = silent
-    async with fetching(origin, idle_timeout_s=0.1) as fetcher:
-        for _ in range(FAILURES):
+    origin.answers["/slow"] = silent
+    async with fetching(origin, timeout_s=0.1) as fetcher:
+        for _ in range(FAILURES + 1):
+            with pytest.raises(FetchTimeout):
+                await fetcher.download(origin.url("/slow"))
+        assert await fetcher.download(origin.url()) == b"pixels"
+
+
+async def test_a_host_that_cannot_be_reached_is_not_dialled_for_a_while(origin: Origin) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        async with fetching(origin, allow_ports=(port,)) as fetcher:
+            for _ in range(FAILURES):
+                with pytest.raises(FetchBadGateway, match="could not be reached"):
+                    await fetcher.download(f"http://127.0.0.1:{port}/")
+            with pytest.raises(FetchBadGateway, match="lately"):
+                await fetcher.download(f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize(("pause", "is_fetched"), [("before", True), ("within", False)])
+async def test_the_idle_limit_counts_between_the_bytes_of_an_image(
+    pause: str, is_fetched: bool, origin: Origin
+) -> None:
+    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, second = (b"", answer()) if pause == "before" else (answer()[:-3], b"els")
+        writer.write(first)
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        with suppress(OSError):
+            writer.write(second)
+            await writer.drain()
+
+    origin.answers["/"] = slow
+    async with fetching(origin, idle_timeout_s=0.1, timeout_s=10) as fetcher:
+        if is_fetched:
+            assert await fetcher.download(origin.url()) == b"pixels"
+        else:
             with pytest.raises(FetchTimeout):
                 await fetcher.download(origin.url())
-        connections = origin.connections
-        with pytest.raises(FetchBadGateway, match="lately"):
-            await fetcher.download(origin.url())
-        assert origin.connections == connections
