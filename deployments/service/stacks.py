@@ -22,6 +22,7 @@ from deployments.errors import (
     TextUnsupported,
     Unavailable,
 )
+from deployments.items import UrlItem
 from deployments.service.cache import Entry, VectorCache
 from deployments.service.job import Job, Slot, is_text, too_many_tokens
 from deployments.service.loader import ImageLoader
@@ -55,10 +56,14 @@ class StackEmbedder:
 
     async def fill(self, job: Job) -> None:
         """Leaves the rows of duplicates empty, and perhaps those of a doomed job."""
+        by_url: dict[str, Slot] = {}
         for slot in job.slots:
             if isinstance(slot.item, RaylensError):
                 slot.row = slot.item
-        todo = [slot for slot in job.slots if not slot.is_bad]
+            elif isinstance(slot.item, UrlItem):  # fetched once, however often it is listed
+                first = by_url.setdefault(slot.item.url, slot)
+                slot.duplicate_of = None if first is slot else first
+        todo = [slot for slot in job.slots if not slot.is_bad and slot.duplicate_of is None]
         max_images = _max_images(job.card, job.context.model.stack_bytes)
         try:
             while todo:

@@ -6,7 +6,7 @@ import base64
 import numpy as np
 import pytest
 
-from deployments.errors import CorruptImage
+from deployments.errors import CorruptImage, FetchFailed
 from deployments.items import Base64Item, Parsed, UrlItem
 from deployments.service.job import Context, ItemGroup
 from tests.conftest import Jpeg
@@ -86,3 +86,16 @@ async def test_the_same_bytes_by_url_and_as_base64_are_duplicates(jpeg: Jpeg) ->
     assert sum(map(len, model.stacks)) == 1
     assert embedded.cached == 1
     assert (vectors(embedded)[0] == vectors(embedded)[1]).all()
+
+
+async def test_a_url_that_is_listed_several_times_is_fetched_once(jpeg: Jpeg) -> None:
+    fetcher = FakeFetcher(cat=jpeg(1), dog=jpeg(2), same=jpeg(2), gone=FetchFailed("Gone."))
+    opened = service(fetcher=fetcher)  # type: ignore[arg-type]
+    names = ["cat", "same", "dog", "cat", "dog", "same", "gone", "gone"]
+    items: list[Parsed] = [UrlItem(f"https://{name}") for name in names]
+    embedded = await embed(opened, items, on_error="report")
+    assert sorted(fetcher.downloads) == [f"https://{n}" for n in ("cat", "dog", "gone", "same")]
+    assert embedded.cached == 4
+    rows = np.stack([row for row in embedded.rows[:6] if isinstance(row, np.ndarray)])
+    assert (rows[[3, 4, 5]] == rows[[0, 2, 1]]).all()
+    assert [error and error.param for error in errors(embedded)[6:]] == ["input[6]", "input[7]"]
