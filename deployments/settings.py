@@ -110,7 +110,7 @@ class ModelSettings(Batching):
 class Limits(_Section):
     """What requests may ask for. Raise these for trusted callers on larger machines."""
 
-    max_items: Positive = 512
+    max_items: Positive = 2048
     """Items in one request."""
     max_image_bytes: Positive = 20 * MIB
     """Bytes of one image as sent, fetched or read from a file."""

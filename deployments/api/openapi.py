@@ -161,7 +161,7 @@ def _add_other_formats(operation: Schema) -> None:
     success["headers"]["X-Item-Errors"] = {
         "description": "With .npy under on_error=report: the item errors as a list in ASCII JSON, "
         "each with index, code and message; without messages if that exceeds 8,000 bytes; and as "
-        "a list of codes, each with its indices, if that does too.",
+        "a list of codes, each with its indices, or with the number of items, if that does too.",
         "schema": {"type": "string"},
     }
     options = EmbeddingOptions.model_json_schema()["properties"]

@@ -112,7 +112,8 @@ def embeddings_npy(
 
 def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
     """The item errors as a list in ASCII JSON that fits into a header: an entry for each item, with
-    or without its message, or else an entry for each code, with its indices."""
+    or without its message, or else an entry for each code, with its indices or their number. The
+    rows of the array tell which failed."""
     bad = [(index, row) for index, row in enumerate(rows) if isinstance(row, RaylensError)]
     by_code: dict[str, list[int]] = {}
     for index, error in bad:
@@ -120,11 +121,12 @@ def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
     for content in (
         [{"index": i, "code": e.code, "message": e.message} for i, e in bad],
         [{"index": i, "code": e.code} for i, e in bad],
+        [{"code": code, "indices": which} for code, which in by_code.items()],
     ):
         text = json.dumps(content)
         if len(text) <= MAX_ERROR_HEADER_BYTES:
             return text
-    return json.dumps([{"code": code, "indices": which} for code, which in by_code.items()])
+    return json.dumps([{"code": code, "number": len(which)} for code, which in by_code.items()])
 
 
 def labels_json(

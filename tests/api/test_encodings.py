@@ -92,7 +92,7 @@ async def test_many_item_errors_still_fit_into_a_header_that_clients_accept(
     connect: Connect,
 ) -> None:
     async with connect() as client:
-        for number, form in ((150, "codes"), (512, "indices")):
+        for number, form in ((150, "codes"), (512, "indices"), (2048, "number")):
             response = await client.post(
                 "/v1/embeddings",
                 json={"input": [{"path": "gone.jpg"}] * number, "on_error": "report"},
@@ -103,8 +103,10 @@ async def test_many_item_errors_still_fit_into_a_header_that_clients_accept(
             content = json.loads(header)
             if form == "codes":
                 assert content[149] == {"index": 149, "code": "path_not_found"}
-            else:
+            elif form == "indices":
                 assert content == [{"code": "path_not_found", "indices": list(range(512))}]
+            else:
+                assert content == [{"code": "path_not_found", "number": 2048}]
             assert np.load(io.BytesIO(response.content)).shape == (number, 12)
 
 
