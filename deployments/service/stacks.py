@@ -22,7 +22,7 @@ from deployments.errors import (
     TextUnsupported,
     Unavailable,
 )
-from deployments.items import UrlItem
+from deployments.items import TextItem, UrlItem
 from deployments.service.cache import Entry, VectorCache
 from deployments.service.job import Job, Slot, is_text, too_many_tokens
 from deployments.service.loader import ImageLoader
@@ -206,25 +206,28 @@ class StackEmbedder:
                 self._fail(slot, too_many_tokens(len(ids)))
                 continue
             good[slot] = ids
-            slot.tokens, slot.truncated = len(ids), truncated
+            slot.tokens = len(ids)
+            slot.truncated |= truncated
         return good
 
     def _text_or_none(self, job: Job, slot: Slot) -> str | None:
         """The item's text, or None if it is bad or does not need the model."""
-        item: Any = slot.item
+        text = slot.item.text if isinstance(slot.item, TextItem) else ""
         if job.card.text is None:
             slot.row = TextUnsupported(
                 f"{job.card.id} embeds images only. A bare string is text unless it is an "
                 'http(s) URL or a data URI; send plain base64 as {"base64": "…"}.'
             )
-        elif len(item.text) > self._max_text_chars:
+        elif len(text) > self._max_text_chars and not job.options.truncate:
             slot.row = TextTooLong(
-                f"The text is longer than {self._max_text_chars} characters; shorten it."
+                f"The text is longer than {self._max_text_chars} characters; shorten it or leave "
+                "truncate true."
             )
         else:
-            digest = hashlib.sha256(item.text.encode("utf-8", "surrogatepass")).digest()
+            slot.truncated = len(text) > self._max_text_chars
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
             if self._needs_model(job, slot, b"text" + digest):
-                return str(item.text)
+                return text[: self._max_text_chars]
         return None
 
 

@@ -84,12 +84,20 @@ async def test_a_long_text_is_refused_when_it_may_not_be_cut(connect: Connect) -
     assert (failed["error"]["code"], failed["error"]["param"]) == ("text_too_long", "input[1]")
 
 
-async def test_a_text_over_the_character_limit_is_refused(connect: Connect) -> None:
-    async with connect(FakeModel(text=TEXT), limits={"max_text_chars": 30}) as client:
-        good, bad = [await client.post("/v1/embeddings", json={"input": "x" * n}) for n in (30, 31)]
-    assert good.status_code == 200
-    assert (bad.status_code, bad.json()["error"]["code"]) == (413, "text_too_long")
-    assert "30 characters" in bad.json()["error"]["message"]
+async def test_a_text_over_the_character_limit_is_cut_or_refused(connect: Connect) -> None:
+    spaces = "cat" + " " * 40  # few tokens, so that only the characters are too many
+    async with connect(FakeModel(text=TEXT), limits={"max_text_chars": 20}) as client:
+        body = {"input": ["x" * 20, "x" * 21, spaces, spaces]}
+        cut = (await client.post("/v1/embeddings", json=body)).json()
+        again = (await client.post("/v1/embeddings", json={"input": spaces})).json()
+        refused = await client.post("/v1/embeddings", json={**body, "truncate": False})
+    assert [entry.get("truncated") for entry in cut["data"]] == [None, True, True, True]
+    assert cut["data"][0]["embedding"] == cut["data"][1]["embedding"]
+    assert again["data"][0]["truncated"]
+    assert again["usage"]["cached"] == 1
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "text_too_long")
+    assert refused.json()["error"]["param"] == "input[1]"
+    assert "20 characters" in refused.json()["error"]["message"]
 
 
 async def test_similarity_mixes_images_and_texts(connect: Connect) -> None:
