@@ -195,6 +195,14 @@ class Auth(_Section):
     """Requests of one key in flight, per ingress replica, unless the key has its own limit."""
 
 
+class ApiSettings(_Section):
+    """How the HTTP API behaves towards browsers."""
+
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
+    """Origins such as `https://app.example` whose pages may call the API from a browser; `*` allows
+    all. Without any, browsers refuse such calls."""
+
+
 class Settings(BaseSettings):
     """All of raylens's own settings; see the sections."""
 
@@ -211,6 +219,7 @@ class Settings(BaseSettings):
     decode: Decode = Decode()
     cache: Cache = Cache()
     auth: Auth = Auth()
+    api: ApiSettings = ApiSettings()
     image_roots: tuple[Path, ...] = ()
     """Folders whose files callers may name by path. Without any, every path is refused."""
 

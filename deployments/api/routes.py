@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -121,6 +122,15 @@ class Api:
         auth = self.service.settings.auth
         if auth.keys is not None or auth.keys_file is not None:
             app.add_middleware(KeyGuard, ring=KeyRing(auth), max_concurrency=auth.max_concurrency)
+        origins = self.service.settings.api.cors_origins
+        if origins:  # outside of the keys, because browsers ask first without one
+            app.add_middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["Retry-After", "Server-Timing", "X-Item-Errors", "X-Request-Id"],
+            )
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
 
