@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -57,6 +58,8 @@ from deployments.service.vectors import as_matrix, cosines
 from deployments.wire import Vectors
 
 logger = logging.getLogger("ray.serve")
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 Handler = Callable[["Api", Request, float], Awaitable[Response]]
 
@@ -140,7 +143,10 @@ class Api:
         asked, group = await self._embedding_input(request)
         context = self._context(request, asked.model, deadline)
         card = context.model.card
-        options = Options(asked.dimensions, asked.normalize, asked.truncate, asked.on_error)
+        largest = FLOAT16_MAX if asked.dtype == "float16" else math.inf
+        options = Options(
+            asked.dimensions, asked.normalize, asked.truncate, asked.on_error, largest
+        )
         embedded = await self.service.embed([group], context, options)
         headers = server_timing(embedded.timing)
         if preferred == "npy":

@@ -222,7 +222,9 @@ def _finish(slots: Sequence[Slot], options: Options) -> None:
             slot.tokens, slot.truncated, slot.cached = first.tokens, first.truncated, True
     for slot in slots:
         if slot.row is not None:
-            slot.row = finished(slot.row, options.dimensions, options.normalize)
+            slot.row = finished(
+                slot.row, options.dimensions, options.normalize, largest=options.largest
+            )
 
 
 def too_many_items(number: int, limit: int, *, param: str) -> TooManyItems:

@@ -1,6 +1,7 @@
 """A request in progress: its tenant, its options, and what is known of each item so far."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -71,6 +72,8 @@ class Options:
     """Whether to truncate a text that is too long; otherwise it is an error."""
     on_error: OnError = "fail"
     """Whether a bad item fails the request or is reported in its place."""
+    largest: float = math.inf
+    """The largest number that the caller's type holds; a vector with a larger one is an error."""
 
 
 @dataclass(frozen=True, slots=True)

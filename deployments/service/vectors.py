@@ -5,20 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.errors import Internal, RaylensError
+from deployments.errors import BadRequest, Internal, RaylensError
 from deployments.wire import TextSpec, Vector, Vectors
 
 
 def finished(
-    row: Vector | RaylensError, dimensions: int | None, normalize: bool
+    row: Vector | RaylensError, dimensions: int | None, normalize: bool, *, largest: float
 ) -> Vector | RaylensError:
-    """The model's raw (D,) vector as the caller wants it: truncated first, then normalised."""
+    """The model's raw (D,) vector as the caller wants it: truncated first, then normalised. An
+    error if a number is beyond `largest`."""
     if isinstance(row, RaylensError):
         return row
     if not np.isfinite(row).all():
         return Internal("The model gave no finite vector for this item.")
     row = row[:dimensions]
-    return row / max(float(np.linalg.norm(row)), 1e-12) if normalize else row
+    if normalize:
+        return row / max(float(np.linalg.norm(row)), 1e-12)
+    if np.abs(row).max() > largest:
+        return BadRequest(
+            "This item's vector has numbers beyond the range of dtype; ask for float32, or leave "
+            "normalize true."
+        )
+    return row
 
 
 def cosines(a: Vectors, b: Vectors) -> NDArray[np.float32]:

@@ -5,10 +5,12 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from deployments.wire import StackVectors
 from tests.api.conftest import Connect
 from tests.api.requests import error, post
 from tests.fakes import CARD, FakeModel
@@ -164,3 +166,31 @@ async def test_shortened_vectors_are_normalised_again(connect: Connect, photo: P
         too_long = await post(client, input=item, dimensions=13)
     assert short == pytest.approx(whole[:6] / np.linalg.norm(whole[:6]))
     assert error(too_long)["code"] == "dimensions_unsupported"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_a_vector_beyond_float16_is_an_error_of_its_item(
+    connect: Connect, photo: Path, accept: str, encoding: str
+) -> None:
+    class Large(FakeModel):
+        async def embed(self, *call: Any) -> StackVectors:
+            made = await super().embed(*call)
+            return made._replace(vectors=made.vectors * 1e6)
+
+    body = {
+        "input": [{"path": "tom.jpg"}],
+        "dtype": "float16",
+        "encoding_format": encoding,
+        "normalize": False,
+    }
+    async with connect(Large()) as client:
+        refused = await client.post("/v1/embeddings", json=body, headers={"accept": accept})
+        body["normalize"] = True
+        good = await client.post("/v1/embeddings", json=body, headers={"accept": accept})
+        body |= {"normalize": False, "dtype": "float32"}
+        wide = await client.post("/v1/embeddings", json=body, headers={"accept": accept})
+    assert (refused.status_code, error(refused)["code"]) == (400, "bad_request")
+    assert error(refused)["param"] == "input[0]"
+    assert "float32" in error(refused)["message"]
+    assert (good.status_code, wide.status_code) == (200, 200)
