@@ -171,6 +171,8 @@ class Decode(_Section):
     """Processor time per image; 50 megapixels take 2 s. Raise it for larger ones."""
     max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1024 * MIB
     """Memory per image, in its decode process; 50 megapixels take up to 600 MiB."""
+    background: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#ffffff"
+    """The colour behind transparent images. Choose a dark one if yours are white logos."""
     allow_tiff: bool = False
     """Accept TIFF as well. Its decoders have the longest record of security bugs."""
 

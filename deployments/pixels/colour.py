@@ -57,8 +57,8 @@ def key_as_decoded(transparency: Any, rawmode: str) -> Any:
     return transparency
 
 
-def to_srgb(image: Image.Image, rawmode: str) -> Image.Image:
-    """A loaded image of any mode as RGB in sRGB, over white where it is transparent.
+def to_srgb(image: Image.Image, rawmode: str, background: str) -> Image.Image:
+    """A loaded image of any mode as RGB in sRGB, over `background` where it is transparent.
 
     `rawmode` is the layout that its samples had in the file. Raises UnsupportedImage for
     floating-point samples, whose range is unknown.
@@ -72,9 +72,9 @@ def to_srgb(image: Image.Image, rawmode: str) -> Image.Image:
         return rgb
     if image.format == "BMP" and alpha.getextrema() == (0, 0):
         return rgb  # left unset by many programs, and ignored by viewers
-    white = Image.new("RGB", rgb.size, "white")
-    white.paste(rgb, mask=alpha)
-    return white
+    opaque = Image.new("RGB", rgb.size, background)
+    opaque.paste(rgb, mask=alpha)
+    return opaque
 
 
 def turn_upright(image: Image.Image, source: Image.Image) -> Image.Image:

@@ -51,15 +51,17 @@ def decode(
     *,
     max_pixels: int,
     allow_tiff: bool = False,
+    background: str = "#ffffff",
     fast: bool = False,
 ) -> Pixels:
     """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3), C-contiguous and
     writable.
 
     For a `PixelSpec`, uint8 in sRGB, resized and cropped; for a `ProcessorSpec`, the processor's
-    float32 output. EXIF orientation is applied, transparency is composited over white, and 16-bit,
-    CMYK, palette and ICC-profiled images are converted. With `fast`, large JPEGs are decoded at a
-    half, a quarter or an eighth of their size if that is enough for the model; this is not exact.
+    float32 output. EXIF orientation is applied, transparency is composited over `background`
+    (#rrggbb), and 16-bit, CMYK, palette and ICC-profiled images are converted. With `fast`, large
+    JPEGs are decoded at a half, a quarter or an eighth of their size if that is enough for the
+    model; this is not exact.
     Thread-safe; the GIL is released while Pillow decodes and resizes.
 
     Raises UnsupportedImage for an unknown or disallowed format and for what a processor rejects,
@@ -68,7 +70,12 @@ def decode(
     """
     if data.startswith(png.SIGNATURE):
         data = png.needed_chunks(data)
-    options: Any = {"max_pixels": max_pixels, "allow_tiff": allow_tiff, "fast": fast}
+    options: Any = {
+        "max_pixels": max_pixels,
+        "allow_tiff": allow_tiff,
+        "background": background,
+        "fast": fast,
+    }
     try:
         return _decode(data, spec, **options)
     except CorruptImage:
@@ -83,18 +90,19 @@ def _decode(
     *,
     max_pixels: int,
     allow_tiff: bool,
+    background: str,
     fast: bool,
 ) -> Pixels:
     try:
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
         if isinstance(spec, ProcessorSpec):
-            return process(_load(image), spec, max_pixels=max_pixels)
+            return process(_load(image, background), spec, max_pixels=max_pixels)
         width_height = image.size
         if fast and spec.resize is not None:
             edge = max(spec.resize[1:])  # for both sides, because EXIF may turn the image
             image.draft(None, (edge, edge))  # affects JPEGs only
         plain = None if spec.exact or image.size != width_height else decode_plain(data, image)
-        return fit(_load(image) if plain is None else plain, spec)
+        return fit(_load(image, background) if plain is None else plain, spec)
     except RaylensError:
         raise
     except MemoryError:
@@ -132,7 +140,7 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
     return image
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, background: str) -> Image.Image:
     """The first frame decoded: RGB, upright."""
     try:
         tiles = getattr(image, "tile", None)
@@ -140,10 +148,10 @@ def _load(image: Image.Image) -> Image.Image:
         if image.format == "PNG" and "transparency" in image.info:
             image.info["transparency"] = key_as_decoded(image.info["transparency"], rawmode)
         image.load()
-        rgb = to_srgb(image, rawmode)
+        rgb = to_srgb(image, rawmode, background)
         if image.format == "GIF" and extents != (0, 0, *image.size):
             # Nothing is drawn outside the first frame, but Pillow fills that with palette entry 0.
-            canvas = Image.new("RGB", rgb.size, "white")
+            canvas = Image.new("RGB", rgb.size, background)
             canvas.paste(rgb.crop(extents), extents)
             rgb = canvas
         return turn_upright(rgb, image)

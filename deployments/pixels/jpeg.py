@@ -37,7 +37,7 @@ def lacks_only_its_end(data: bytes) -> bool:
         colours = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
         # An eighth of the size in memory; strict, so that a scan cut short is an error.
         simplejpeg.decode_jpeg(whole, colours, min_height=1, min_width=1, strict=True)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, MemoryError):
         return False
     return True
 

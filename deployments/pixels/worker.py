@@ -43,6 +43,7 @@ class DecodeOptions(NamedTuple):
     spec: PixelSpec | ProcessorSpec
     max_pixels: int
     allow_tiff: bool
+    background: str
     fast: bool
     cpu_s: float
     slow_lane: bool
@@ -117,6 +118,7 @@ def _decode(options: DecodeOptions, data: bytearray) -> tuple[bytes, Any]:
             options.spec,
             max_pixels=options.max_pixels,
             allow_tiff=options.allow_tiff,
+            background=options.background,
             fast=options.fast,
         )
     except RaylensError as error:

@@ -133,6 +133,7 @@ class DecodeWorkers:
             spec=spec,
             max_pixels=self._max_pixels,
             allow_tiff=self._settings.allow_tiff,
+            background=self._settings.background,
             fast=self._settings.mode == "fast",
             cpu_s=self._settings.max_cpu_s,
             slow_lane=True,

@@ -5,7 +5,19 @@ import struct
 import pytest
 from PIL import Image
 
-from tests.pixels.pictures import BLACK, BLUE, RED, WHITE, close_to, colour, pixels, png, saved
+from deployments.pixels.decode import decode
+from tests.pixels.pictures import (
+    AS_IS,
+    BLACK,
+    BLUE,
+    RED,
+    WHITE,
+    close_to,
+    colour,
+    pixels,
+    png,
+    saved,
+)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
@@ -83,3 +95,13 @@ def test_a_transparent_colour_of_either_depth_is_white(depth: int, pad: bytes) -
     found = pixels(png(8, 8, depth, 2, [row] * 8, [(b"tRNS", transparency)]))
     assert found[4, 1].tolist() == list(BLACK)
     assert found[4, 6].tolist() == list(WHITE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_transparency_is_put_over_the_background_that_is_set(kind: str) -> None:
+    logo = Image.new("RGBA", (8, 8), (255, 255, 255, 255))
+    logo.paste((0, 0, 0, 0), (0, 0, 8, 4))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(saved(logo, kind, **options), AS_IS, max_pixels=100, background="#102030")
+    assert (found[:4] == (0x10, 0x20, 0x30)).all()
+    assert (found[4:] == 255).all()
