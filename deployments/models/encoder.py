@@ -97,7 +97,11 @@ class Encoder:
         text = tokenizer = tokens = None
         if family.text is not None:
             text = read_text_spec(model, family.text)
-            tokenizer = read_tokenizer(checkpoint.folder, max_tokens=text.max_tokens)
+            tokenizer = read_tokenizer(
+                checkpoint.folder,
+                max_tokens=text.max_tokens,
+                reads_padding=family.text.padding != "eos",
+            )
             tokens = _tokenize(SENTENCES, tokenizer.json, text)
 
         def towers(model: nn.Module) -> Towers:

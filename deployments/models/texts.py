@@ -35,18 +35,23 @@ class CheckpointTokenizer:
     json: str
     """For `tokenizers.Tokenizer.from_str`; adds special tokens, neither truncates nor pads."""
     pad_id: int
+    """0 where there is none, which is never read."""
     pad_left: bool
     """Whether rows are padded before the text instead of after it."""
 
 
-def read_tokenizer(folder: Path, *, max_tokens: int) -> CheckpointTokenizer:
+def read_tokenizer(
+    folder: Path, *, max_tokens: int, reads_padding: bool = True
+) -> CheckpointTokenizer:
     """The tokenizer in a checkpoint's folder, independent of transformers.
 
-    Raises CheckpointError if a file is missing or damaged, or if the result, truncated to
+    Raises CheckpointError if a file is missing or damaged, if a model that `reads_padding` has no
+    pad token, or if the result, truncated to
     `max_tokens` ids, differs from the checkpoint's own tokenizer for any of a set of texts.
     """
     tokenizer = _load(folder)
-    if tokenizer.pad_token_id is None:
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None and reads_padding:
         raise CheckpointError(f"{folder / _CONFIG}: names no pad_token; add the model's own")
     if tokenizer.is_fast:
         backend = tokenizer.backend_tokenizer
@@ -61,7 +66,7 @@ def read_tokenizer(folder: Path, *, max_tokens: int) -> CheckpointTokenizer:
         )
     json = backend.to_str()
     _compare(json, tokenizer, max_tokens, folder)
-    return CheckpointTokenizer(json, tokenizer.pad_token_id, tokenizer.padding_side == "left")
+    return CheckpointTokenizer(json, pad_id or 0, tokenizer.padding_side == "left")
 
 
 def _load(folder: Path) -> Any:

@@ -1,13 +1,17 @@
 """Tokens become the model's own vectors, and what does not fit is refused."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
-from deployments.wire import TextSpec
+from deployments.wire import TextSpec, pad_tokens
 from tests.models.conftest import Tiny
 from tests.models.encoders import FakeTextTower, encode, encode_both, load
 
@@ -114,3 +118,16 @@ def test_a_dual_encoder_tells_the_ingress_what_it_needs_for_texts(tiny: Tiny) ->
     )
     assert encoder.tokenizer_json is not None
     assert Tokenizer.from_str(encoder.tokenizer_json).encode("a cat").ids
+
+
+def test_a_clip_whose_tokenizer_has_no_pad_token_is_served(changed: Callable[..., Path]) -> None:
+    folder = changed("CLIP")
+    expected = load(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["pad_token"]
+    path.write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    assert AutoTokenizer.from_pretrained(folder).pad_token is None
+    tokens = pad_tokens([[1, 5, 6, 2], [1, 2]])
+    assert (load(folder).encode_text(tokens) == expected.encode_text(tokens)).all()

@@ -191,7 +191,9 @@ def test_a_repositorys_own_code_is_not_run(tmp_path: Path) -> None:
         read_tokenizer(tmp_path, max_tokens=77)
 
 
-def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_padding_token_is_refused_where_padding_is_read(
+    tmp_path: Path,
+) -> None:
     build(tmp_path, "align")
     configure(tmp_path, pad_token=None, tokenizer_class="PreTrainedTokenizerFast")
     (tmp_path / "special_tokens_map.json").unlink()
