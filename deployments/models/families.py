@@ -6,7 +6,10 @@ the table is refused, never guessed at.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+
+from safetensors import safe_open
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
 
@@ -125,7 +128,12 @@ def choose_family(
     """
     config = read_json(checkpoint.folder / "config.json")
     kind = str(config.get("model_type"))
-    names = (*(config.get("architectures") or ()), kind)
+    architectures = config.get("architectures") or ()
+    # One kind stands for two spaces; without architectures, the weights say which.
+    is_unsaid = not architectures and kind == "clip_vision_model"
+    if is_unsaid and _has_weight(checkpoint.folder, "visual_projection.weight"):
+        architectures = ("CLIPVisionModelWithProjection",)
+    names = (*architectures, kind)
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
     if kind.startswith("siglip2"):
         raise CheckpointError(
@@ -154,3 +162,11 @@ def choose_family(
         others=tuple(other for other in known if other != pooling),
         text=family.text if pooling == "projection" else None,
     )
+
+
+def _has_weight(folder: Path, name: str) -> bool:
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as weights:
+            if name in weights.keys():  # noqa: SIM118  (it is not a dict)
+                return True
+    return False

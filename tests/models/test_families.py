@@ -158,6 +158,16 @@ def test_a_config_without_a_model_type_is_refused(tmp_path: Path) -> None:
         chosen({"architectures": None}, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["CLIP, vision alone", "CLIP, vision projected"])
+def test_without_architectures_the_weights_say_whether_there_is_a_projection(
+    tiny: Tiny, changed: Changed, name: str
+) -> None:
+    folder = changed(name, config={"architectures": None})
+    expected, found = encode(tiny(name)), encode(folder)
+    assert found.dimensions == expected.dimensions
+    np.testing.assert_array_equal(found.encode(noise(found)), expected.encode(noise(expected)))
+
+
 def test_a_vision_model_without_its_head_says_so(changed: Changed) -> None:
     folder = changed("SigLIP, vision alone", config={"vision_use_head": False}, without=("head.",))
     with pytest.raises(CheckpointError, match=r"has no pooler; choose another model\.pooling"):
