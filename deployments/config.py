@@ -36,9 +36,10 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(e) for e in error.errors())) from None
     except NotJsonError as error:  # 'error parsing value for field "models" from source …'
-        section = f"RAYLENS_{str(error).split(chr(34))[1].upper()}"
-        names = " or ".join(sorted(n for n in os.environ if n.startswith(section)))
-        sentence = f"{names}: lists and sections are JSON, e.g. '[\"photos\"]'"
+        field = str(error).split('"')[1]
+        section = f"RAYLENS_{field.upper()}"
+        names = sorted(name for name in os.environ if name.split("__")[0] == section)
+        sentence = f"{' or '.join(names)}: lists and sections are JSON, e.g. '[\"photos\"]'"
         raise SettingsError(sentence) from None
     for root in settings.image_roots:
         if not root.is_dir():

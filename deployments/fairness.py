@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from deployments.errors import Overloaded, RateLimited
+
 # The part of any count here that one tenant may hold, so that none can lock the others out.
 TENANT_PART = 0.5
 
@@ -110,6 +112,24 @@ class TenantCount:
         self._limit = limit
         self._held = 0
         self._held_by: Counter[str] = Counter()
+
+    def check(
+        self,
+        more: int,
+        tenant: str | None,
+        *,
+        in_all: str,
+        of_key: str,
+        held: int = 0,
+        part: float = 1.0,
+    ) -> None:
+        """Raises Overloaded with the message `in_all`, or RateLimited with `of_key`, where there is
+        a `refusal`."""
+        match self.refusal(more, tenant, held=held, part=part):
+            case "all":
+                raise Overloaded(in_all, retry_after_s=1)
+            case "tenant":
+                raise RateLimited(of_key, retry_after_s=1)
 
     def refusal(
         self, more: int, tenant: str | None, *, held: int = 0, part: float = 1.0

@@ -94,19 +94,14 @@ def test_a_wrong_type_is_named_in_the_terms_of_yaml(wrong: dict[str, Any]) -> No
         load_settings(wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("RAYLENS_MODELS", "x"), ("RAYLENS_FETCH__ALLOW_PORTS", "80,443")]
+)
 def test_a_variable_that_should_be_json_is_called_by_its_name(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setenv("RAYLENS_MODELS", "x")
-    with pytest.raises(SettingsError, match=r"^RAYLENS_MODELS: lists and sections are JSON"):
-        load_settings({})
-
-
-def test_a_nested_variable_that_should_be_json_is_called_by_its_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RAYLENS_FETCH__ALLOW_PORTS", "80,443")
-    with pytest.raises(SettingsError, match=r"^RAYLENS_FETCH__ALLOW_PORTS: lists and sections are"):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"^{name}: lists and sections are JSON"):
         load_settings({})
 
 

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.auth import tenant_of
-from deployments.errors import Overloaded, RateLimited
 from deployments.fairness import TenantCount
 from deployments.settings import Limits
 
@@ -62,15 +61,12 @@ class BodyBudget:
 
     def _check(self, more: int, held: int, tenant: str | None) -> None:
         part = 1.0 if held + more <= SMALL_BYTES else LARGE_PART
-        match self._bytes.refusal(more, tenant, held=held, part=part):
-            case "all":
-                raise Overloaded(
-                    "Too many bytes of requests are in flight already; retry after a pause.",
-                    retry_after_s=1,
-                )
-            case "tenant":
-                raise RateLimited(
-                    "Too many bytes of this key's requests are in flight already; retry after a "
-                    "pause.",
-                    retry_after_s=1,
-                )
+        self._bytes.check(
+            more,
+            tenant,
+            in_all="Too many bytes of requests are in flight already; retry after a pause.",
+            of_key="Too many bytes of this key's requests are in flight already; retry after a "
+            "pause.",
+            held=held,
+            part=part,
+        )

@@ -192,14 +192,11 @@ class EmbedderClient:
         try:
             return await method.remote(*args)  # type: ignore[no-any-return]
         except REPLICA_DIED as error:
-            if _status(error) is grpc.StatusCode.RESOURCE_EXHAUSTED:  # larger than a message may be
+            code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # larger than a message may be
                 raise ValueError(_reason(error)) from None
             self._last_death = asyncio.get_running_loop().time()
             raise
-
-
-def _status(error: BaseException) -> grpc.StatusCode | None:
-    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
 
 
 def _reason(error: BaseException) -> str:

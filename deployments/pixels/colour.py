@@ -68,10 +68,10 @@ def to_srgb(image: Image.Image, rawmode: str, background: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     colours, alpha = _split_alpha(image, rawmode)
     rgb = _convert(colours, profile)
-    if alpha is None or alpha.getextrema() == (255, 255):
+    extrema = (255, 255) if alpha is None else alpha.getextrema()
+    # Many programs leave a BMP's alpha unset, and viewers ignore it.
+    if extrema == (255, 255) or (image.format == "BMP" and extrema == (0, 0)):
         return rgb
-    if image.format == "BMP" and alpha.getextrema() == (0, 0):
-        return rgb  # left unset by many programs, and ignored by viewers
     opaque = Image.new("RGB", rgb.size, background)
     opaque.paste(rgb, mask=alpha)
     return opaque

@@ -3,6 +3,7 @@
 Leaves colours to `colour` and resizing to `geometry` and `processor`.
 """
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -70,24 +71,26 @@ def decode(
     """
     if data.startswith(png.SIGNATURE):
         data = png.needed_chunks(data)
-    options: Any = {
-        "max_pixels": max_pixels,
-        "allow_tiff": allow_tiff,
-        "background": background,
-        "fast": fast,
-    }
+    attempt = partial(
+        _decode,
+        spec=spec,
+        max_pixels=max_pixels,
+        allow_tiff=allow_tiff,
+        background=background,
+        fast=fast,
+    )
     try:
-        return _decode(data, spec, **options)
+        return attempt(data)
     except CorruptImage:
         if not lacks_only_its_end(data):
             raise
-        return _decode(data + END_OF_IMAGE, spec, **options)
+        return attempt(data + END_OF_IMAGE)
 
 
 def _decode(
     data: bytes,
-    spec: PixelSpec | ProcessorSpec,
     *,
+    spec: PixelSpec | ProcessorSpec,
     max_pixels: int,
     allow_tiff: bool,
     background: str,

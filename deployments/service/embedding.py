@@ -14,8 +14,6 @@ from deployments.errors import (
     DimensionsUnsupported,
     Internal,
     ModelNotFound,
-    Overloaded,
-    RateLimited,
     RaylensError,
     TooManyItems,
 )
@@ -176,16 +174,12 @@ class EmbeddingService:
 
     @contextmanager
     def _admitted(self, number: int, tenant: str | None) -> Iterator[None]:
-        match self._pending.refusal(number, tenant):
-            case "all":
-                raise Overloaded(
-                    "Too much is waiting already; retry after a pause.", retry_after_s=1
-                )
-            case "tenant":
-                raise RateLimited(
-                    "Too many items of this key are waiting already; retry after a pause.",
-                    retry_after_s=1,
-                )
+        self._pending.check(
+            number,
+            tenant,
+            in_all="Too much is waiting already; retry after a pause.",
+            of_key="Too many items of this key are waiting already; retry after a pause.",
+        )
         self._pending.add(number, tenant)
         try:
             yield

@@ -6,6 +6,7 @@
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import Any
@@ -132,8 +133,8 @@ class Fetcher:
     ) -> bytes:
         for _ in range(self._settings.max_redirects + 1):
             try:
-                response = await self._ask(url, deadline)
-                try:
+                # Closing keeps the connection if the body was read to the end.
+                with closing(await self._ask(url, deadline)) as response:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or location is None:
                         size = self._size(response)
@@ -141,8 +142,6 @@ class Fetcher:
                         await reserve(size)
                         _go_on(deadline, left_s)
                         return await self._body(response)
-                finally:
-                    response.close()  # keeps the connection if the body was read to the end
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise in_our_words(error, origin=str(url.origin())) from error
             url = redirected(url, location, allow_ports=self._settings.allow_ports)
