@@ -17,6 +17,7 @@ from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.sources.inline import decode_base64, decode_data_uri
+from deployments.sources.shared import SharedDownloads
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
 # Up to this size, decoding and hashing base64 takes less time than handing it to a thread.
@@ -58,8 +59,8 @@ class ImageLoader:
         self._max_connections = settings.fetch.max_connections
         self._workers = workers
         self._roots = roots
-        self._fetcher = fetcher
         self._quota = ByteQuota(settings.limits.max_inflight_bytes)
+        self._downloads = SharedDownloads(fetcher, self._quota)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._semaphore = FairSemaphore(threads)
         slow_threads = max(1, threads // 2)
@@ -81,17 +82,14 @@ class ImageLoader:
         Raises a RaylensError for a bad item.
         """
         async with AsyncExitStack() as held:
-
-            async def reserve(number: int) -> None:
-                await held.enter_async_context(limits.quota.hold(number))
-                await held.enter_async_context(self._quota.hold(number))
-
             if isinstance(item, UrlItem | PathItem):
                 await held.enter_async_context(limits.loads)
             if isinstance(item, UrlItem):
-                item = BytesItem(await self._fetcher.download(item.url, reserve=reserve))
+                body = self._downloads.body(item.url, limits.quota)
+                item = BytesItem(await held.enter_async_context(body))
             elif isinstance(item, PathItem):
-                await reserve(self._limits.max_image_bytes)
+                for quota in (limits.quota, self._quota):
+                    await held.enter_async_context(quota.hold(self._limits.max_image_bytes))
             if _size(item) <= INLINE_BYTES:
                 yield self._read(item)
             else:

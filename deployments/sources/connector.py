@@ -79,9 +79,10 @@ class GuardedResolver(AbstractResolver):
 
 
 def guarded_connector(
-    settings: Fetch, resolver: AbstractResolver, policy: DialPolicy
+    settings: Fetch, resolver: AbstractResolver, policy: DialPolicy, *, keep: bool
 ) -> TCPConnector:
-    """A connector that raises UrlForbidden for addresses that `policy` does not allow.
+    """A connector that raises UrlForbidden for addresses that `policy` does not allow. With `keep`,
+    it keeps connections for later requests.
 
     It checks the very address that is passed to `connect`, so neither DNS rebinding nor an unusual
     spelling of an address gets past it.
@@ -98,13 +99,17 @@ def guarded_connector(
         socket_factory=open_socket,
         limit=settings.max_connections,
         limit_per_host=settings.max_connections_per_host,
+        force_close=not keep,
     )
 
 
-def open_connector(settings: Fetch, resolver: AbstractResolver) -> TCPConnector:
-    """A connector that dials any address, for the hosts that the operator named."""
+def open_connector(settings: Fetch, resolver: AbstractResolver, *, keep: bool) -> TCPConnector:
+    """A connector that dials any address, for the hosts that the operator named. With `keep`, it
+    keeps connections for later requests.
+    """
     return TCPConnector(
         resolver=resolver,
         limit=settings.max_connections,
         limit_per_host=settings.max_connections_per_host,
+        force_close=not keep,
     )

@@ -7,8 +7,6 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -25,15 +23,11 @@ from deployments.errors import (
 )
 from deployments.settings import Fetch
 from deployments.sources.breaker import Breaker
-from deployments.sources.connector import ThreadResolver, guarded_connector, open_connector
-from deployments.sources.netguard import DialPolicy
+from deployments.sources.sessions import ConnectionDroppedError, Sessions, go_on, stop
 from deployments.sources.urls import parse_url, redirected
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ANSWERS = frozenset({200, 203})  # 203: as a proxy on the way has changed it (RFC 9110, 15.3.4)
-# Content delivery networks send cookies and policies of many KB.
-_MAX_HEADER_BYTES = 64 * 1024
-_MAX_HEADERS = 512
 # The first row that matches applies; RaylensErrors pass unchanged. The messages are our own,
 # because those of the exceptions contain addresses and whatever the origin sent.
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ...] = (
@@ -55,7 +49,7 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[RaylensError], str], ..
         "A trusted TLS connection to the image's server could not be made. Check its certificate.",
     ),
     (
-        (OSError,),  # refused, unreachable, lost
+        (OSError, ConnectionDroppedError),  # refused, unreachable, lost
         FetchBadGateway,
         "The image's server could not be reached, or the connection broke. Try again later.",
     ),
@@ -79,35 +73,15 @@ class Fetcher:
     ) -> None:
         self._settings = settings
         self._max_bytes = max_bytes
-        self._given_resolver = resolver
-        self._policy = DialPolicy(settings.allow_cidrs)
-        self._open_hosts = frozenset(
-            URL.build(scheme="http", host=host).raw_host for host in settings.allow_hosts
-        )
+        self._sessions = Sessions(settings, resolver=resolver)
         self._breaker = Breaker()
-        self._resolver: AbstractResolver | None = None
-        self._guarded: aiohttp.ClientSession | None = None
-        self._open: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Opens the session, and a second one without the guard if there are `allow_hosts`.
-
-        The two share no connections and no cached names, so whether a redirect may dial any
-        address depends on its own URL alone.
-        """
-        self._resolver = self._given_resolver or ThreadResolver(self._settings.max_connections)
-        self._guarded = self._session(
-            guarded_connector(self._settings, self._resolver, self._policy)
-        )
-        if self._open_hosts:
-            self._open = self._session(open_connector(self._settings, self._resolver))
+        await self._sessions.start()
 
     async def close(self) -> None:
         """Closes every connection; downloads in flight fail."""
-        for closable in (self._guarded, self._open, self._resolver):
-            if closable is not None:
-                await closable.close()
-        self._guarded = self._open = self._resolver = None
+        await self._sessions.close()
 
     async def download(
         self, url: str, *, reserve: Callable[[int], Awaitable[None]] | None = None
@@ -138,9 +112,9 @@ class Fetcher:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or location is None:
                         size = self._size(response)
-                        left_s = _stop(deadline)
+                        left_s = stop(deadline)
                         await reserve(size)
-                        _go_on(deadline, left_s)
+                        go_on(deadline, left_s)
                         return await self._body(response)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise in_our_words(error, origin=str(url.origin())) from error
@@ -158,20 +132,12 @@ class Fetcher:
                 cause=f"not asked again: {origin} could not be reached a moment ago",
             )
         try:
-            response = await self._session_for(url).get(
-                url, allow_redirects=False, trace_request_ctx=deadline
-            )
+            response = await self._sessions.get(url, deadline)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             self._breaker.failed(origin)
             raise
         self._breaker.answered(origin)
         return response
-
-    def _session_for(self, url: URL) -> aiohttp.ClientSession:
-        session = self._open if url.raw_host in self._open_hosts else self._guarded
-        if session is None:
-            raise RuntimeError("the fetcher is not started")
-        return session
 
     def _size(self, response: aiohttp.ClientResponse) -> int:
         """An upper bound on the body's bytes. Raises the error that the status or length means."""
@@ -217,24 +183,6 @@ class Fetcher:
             f"The image behind the URL is larger than {self._max_bytes} bytes. Use a smaller one."
         )
 
-    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-        queue = aiohttp.TraceConfig()
-        queue.on_connection_queued_start.append(_stop_the_clock)
-        queue.on_connection_queued_end.append(_start_the_clock)
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"raylens/{_version()}", "Accept": "image/*"},
-            max_field_size=_MAX_HEADER_BYTES,
-            max_headers=_MAX_HEADERS,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.idle_timeout_s, sock_read=None
-            ),
-            trust_env=False,
-            auto_decompress=True,
-            trace_configs=[queue],
-        )
-
 
 def _unpacked(unpacker: Any, chunk: bytes, most: int) -> bytes:
     try:
@@ -258,32 +206,5 @@ def _answered(response: aiohttp.ClientResponse) -> str:
     return f"status {response.status}: from {response.url.origin()}"
 
 
-async def _stop_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
-    context.left_s = _stop(context.trace_request_ctx)
-
-
-async def _start_the_clock(_: Any, context: SimpleNamespace, __: Any) -> None:
-    _go_on(context.trace_request_ctx, context.left_s)
-
-
-def _stop(deadline: asyncio.Timeout) -> float:
-    """Stops the clock and returns the seconds left."""
-    when = deadline.when()
-    assert when is not None  # noqa: S101  (the clock runs unless this has stopped it)
-    deadline.reschedule(None)
-    return when - asyncio.get_running_loop().time()
-
-
-def _go_on(deadline: asyncio.Timeout, left_s: float) -> None:
-    deadline.reschedule(asyncio.get_running_loop().time() + left_s)
-
-
 async def _nothing(number: int) -> None:
     pass
-
-
-def _version() -> str:
-    try:
-        return version("raylens")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "0"
