@@ -15,7 +15,7 @@ from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
-from deployments.tokenizer import Encoded
+from deployments.texts.tokenizer import Encoded
 from deployments.wire import (
     ModelCard,
     Pixels,

@@ -16,7 +16,7 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
-from deployments.tokenizer import TextTokenizer
+from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import ModelCard, Pixels, Stack, StackVectors, Tokens, WrongGeometryError
 
 logger = logging.getLogger("ray.serve")
@@ -94,7 +94,9 @@ class EmbedderClient:
                 identity, json = await self._read_tokenizer.remote()
                 if identity != card.identity:  # of another replica, while models are replaced
                     return False
-                self._tokenizer = TextTokenizer(json, max_tokens=card.text.max_tokens)
+                self._tokenizer = await asyncio.to_thread(
+                    TextTokenizer, json, max_tokens=card.text.max_tokens
+                )
             self._warn_of_mixed_precisions(card)
             self._card = card
         except Exception as error:

@@ -165,8 +165,8 @@ class Embedder:
         return made._replace(identity=self._card.identity)
 
     async def tokenizer(self) -> tuple[bytes, str]:
-        """The card's identity, and the tokenizer of the model's text tower, as JSON of the
-        `tokenizers` library."""
+        """The card's identity, and the tokenizer of the model's text tower, for
+        `TextTokenizer`."""
         json = self._engine.tokenizer_json
         if json is None:
             raise RuntimeError("the model has no text tower")

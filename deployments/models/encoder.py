@@ -27,8 +27,8 @@ from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.models.texts import read_tokenizer
 from deployments.models.towers import ImageTower, TextTower, Towers, read_text_spec
 from deployments.settings import ModelSettings
+from deployments.texts.tokenizer import TextTokenizer
 from deployments.threads import thread_count
-from deployments.tokenizer import TextTokenizer
 from deployments.wire import Pixels, PixelSpec, TextSpec, Tokens, Vectors, pad_tokens
 
 # About a caption's length. Warming up with the longest texts of a BERT would take minutes.
@@ -101,6 +101,7 @@ class Encoder:
                 checkpoint.folder,
                 max_tokens=text.max_tokens,
                 reads_padding=family.text.padding != "eos",
+                lower_cases_gemma=family.text.lower_cases_gemma,
             )
             tokens = _tokenize(SENTENCES, tokenizer.json, text)
 

@@ -88,7 +88,7 @@ class Export:
         return self.folder / (f"{name}-int8.xml" if quantised else f"{name}.xml")
 
     def tokenizer(self) -> str | None:
-        """The JSON of the `tokenizers` library, for a model with a text tower."""
+        """The JSON for `TextTokenizer`, of a model with a text tower."""
         return (self.folder / TOKENIZER).read_text() if self.manifest.text is not None else None
 
     def probes(self) -> Probes:
@@ -209,8 +209,10 @@ def _made_with() -> tuple[str, ...]:
     """A hash of raylens's own code that makes exports, and the versions of the packages."""
     code = hashlib.sha256()
     top = Path(__file__).parent.parent
-    made_by = [top / "wire.py", top / "tokenizer.py", top / "checkpoints" / "bundled.py"]
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), *made_by):
+    made_by = [top / "wire.py", top / "checkpoints" / "bundled.py"]
+    for folder in (top / "models", top / "texts"):
+        made_by += sorted(folder.glob("*.py"))
+    for path in made_by:
         code.update(path.read_bytes())
     found = [code.hexdigest()]
     for package in _PACKAGES:

@@ -36,6 +36,9 @@ class TextRules:
     """The longest text in training. None: as many as there are position embeddings."""
     positions_from_pad: bool = False
     """Whether positions start after the pad token's id, as in XLM-RoBERTa, which leaves fewer."""
+    lower_cases_gemma: bool = False
+    """Whether texts are lower-cased if the tokenizer is Gemma's, as SigLIP 2's authors train. Its
+    repositories name a class that keeps the case; transformers' Siglip2Tokenizer does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,9 @@ FAMILIES: dict[str, Family] = {
     "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
     "siglip": replace(  # SigLIP 2 of a fixed resolution too
         _JOINT,
-        text=TextRules(padding="max_length", pooling="pooler", score="sigmoid"),
+        text=TextRules(
+            padding="max_length", pooling="pooler", score="sigmoid", lower_cases_gemma=True
+        ),
         tolerant=True,
     ),
     # Vision towers saved alone.

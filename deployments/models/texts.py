@@ -1,19 +1,29 @@
-"""A checkpoint's tokenizer as one JSON string that the `tokenizers` library reads by itself.
+"""A checkpoint's tokenizer as one JSON string, for `deployments.texts.tokenizer.TextTokenizer`.
 
-Texts are tokenised in the ingress, which has neither the checkpoint nor transformers. The reference
-is AutoTokenizer's output; padding is left to `towers`.
+Texts are tokenised in the ingress, which has neither the checkpoint nor transformers. So the string
+is for the `tokenizers` library, or, where that would read some text differently, the checkpoint's
+own files. The reference is AutoTokenizer's output; padding is left to `towers`.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Steps
 
 from deployments.checkpoints.checkpoint import CheckpointError, first_line, read_json
 from deployments.models import siglip_tokenizer
+from deployments.texts import own_tokenizer
+from deployments.texts.tokenizer import TextTokenizer
+
+logger = logging.getLogger("ray.serve")
 
 _CONFIG = "tokenizer_config.json"
+# What AutoTokenizer reads besides a vocabulary.
+_FILES = ("config.json", _CONFIG, "special_tokens_map.json", "added_tokens.json")
 
 # What tokenizers differ in: case, accents, spaces, scripts, length.
 _PROBES = (
@@ -33,7 +43,7 @@ class CheckpointTokenizer:
     """How a checkpoint's texts become ids, and how rows of ids are padded."""
 
     json: str
-    """For `tokenizers.Tokenizer.from_str`; adds special tokens, neither truncates nor pads."""
+    """For `TextTokenizer`; adds special tokens, neither truncates nor pads."""
     pad_id: int
     """0 where there is none, which is never read."""
     pad_left: bool
@@ -41,18 +51,46 @@ class CheckpointTokenizer:
 
 
 def read_tokenizer(
-    folder: Path, *, max_tokens: int, reads_padding: bool = True
+    folder: Path, *, max_tokens: int, reads_padding: bool = True, lower_cases_gemma: bool = False
 ) -> CheckpointTokenizer:
-    """The tokenizer in a checkpoint's folder, independent of transformers.
+    """The tokenizer in a checkpoint's folder. With `lower_cases_gemma`, Gemma's lower-cases.
 
     Raises CheckpointError if a file is missing or damaged, if a model that `reads_padding` has no
-    pad token, or if the result, truncated to
-    `max_tokens` ids, differs from the checkpoint's own tokenizer for any of a set of texts.
+    pad token, or if some text gives no tokens.
     """
     tokenizer = _load(folder)
     pad_id = tokenizer.pad_token_id
     if pad_id is None and reads_padding:
         raise CheckpointError(f"{folder / _CONFIG}: names no pad_token; add the model's own")
+    if lower_cases_gemma and _is_gemma(tokenizer):
+        backend = tokenizer.backend_tokenizer
+        backend.normalizer = Steps([Lowercase(), backend.normalizer])
+    json = _convert(tokenizer)
+    expected = _expected(tokenizer, max_tokens, folder)
+    differing = _differing(json, expected, max_tokens) if json is not None else None
+    if json is None or differing is not None:
+        logger.warning(
+            f"{folder}: the tokenizers library cannot express its {type(tokenizer).__name__}"
+            + (f" (it reads {differing[:40]!r} differently)" if differing is not None else "")
+            + ", which therefore reads all texts itself, in a process beside each ingress replica."
+        )
+        json = own_tokenizer.pack(folder, [*tokenizer.vocab_files_names.values(), *_FILES])
+        if _differing(json, expected, max_tokens) is not None:
+            raise CheckpointError(
+                f"{folder}: its {type(tokenizer).__name__} reads texts differently when it is "
+                "loaded again; choose another checkpoint or report this one"
+            )
+    return CheckpointTokenizer(json, pad_id or 0, tokenizer.padding_side == "left")
+
+
+def _is_gemma(tokenizer: Any) -> bool:
+    """By its kind of vocabulary, because repositories name several classes."""
+    model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
+    return isinstance(model, BPE) and model.byte_fallback
+
+
+def _convert(tokenizer: Any) -> str | None:
+    """For the `tokenizers` library, or None if that cannot be."""
     if tokenizer.is_fast:
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()
@@ -60,13 +98,9 @@ def read_tokenizer(
     elif type(tokenizer).__name__ == "SiglipTokenizer":
         backend = siglip_tokenizer.convert(tokenizer)
     else:
-        raise CheckpointError(
-            f"{folder}: its {type(tokenizer).__name__} exists in Python alone, which raylens "
-            "cannot serve; choose a checkpoint with a tokenizer.json"
-        )
-    json = backend.to_str()
-    _compare(json, tokenizer, max_tokens, folder)
-    return CheckpointTokenizer(json, pad_id or 0, tokenizer.padding_side == "left")
+        return None
+    json: str = backend.to_str()
+    return json
 
 
 def _load(folder: Path) -> Any:
@@ -109,20 +143,25 @@ def _refuse_missing(folder: Path, tokenizer_class: Any) -> None:
         )
 
 
-def _compare(json: str, tokenizer: Any, max_tokens: int, folder: Path) -> None:
-    ours = Tokenizer.from_str(json)
-    ours.enable_truncation(max_tokens)
+def _expected(tokenizer: Any, max_tokens: int, folder: Path) -> dict[str, list[int]]:
+    """What the checkpoint's own tokenizer makes of texts of all kinds."""
     specials = tokenizer.all_special_tokens
     probes = [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
-    for text in probes:
-        theirs = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-        if not theirs:
+    found = {
+        text: tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+        for text in probes
+    }
+    for text, ids in found.items():
+        if not ids:
             raise CheckpointError(
                 f"{folder}: its tokenizer makes no tokens of {text[:40]!r}, so its model cannot "
                 "read that; choose another checkpoint"
             )
-        if ours.encode(text).ids != theirs:
-            raise CheckpointError(
-                f"{folder}: its tokenizer, as raylens would use it, reads {text[:40]!r} "
-                "differently from transformers; choose another checkpoint or report this one"
-            )
+    return found
+
+
+def _differing(json: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:
+    """The first text that is read differently."""
+    read = TextTokenizer(json, max_tokens=max_tokens).encode([*expected])
+    pairs = zip(expected.items(), read, strict=True)
+    return next((text for (text, ids), encoded in pairs if encoded.ids != ids), None)

@@ -10,7 +10,7 @@ from deployments.errors import RaylensError, TextTooLong
 from deployments.items import Parsed, TextItem
 from deployments.service.cache import Entry
 from deployments.service.loader import LoadLimits
-from deployments.tokenizer import TextTokenizer
+from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import ModelCard, Pixels, StackVectors, Tokens, Vector
 
 OnError = Literal["fail", "report"]

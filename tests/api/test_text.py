@@ -9,7 +9,7 @@ import pytest
 
 from deployments.api.bodies import MAX_REPAIRED_BYTES
 from deployments.service.stacks import CHARS_AT_A_TIME
-from deployments.tokenizer import Encoded
+from deployments.texts.tokenizer import Encoded
 from tests.api.colours import image, post
 from tests.api.conftest import Connect
 from tests.fakes import TEXT, FakeModel, FakeTokenizer

@@ -14,7 +14,7 @@ from deployments.models.exported import Export
 from deployments.models.precision import Settled
 from deployments.pixels.decode import decode
 from deployments.service.vectors import probabilities
-from deployments.tokenizer import TextTokenizer
+from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens, pad_tokens
 from tests.models.reference import Reference, upright_rgb
 

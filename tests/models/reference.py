@@ -71,6 +71,8 @@ class Reference:
         self.tokenizer: Any = None
         if self.kind in TOKENIZING:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            if type(self.tokenizer).__name__ == "GemmaTokenizer":  # as SigLIP 2's folders name it
+                self.tokenizer = transformers.Siglip2Tokenizer.from_pretrained(folder)
 
     @torch.inference_mode()
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.texts import read_tokenizer
-from deployments.tokenizer import Encoded, TextTokenizer
+from deployments.texts.tokenizer import Encoded, TextTokenizer
 from tests.models import tokenizers
 from tests.models.tokenizers import Vocabulary
 
@@ -201,8 +201,44 @@ def test_a_tokenizer_without_a_padding_token_is_refused_where_padding_is_read(
         read_tokenizer(tmp_path, max_tokens=64)
 
 
-def test_a_tokenizer_that_would_read_texts_differently_is_refused(tmp_path: Path) -> None:
-    build(tmp_path, "align")
-    configure(tmp_path, truncation_side="left")  # it keeps the last words, the ingress the first
-    with pytest.raises(CheckpointError, match=r"reads 'a photo of a dog .* differently"):
-        read_tokenizer(tmp_path, max_tokens=64)
+def keeps_the_last_words(folder: Path) -> None:
+    build(folder, "align")
+    configure(folder, truncation_side="left")
+
+
+def exists_in_python_alone(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "align"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+
+
+def has_the_identity_normaliser(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "siglip"}))
+    tokenizers.siglip_tokenizer(folder, normaliser="identity")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write", [keeps_the_last_words, exists_in_python_alone, has_the_identity_normaliser]
+)
+def test_a_tokenizer_that_cannot_be_converted_exactly_reads_texts_itself(
+    tmp_path: Path, write: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    ours = TextTokenizer(read_tokenizer(tmp_path, max_tokens=32).json, max_tokens=32)
+    assert "reads all texts itself" in caplog.text
+    for text, encoded in zip(TEXTS, ours.encode(TEXTS), strict=True):
+        whole = theirs(text)["input_ids"]
+        assert encoded.ids == theirs(text, truncation=True, max_length=32)["input_ids"]
+        assert encoded.truncated == (len(whole) > 32)
+
+
+def test_siglip_2_lower_cases_as_transformers_own_tokenizer_does(tmp_path: Path) -> None:
+    named, own = tmp_path / "named", tmp_path / "own"
+    build(named, "siglip2")
+    build(own, "siglip2, lower case")
+    written = read_tokenizer(named, max_tokens=64, lower_cases_gemma=True).json
+    ours = TextTokenizer(written, max_tokens=64).encode(TEXTS)
+    theirs = AutoTokenizer.from_pretrained(own, local_files_only=True)
+    expected = [theirs(text, truncation=True, max_length=64)["input_ids"] for text in TEXTS]
+    assert [encoded.ids for encoded in ours] == expected

@@ -97,9 +97,11 @@ def clip_tokenizer(
     return Vocabulary(len(ids), ids["<|startoftext|>"], ids["<|endoftext|>"], ids[pad_token])
 
 
-def siglip_tokenizer(folder: Path, *, lower_case: bool = True) -> Vocabulary:
+def siglip_tokenizer(
+    folder: Path, *, lower_case: bool = True, normaliser: str = "nmt_nfkc"
+) -> Vocabulary:
     """Like google/siglip-base-patch16-224. Nothing reads the tokenizer.json written here."""
-    pieces = _pieces()
+    pieces = _pieces(normaliser)
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     specials = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
     stripping = {"lstrip": True, "rstrip": True, "single_word": False, "normalized": False}
@@ -116,7 +118,7 @@ def siglip_tokenizer(folder: Path, *, lower_case: bool = True) -> Vocabulary:
             for number, token in [(1, "</s>"), (2, "<unk>")]
         },
     )
-    (folder / "spiece.model").write_bytes(_sentencepiece())
+    (folder / "spiece.model").write_bytes(_sentencepiece(normaliser))
     return Vocabulary(len(pieces), None, 1, 1)
 
 
@@ -205,7 +207,7 @@ def xlm_roberta_tokenizer(folder: Path, *, model_max_length: int = 512) -> Vocab
 
 
 @cache
-def _sentencepiece() -> bytes:
+def _sentencepiece(normaliser: str = "nmt_nfkc") -> bytes:
     """A unigram model in sentencepiece's own format, with SigLIP's ids for special tokens."""
     from sentencepiece import SentencePieceTrainer
 
@@ -220,16 +222,17 @@ def _sentencepiece() -> bytes:
         eos_id=1,
         unk_id=2,
         bos_id=-1,
+        normalization_rule_name=normaliser,
         num_threads=1,
         minloglevel=2,
     )
     return written.getvalue()
 
 
-def _pieces() -> list[tuple[str, float]]:
+def _pieces(normaliser: str = "nmt_nfkc") -> list[tuple[str, float]]:
     from sentencepiece import SentencePieceProcessor
 
-    model = SentencePieceProcessor(model_proto=_sentencepiece())
+    model = SentencePieceProcessor(model_proto=_sentencepiece(normaliser))
     return [(model.id_to_piece(n), model.get_score(n)) for n in range(model.get_piece_size())]
 
 

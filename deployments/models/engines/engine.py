@@ -29,7 +29,7 @@ class Engine(Protocol):
 
     loaded: Loaded
     tokenizer_json: str | None
-    """For `tokenizers.Tokenizer.from_str`; None without a text tower."""
+    """For `TextTokenizer`; None without a text tower."""
     lanes: int
     """How many batches of images run in parallel."""
     text_lanes: int

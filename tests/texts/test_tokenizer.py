@@ -7,7 +7,7 @@ import sys
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from deployments.tokenizer import Encoded, TextTokenizer
+from deployments.texts.tokenizer import Encoded, TextTokenizer
 from tests.servers import ROOT
 
 START, END, UNKNOWN, A, CAT = range(5)
@@ -65,7 +65,7 @@ def test_a_pair_of_surrogates_is_the_character_it_stands_for() -> None:
 
 def test_tokenizing_starts_no_threads_and_loads_neither_torch_nor_transformers() -> None:
     program = (
-        "import psutil, sys; from tests.test_tokenizer import *; "
+        "import psutil, sys; from tests.texts.test_tokenizer import *; "
         "before = psutil.Process().num_threads(); "
         "TextTokenizer(words(), max_tokens=4).encode(['a cat', 'a'] * 9); "
         "print(psutil.Process().num_threads() - before,"

@@ -1,10 +1,15 @@
 """Texts to token ids, with the served checkpoint's own tokenizer. Needs no model."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
+
+from deployments.texts.own_tokenizer import OwnTokenizer, is_packed
+
+logger = logging.getLogger("ray.serve")
 
 # The library would start a useless thread per processor beside the decode threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,22 +28,34 @@ class TextTokenizer:
     """A checkpoint's tokenizer, from the JSON that `models/texts.py` makes of it."""
 
     def __init__(self, json: str, *, max_tokens: int) -> None:
-        """`max_tokens`: the most ids per text, special tokens included."""
-        self._tokenizer = Tokenizer.from_str(json)
-        self._tokenizer.enable_truncation(max_tokens)
+        """`max_tokens`: the most ids per text, special tokens included.
+
+        Takes seconds where the checkpoint's own tokenizer reads the texts.
+        """
+        kind = OwnTokenizer if is_packed(json) else _Converted
+        if kind is OwnTokenizer:
+            logger.info("The checkpoint's own tokenizer reads texts, in a process of its own.")
+        self._encode = kind(json, max_tokens=max_tokens).encode
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """The ids of each text. A longer text is truncated, but keeps the special token at its end.
 
         A lone surrogate, half of a character, is read as U+FFFD, as browsers do.
         """
-        return [self._encode(text) for text in texts]
+        encoded = self._encode([_without_lone_surrogates(text) for text in texts])
+        return [Encoded(ids, truncated) for ids, truncated in encoded]
 
-    def _encode(self, text: str) -> Encoded:
+
+class _Converted:
+    def __init__(self, json: str, *, max_tokens: int) -> None:
+        self._tokenizer = Tokenizer.from_str(json)
+        self._tokenizer.enable_truncation(max_tokens)
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
         # The library's batch method releases the GIL. Batches of one, because it keeps all that it
         # cuts off: megabytes, for a hostile text.
-        (encoding,) = self._tokenizer.encode_batch_fast([_without_lone_surrogates(text)])
-        return Encoded(encoding.ids, truncated=bool(encoding.overflowing))
+        encodings = (self._tokenizer.encode_batch_fast([text])[0] for text in texts)
+        return [(encoding.ids, bool(encoding.overflowing)) for encoding in encodings]
 
 
 def _without_lone_surrogates(text: str) -> str:
