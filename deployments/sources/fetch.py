@@ -7,7 +7,6 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -23,6 +22,7 @@ from deployments.errors import (
 )
 from deployments.settings import Fetch
 from deployments.sources.breaker import Breaker
+from deployments.sources.encodings import TooManyBytesError, Unpacker
 from deployments.sources.sessions import ConnectionDroppedError, Sessions, go_on, stop
 from deployments.sources.urls import parse_url, redirected
 
@@ -110,7 +110,7 @@ class Fetcher:
                 # Closing keeps the connection if the body was read to the end.
                 with closing(await self._ask(url, deadline)) as response:
                     location = response.headers.get("Location")
-                    if response.status not in _REDIRECTS or location is None:
+                    if response.status not in _REDIRECTS or not location:
                         size = self._size(response)
                         left_s = stop(deadline)
                         await reserve(size)
@@ -157,18 +157,19 @@ class Fetcher:
         return self._max_bytes if length is None or packed else length
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        codings = response.headers.getall("Content-Encoding", [])
+        unpacker = Unpacker(codings, most=self._max_bytes)
         body = bytearray()
-        # aiohttp unpacks all but this one, which is gzip (RFC 9110, 8.4.1.3).
-        is_packed = response.headers.get("Content-Encoding", "").strip().lower() == "x-gzip"
-        unpacker = zlib.decompressobj(wbits=31) if is_packed else None
-        while chunk := await self._next_bytes(response):
-            if unpacker is not None:
-                chunk = _unpacked(unpacker, chunk, self._max_bytes + 1)
-            if len(body) + len(chunk) > self._max_bytes:
-                raise self._too_large()
-            body += chunk
-        if unpacker is not None and not unpacker.eof:
-            raise aiohttp.ClientPayloadError("the gzip stream is cut short")
+        try:
+            while chunk := await self._next_bytes(response):
+                body += unpacker.unpack(chunk)
+                if len(body) > self._max_bytes:
+                    raise self._too_large()
+            unpacker.end()
+        except TooManyBytesError:
+            raise self._too_large() from None
+        except zlib.error as error:
+            raise aiohttp.ClientPayloadError(str(error)) from error
         return bytes(body)
 
     async def _next_bytes(self, response: aiohttp.ClientResponse) -> bytes:
@@ -182,14 +183,6 @@ class Fetcher:
         return ImageTooLarge(
             f"The image behind the URL is larger than {self._max_bytes} bytes. Use a smaller one."
         )
-
-
-def _unpacked(unpacker: Any, chunk: bytes, most: int) -> bytes:
-    try:
-        unpacked: bytes = unpacker.decompress(chunk, most)
-    except zlib.error as error:
-        raise aiohttp.ClientPayloadError(str(error)) from error
-    return unpacked
 
 
 def in_our_words(error: Exception, *, origin: str = "") -> RaylensError:

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -67,18 +69,21 @@ class Sessions:
         self._guarded = self._open = self._resolver = None
 
     async def get(self, url: URL, deadline: asyncio.Timeout) -> aiohttp.ClientResponse:
-        """The head of the answer. Origins close idle connections, and a request may cross that: it
-        is sent once more on a fresh one. `deadline` does not run while all connections are in use.
+        """The head of the answer. Origins close idle connections, some with a 408, and a request
+        may cross that: it is sent once more on a fresh one. `deadline` does not run while all
+        connections are in use.
 
         Raises ConnectionDroppedError, UrlForbidden, or one of aiohttp's exceptions.
         """
         pair = self._open if url.raw_host in self._open_hosts else self._guarded
         if pair is None:
             raise RuntimeError("the sessions are not started")
-        try:
-            return await _get(pair.keeping, url, deadline)
-        except ConnectionDroppedError:
-            return await _get(pair.fresh, url, deadline)
+        with suppress(ConnectionDroppedError):
+            response = await _get(pair.keeping, url, deadline)
+            if response.status != HTTPStatus.REQUEST_TIMEOUT:
+                return response
+            response.close()
+        return await _get(pair.fresh, url, deadline)
 
     def _pair(self, connector: Callable[..., aiohttp.TCPConnector]) -> _Pair:
         return _Pair(self._session(connector(keep=True)), self._session(connector(keep=False)))
@@ -90,14 +95,18 @@ class Sessions:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"raylens/{_version()}", "Accept": "image/*"},
+            headers={
+                "User-Agent": f"raylens/{_version()}",
+                "Accept": "image/*, */*;q=0.8",  # some servers refuse the first alone
+                "Accept-Encoding": "gzip, deflate",
+            },
             max_field_size=_MAX_HEADER_BYTES,
             max_headers=_MAX_HEADERS,
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._settings.idle_timeout_s, sock_read=None
             ),
             trust_env=False,
-            auto_decompress=True,
+            auto_decompress=False,  # a redirect must not fail because of its body's coding
             trace_configs=[queue],
             middlewares=(_send_once,),
         )

@@ -11,10 +11,13 @@ from deployments.errors import BadUrl, FetchFailed
 
 MAX_URL_CHARS = 8000  # signed URLs have thousands; RFC 9110, 4.1, asks for this many
 
-# White space, control characters, backslashes and lone surrogates: URL parsers disagree on these.
-_ODD_CHARACTERS = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
-# Browsers escape spaces and bytes beyond ASCII, which aiohttp gives as surrogates.
+# Control characters, backslashes and lone surrogates: URL parsers disagree on these. Spaces behind
+# the host are escaped, as browsers do: file names have them, those of macOS even U+202F.
+_ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|^[^/]*//[^/?#]*\s")
+# Bytes beyond ASCII, which aiohttp gives as surrogates, are escaped too.
 _ODD_IN_LOCATIONS = re.compile(r"[\x00-\x1f\x7f\\]")
+# Browsers read any number of slashes as two.
+_SLASHES = re.compile(r"^((?:https?:)?)///+", re.IGNORECASE)
 _UP_TO_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*")
 # What browsers parse as an IPv4 address, such as 127.1, 0x7f.1 or 2130706433
 # (https://url.spec.whatwg.org/#ends-in-a-number-checker).
@@ -22,7 +25,9 @@ _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
-    """A client's URL, parsed, with its path and query as they are. Raises BadUrl."""
+    """A client's URL, parsed, with its path and query as they are; white space around it, as in
+    lines of files, does not count. Raises BadUrl."""
+    text = text.strip(" \t\r\n\f")
     if not text[:8].lower().startswith(("http://", "https://")):
         raise BadUrl(
             "Only http:// and https:// URLs are fetched; a data URI belongs in base64, image or "
@@ -31,7 +36,10 @@ def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
     if len(text) > MAX_URL_CHARS:
         raise BadUrl(f"The URL has more than {MAX_URL_CHARS} characters. Use a shorter one.")
     if _ODD_CHARACTERS.search(text):
-        raise BadUrl("The URL holds spaces, control characters or backslashes. Percent-encode it.")
+        raise BadUrl(
+            "The URL holds control characters or backslashes, or a space in its host. "
+            "Percent-encode it."
+        )
     try:
         url = URL(text)
         port = url.port
@@ -77,7 +85,7 @@ def redirected(url: URL, location: str, *, allow_ports: tuple[int, ...]) -> URL:
         # Checked before joining, which would silently repair some of them.
         if _ODD_IN_LOCATIONS.search(location):
             raise BadUrl("odd characters")
-        location = location.strip(" ")
+        location = _SLASHES.sub(r"\1//", location.strip(" "))
         host = _UP_TO_HOST.match(location)
         end = host.end() if host else 0
         escaped = location[:end] + _escaped(location[end:])

@@ -75,3 +75,15 @@ async def test_origins_of_http_1_0_are_read(head: bytes, origin: Origin) -> None
     async with fetching(origin) as fetcher:
         for _ in range(3):
             assert await fetcher.download(origin.url()) == b"pixels"
+
+
+async def test_a_kept_connection_that_ends_with_408_is_replaced(origin: Origin) -> None:
+    async def late_once(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        origin.answers["/late"] = answer()
+        writer.write(answer(b"", "408 Request Timeout", Connection="close"))
+
+    origin.answers["/late"] = late_once
+    async with fetching(origin) as fetcher:
+        assert await fetcher.download(origin.url()) == b"pixels"
+        assert await fetcher.download(origin.url("/late")) == b"pixels"
+    assert origin.connections == 2
