@@ -34,8 +34,22 @@ _SIGNATURES = tuple(
         ("TIFF", rb"II[*+]\0|MM\0[*+]"),
     )
 )
+# Formats that are not read. As bare base64 they are images all the same, and refused as such.
+_OTHER_SIGNATURES = re.compile(
+    rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)"  # HEIC
+    rb"|\0\0\0\x0c(JXL |jP  )\r\n\x87\n"  # JPEG XL, JPEG 2000
+    rb"|\0\0[\1\2]\0.\0"  # ICO, CUR
+    rb"|8BPS\0[\1\2]"  # PSD
+    rb"|<svg[ \t\r\n>]",
+    re.DOTALL,
+)
 _MOST_SIGNATURE_CHARS = 128  # in base64
 _LEAST_IMAGE_CHARS = 40  # of a GIF with one pixel
+# A text may begin with "Data: " too.
+_DATA_URI = re.compile(
+    r"data:(?:[,;]|\w+/[\w.+*-]+\s*[,;]|\s*\w+/[^,\n]{1,200};\s*base64\s*,)", re.IGNORECASE
+)
+_WHITE_SPACE = " \t\r\n\f"
 _BASE64 = f"{string.ascii_letters}{string.digits}+/-_= \t\r\n\f".encode()
 
 
@@ -100,11 +114,12 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
         return PathItem(str(value))
     if not isinstance(value, Mapping):
         raise InvalidItem('An item is a string or an object such as {"url": "https://…"}.')
-    present = [key for key in KEYS if key in value]
+    # Typed clients write null for what they leave out.
+    present = [key for key in KEYS if value.get(key) is not None]
     if len(present) != 1:
         raise InvalidItem(f"An item has exactly one of the keys {', '.join(KEYS[:-1])} or text.")
     key = present[0]
-    if "type" in value and key != PART_KEYS.get(_string(value["type"], "type")):
+    if value.get("type") is not None and key != PART_KEYS.get(_string(value["type"], "type")):
         raise InvalidItem(
             f"The types of items are {', '.join(PART_KEYS)}: "
             "images with image_url, texts with text."
@@ -116,10 +131,11 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
     text = _string(value[key], key)
     if key == "path":
         return PathItem(text)
-    if key == "url":
-        return UrlItem(text)
     if key == "text":
         return TextItem(text)
+    text = text.strip(_WHITE_SPACE)
+    if key == "url":
+        return UrlItem(text)
     if key in ("image", "bytes") and _is_url(text):
         return UrlItem(text)
     return DataUriItem(text) if _is_data_uri(text) else Base64Item(text)
@@ -137,13 +153,18 @@ def parse_items(values: Iterable[Any], modality: Modality | None = None) -> list
 
 
 def _bare_string(text: str, modality: Modality | None) -> Item:
-    if modality != "text":
-        if _is_data_uri(text):
-            return DataUriItem(text)
-        if _is_url(text):
-            return UrlItem(text)
-        if modality == "image" or _is_image_in_base64(text):
-            return Base64Item(text)
+    image = text.strip(_WHITE_SPACE)
+    if modality == "image":
+        if _is_data_uri(image):
+            return DataUriItem(image)
+        return UrlItem(image) if _is_url(image) else Base64Item(image)
+    if modality is None:
+        if _DATA_URI.match(image):
+            return DataUriItem(image)
+        if _is_url(image) and "\n" not in image:  # else a text that begins with one
+            return UrlItem(image)
+        if _is_image_in_base64(image):
+            return Base64Item(image)
     return TextItem(text)
 
 
@@ -152,6 +173,7 @@ def _image_url(value: Any) -> Item:
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise InvalidItem('image_url must be a string, or an object such as {"url": "https://…"}.')
+    url = url.strip(_WHITE_SPACE)
     if _is_data_uri(url):
         return DataUriItem(url)
     if _is_url(url):
@@ -173,7 +195,8 @@ def _is_image_in_base64(text: str) -> bool:
     if len(head) < _LEAST_IMAGE_CHARS or not _looks_like_base64(head) or "=" in head:
         return False
     data = base64.urlsafe_b64decode(head[: len(head) // 4 * 4].replace("+", "-").replace("/", "_"))
-    return signature_of(data) is not None and _looks_like_base64(text)
+    is_image = signature_of(data) is not None or _OTHER_SIGNATURES.match(data) is not None
+    return is_image and _looks_like_base64(text)
 
 
 def _looks_like_base64(text: str) -> bool:

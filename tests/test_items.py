@@ -157,3 +157,64 @@ def test_a_bad_item_leaves_the_others_alone() -> None:
     good, bad, also_good = parse_items([{"path": "a"}, 7, {"path": "b"}])
     assert (good, also_good) == (PathItem("a"), PathItem("b"))
     assert isinstance(bad, InvalidItem)
+
+
+@pytest.mark.parametrize("around", [" ", "\n", "\r\n", "\t"])
+@pytest.mark.parametrize(
+    ("spelling", "meaning"),
+    [
+        ("https://example.org/a.jpg", UrlItem("https://example.org/a.jpg")),
+        ("data:image/png;base64,AAAA", DataUriItem("data:image/png;base64,AAAA")),
+    ],
+)
+def test_white_space_around_an_image_does_not_make_it_a_text(
+    around: str, spelling: str, meaning: Any
+) -> None:
+    text = f"{around}{spelling}{around}"
+    assert parse_item(text) == parse_item({"image": text}) == meaning
+    assert parse_item({"image_url": text}) == parse_item(text, "image") == meaning
+    assert parse_item({"text": text}) == parse_item(text, "text") == TextItem(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Data: 12/05/2024\nOggetto: riunione",
+        "data: the plural of datum, they say",
+        "data:science",
+        "https://example.org/a.jpg\nis where the cat is",
+    ],
+)
+def test_a_text_may_begin_like_a_data_uri_or_a_url(text: str) -> None:
+    assert parse_item(text) == TextItem(text)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["data:image/png,AAAA", "data:,", "data:;base64,AAAA", "DATA: image/jpeg; base64,AAAA"],
+)
+def test_whatever_looks_like_a_data_uri_is_read_as_one(uri: str) -> None:
+    assert parse_item(uri) == DataUriItem(uri)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        b"\0\0\0\x0cJXL \r\n\x87\n",
+        b"\0\0\0\x0cjP  \r\n\x87\n",
+        b"\0\0\1\0\1\0",
+        b"8BPS\0\1",
+        b'<svg xmlns="http://www.w3.org/2000/svg">',
+    ],
+)
+def test_a_bare_string_that_is_base64_of_a_format_that_is_not_read_is_no_text(head: bytes) -> None:
+    text = encoded(head + bytes(40))
+    assert parse_item(text) == Base64Item(text)
+
+
+def test_null_is_as_good_as_no_key() -> None:
+    others = dict.fromkeys(("type", "path", "url", "base64", "image", "image_url"))
+    assert parse_item({**others, "text": "a cat"}) == TextItem("a cat")
+    with pytest.raises(InvalidItem):
+        parse_item({"text": None})

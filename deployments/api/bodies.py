@@ -22,13 +22,16 @@ from deployments.settings import Limits
 
 MAX_FORM_FIELDS = 32
 
+# Other words in Content-Encoding mean nothing; object stores keep them as metadata.
+CODINGS = frozenset({"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
+
 # Parsed in less than a millisecond. Parsing a larger body blocks all other requests, so only one is
 # parsed at a time, least-served tenant first.
 QUICK_JSON_BYTES = 64 * 1024
 # However short, each JSON value takes up to 100 bytes of memory, and each object key a microsecond
 # in which all other requests wait.
 MAX_COMMAS = 1_000_000
-MAX_COLONS = 100_000
+MAX_KEYS = 100_000
 # What the form parser gets at a time: a megabyte of near-boundaries can take it 0.2 s.
 FORM_PIECE_BYTES = 64 * 1024
 
@@ -53,11 +56,11 @@ class _InMemoryParser(MultiPartParser):
         # A file may come without a file name, or with an encoded one only (RFC 7578, 4.2);
         # Starlette would treat it as a text field.
         part = self._current_part
-        _, options = parse_options_header(part.content_disposition)
-        typed = any(name == b"content-type" for name, _ in part.item_headers)
-        encoded = b"filename*" in (part.content_disposition or b"").lower()
-        if options.get(b"name") == b"file" and (typed or encoded):
-            part.content_disposition = b'form-data; name="file"; filename="file"'
+        disposition = part.content_disposition or b""
+        _, options = parse_options_header(disposition)
+        if options.get(b"name") == b"file" and not options.get(b"filename"):
+            name = b"file" if b"filename*" in disposition.lower() else b""
+            part.content_disposition = b'form-data; name="file"; filename="%s"' % name
         super().on_headers_finished()
 
     def on_end(self) -> None:
@@ -70,7 +73,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     Raises BodyTooLarge, if possible by Content-Length before anything is read, and
     UnsupportedMediaType for a compressed body.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    codings = request.headers.get("content-encoding", "").lower().split(",")
+    if CODINGS.intersection(coding.strip() for coding in codings):
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
     declared = request.headers.get("content-length", "")
     chunks: list[bytes] = []
@@ -96,8 +100,16 @@ async def read_json(
     """
     if not is_json(media_type(request)):
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
-    body = await read_body(request, max_bytes)
-    if body.count(b",") > MAX_COMMAS or body.count(b":") > MAX_COLONS:
+    return await parse_json(await read_body(request, max_bytes), turn)
+
+
+async def parse_json(body: bytes, turn: AbstractAsyncContextManager[None]) -> dict[str, Any]:
+    """A body as a JSON object. A large one is parsed within `turn`.
+
+    Raises BadRequest or BodyTooLarge.
+    """
+    keys = min(body.count(b":"), body.count(b'"') // 2)
+    if body.count(b",") > MAX_COMMAS or keys > MAX_KEYS:
         raise BodyTooLarge("The body has too many values; split the request.")
     if len(body) <= QUICK_JSON_BYTES:
         return _parsed(body)
@@ -115,12 +127,22 @@ def _parsed(body: bytes) -> dict[str, Any]:
                 raise
             content = orjson.loads(_without_lone_surrogates(body))
     except orjson.JSONDecodeError as error:
-        raise BadRequest(
-            f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
-        ) from None
+        raise BadRequest(_why_not_json(body, error)) from None
     if not isinstance(content, dict):
         raise BadRequest("The body must be a JSON object.")
     return content
+
+
+def _why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
+    if not body.strip():
+        return "The body is empty; send a JSON object, or an image with its Content-Type."
+    if body.startswith(b"--"):
+        return "The body looks like a form, but its Content-Type is not multipart/form-data."
+    try:
+        body.decode()
+    except UnicodeDecodeError as not_utf8:
+        return f"The body is not UTF-8 (byte {not_utf8.start}); JSON has to be."
+    return f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
 
 
 def _without_lone_surrogates(body: bytes) -> bytes:
@@ -144,6 +166,10 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
     _, options = parse_options_header(request.headers.get("content-type"))
     if options.get(b"charset", b"utf-8").lower() not in FORM_CHARSETS:
         raise UnsupportedMediaType("Send the form in UTF-8, without another charset.")
+    if not options.get(b"boundary"):
+        raise BadRequest(
+            "The Content-Type has no boundary. Leave the header to the client that makes the form."
+        )
     body = await read_body(request, limits.max_body_bytes)
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -178,13 +204,13 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
             if isinstance(value, str):
                 fields[name] = value
             elif name == "file":
-                files.append(await value.read())
+                data = await value.read()
+                if data or value.filename:  # else a file input of a page that was left empty
+                    files.append(data)
             else:
                 raise BadRequest("Files go into form fields named file.", param="file")
     finally:
         await form.close()
-    if "file" in fields:
-        raise BadRequest("The field file must be a file, not text.", param="file")
     if not files:
         raise BadRequest("The form has no file; send at least one in a field named file.")
     return fields, files
@@ -192,7 +218,12 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
 
 def is_json(kind: str) -> bool:
     """Whether a media type is JSON, as it is taken to be if there is none."""
-    return kind in ("", "application/json") or kind.endswith("+json")
+    return kind in ("", "application/json", "text/json") or kind.endswith("+json")
+
+
+def is_image(kind: str) -> bool:
+    """Whether a media type is for an image alone; the second is what S3 gives by default."""
+    return kind.startswith("image/") or kind in ("application/octet-stream", "binary/octet-stream")
 
 
 def media_type(request: Request) -> str:

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,10 @@ from starlette.types import Lifespan
 from deployments.api import render
 from deployments.api.auth import KeyGuard, KeyRing, tenant_of
 from deployments.api.bodies import (
+    is_image,
     is_json,
     media_type,
+    parse_json,
     preferred_format,
     read_body,
     read_form,
@@ -49,7 +51,7 @@ from deployments.errors import (
     UnsupportedMediaType,
 )
 from deployments.fairness import FairSemaphore
-from deployments.items import BytesItem, Modality, parse_items
+from deployments.items import BytesItem, Modality, parse_items, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.embedding import EmbeddingService, too_many_items
 from deployments.service.job import Context, ItemGroup, Options, Timing
@@ -166,21 +168,25 @@ class Api:
     async def _embedding_input(self, request: Request) -> tuple[EmbeddingOptions, ItemGroup]:
         kind = media_type(request)
         # Options in the query apply to any body; the body's own take precedence.
-        asked = parse(EmbeddingOptions, dict(request.query_params), strict=False)
+        asked = parse(EmbeddingOptions, _given(request.query_params), strict=False)
         query = asked.model_dump(exclude_unset=True)
         if kind == "multipart/form-data":
             fields, files = await read_form(request, self._limits)
-            options = parse(EmbeddingOptions, {**query, **fields}, strict=False)
+            options = parse(EmbeddingOptions, {**query, **_given(fields)}, strict=False)
             return options, ItemGroup("file", [BytesItem(f) for f in files])
-        if kind.startswith("image/") or kind == "application/octet-stream":
-            data = await read_body(request, self._limits.max_body_bytes)
-            return asked, ItemGroup("input", [BytesItem(data)], is_list=False)
-        if not is_json(kind):
+        if not (is_image(kind) or is_json(kind)):
             raise UnsupportedMediaType(
-                "Send application/json, multipart/form-data or the image itself as image/*."
+                "Send application/json, multipart/form-data or the image itself as image/*, with "
+                "the header Content-Type."
             )
-        content = await self._json(request)
-        body = parse(EmbeddingsBody, {**query, **content})
+        data = await read_body(request, self._limits.max_body_bytes)
+        if is_image(kind) or (not kind and signature_of(data) is not None):
+            return asked, ItemGroup("input", [BytesItem(data)], is_list=False)
+        content = await parse_json(data, self._parsing.turn(tenant_of(request)))
+        for name, value in query.items():
+            if content.get(name) is None:
+                content[name] = value
+        body = parse(EmbeddingsBody, content)
         return body, one_or_more("input", body.input, self._limits.max_items, body.modality)
 
     @endpoint
@@ -246,6 +252,12 @@ class Api:
         embedded = await self.service.embed(groups, context)
         ends = np.cumsum([len(group.items) for group in groups])
         return np.split(as_matrix(embedded.rows), ends[:-1]), embedded.timing
+
+
+def _given(options: Mapping[str, str]) -> dict[str, str]:
+    """Without those that were left empty, as forms send them."""
+    stripped = {name: value.strip() for name, value in options.items()}
+    return {name: value for name, value in stripped.items() if value}
 
 
 def one_or_more(name: str, value: Any, limit: int, modality: Modality | None = None) -> ItemGroup:

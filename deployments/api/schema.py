@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from deployments.errors import BadRequest
 
@@ -23,6 +31,14 @@ _ITEMS: dict[str, Any] = {"type": "array", "items": _ITEM, "minItems": 1}
 OneItem = Annotated[Any, WithJsonSchema(_ITEM)]
 Items = Annotated[list[Any], Field(min_length=1), WithJsonSchema(_ITEMS)]
 OneOrMore = Annotated[Any, WithJsonSchema({"anyOf": [_ITEM, _ITEMS]})]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# 512.0 is one too, as some languages write all numbers.
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
 
 
 def _nullable(schema: dict[str, Any]) -> None:
@@ -58,7 +74,7 @@ class EmbeddingOptions(Body):
     dtype: Dtype = Field(
         "float32", description="int8 is round(127·x); ubinary packs the signs, 8 to a byte."
     )
-    dimensions: int | None = Field(
+    dimensions: WholeNumber | None = Field(
         None, ge=1, description="Truncate the vectors; for Matryoshka models only."
     )
     normalize: bool = Field(True, description="Scale each vector to length 1.")
@@ -101,7 +117,7 @@ class SimilarityBody(Body):
 class RankBody(Body):
     query: OneItem
     documents: Items
-    top_n: int | None = Field(None, ge=1, description="Return only this many, the best.")
+    top_n: WholeNumber | None = Field(None, ge=1, description="Return only this many, the best.")
 
 
 class ClassifyBody(Body):

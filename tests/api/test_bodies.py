@@ -7,6 +7,7 @@ import pytest
 
 from tests.api.conftest import Connect
 from tests.api.requests import error, post
+from tests.fakes import TEXT, FakeModel
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,88 @@ async def test_a_bad_request_says_what_the_key_must_be(
 ) -> None:
     async with connect() as client:
         assert error(await post(client, **body))["message"] == message
+
+
+async def test_an_image_needs_no_content_type(connect: Connect, photo: Path) -> None:
+    async with connect() as client:
+        typed = await client.post(
+            "/v1/embeddings", content=photo.read_bytes(), headers={"content-type": "image/jpeg"}
+        )
+        untyped = await client.post("/v1/embeddings", content=photo.read_bytes())
+        s3 = await client.post(
+            "/v1/embeddings",
+            content=photo.read_bytes(),
+            headers={"content-type": "binary/octet-stream"},
+        )
+        json = await client.post("/v1/embeddings", content=b'{"input": {"path": "tom.jpg"}}')
+    assert "content-type" not in untyped.request.headers
+    for response in (untyped, s3, json):
+        assert response.json()["data"] == typed.json()["data"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "The body is empty"),
+        (b"--b\r\nContent-Disposition: form-data", "looks like a form"),
+        ('{"input": "é"}'.encode("latin-1"), "not UTF-8"),
+        ('{"input": "a"}'.encode("utf-16"), "not UTF-8"),
+        (b'{"input": }', "line 1, column 11"),
+    ],
+)
+async def test_what_is_not_json_is_told_what_it_looks_like(
+    connect: Connect, body: bytes, message: str
+) -> None:
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings", content=body, headers={"content-type": "application/json"}
+        )
+    assert response.status_code == 400
+    assert message in error(response)["message"]
+
+
+async def test_options_that_are_empty_or_null_are_as_good_as_none(
+    connect: Connect, photo: Path
+) -> None:
+    names = ("model", "dimensions", "encoding_format", "dtype", "modality", "on_error", "truncate")
+    empty = "&".join(f"{name}=" for name in names)
+    item = {"path": "tom.jpg"}
+    async with connect() as client:
+        raw = await client.post(
+            f"/v1/embeddings?{empty}&normalize=%20false%20", content=photo.read_bytes()
+        )
+        query = await client.post(
+            "/v1/embeddings?normalize=false", json={"input": item, "normalize": None}
+        )
+        body = await client.post("/v1/embeddings", json={"input": item, "normalize": False})
+    assert body.status_code == 200
+    assert raw.json()["data"] == query.json()["data"] == body.json()["data"]
+
+
+@pytest.mark.parametrize(("value", "status"), [(12.0, 200), (12.5, 400), ("12", 400), (True, 400)])
+async def test_a_whole_number_may_be_written_with_a_point(
+    connect: Connect, photo: Path, value: Any, status: int
+) -> None:
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings", json={"input": {"path": "tom.jpg"}, "dimensions": value}
+        )
+    assert response.status_code == status, response.text
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "none", "", "identity, identity", "binary"])
+async def test_a_content_encoding_that_is_no_coding_means_nothing(
+    connect: Connect, photo: Path, coding: str
+) -> None:
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings", content=photo.read_bytes(), headers={"content-encoding": coding}
+        )
+    assert response.status_code == 200
+
+
+async def test_colons_in_texts_are_not_counted_as_keys(connect: Connect) -> None:
+    texts = [f"{n}: " + "12:34:56 " * 60 for n in range(1000)]
+    async with connect(FakeModel(text=TEXT)) as client:
+        response = await client.post("/v1/embeddings", json={"input": texts})
+    assert response.status_code == 200

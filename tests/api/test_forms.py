@@ -63,6 +63,7 @@ async def test_a_form_cut_short_is_refused_rather_than_losing_a_file(
     [
         "Content-Disposition: form-data; name=\"file\"; filename*=utf-8''%E7%8C%AB.jpg",
         'Content-Disposition: form-data; name="file"\r\nContent-Type: image/jpeg',
+        'Content-Disposition: form-data; name="file"',
     ],
 )
 async def test_a_file_needs_no_plain_file_name(connect: Connect, photo: Path, head: str) -> None:
@@ -129,3 +130,33 @@ async def test_a_form_full_of_near_boundaries_does_not_block_the_loop(connect: C
             longest = max(longest, time.monotonic() - began)
         assert (await task).status_code == 415
     assert longest < 0.3
+
+
+@pytest.mark.parametrize("name", ["", '; filename=""'])
+@pytest.mark.parametrize("kind", ["", "Content-Type: application/octet-stream\r\n"])
+async def test_an_empty_file_input_of_a_page_is_no_file(
+    connect: Connect, photo: Path, name: str, kind: str
+) -> None:
+    empty = f'--b\r\nContent-Disposition: form-data; name="file"{name}\r\n{kind}\r\n\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings",
+            content=empty.encode() + multipart(photo.read_bytes()),
+            headers=headers,
+        )
+        none = await client.post("/v1/embeddings", content=f"{empty}--b--\r\n", headers=headers)
+        nothing = await client.post("/v1/embeddings", content=multipart(b""), headers=headers)
+    assert len(response.json()["data"]) == 1
+    assert "has no file" in error(none)["message"]
+    assert error(nothing)["code"] == "corrupt_image"
+
+
+async def test_a_form_without_a_boundary_says_what_to_do(connect: Connect) -> None:
+    async with connect() as client:
+        response = await client.post(
+            "/v1/embeddings",
+            content=multipart(b"x"),
+            headers={"content-type": "multipart/form-data"},
+        )
+    assert "Leave the header to the client" in error(response)["message"]
