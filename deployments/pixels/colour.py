@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from deployments.errors import UnsupportedImage
 
@@ -84,9 +84,18 @@ def turn_upright(image: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """1 (upright) to 8, as in EXIF; 1 where EXIF is missing or broken."""
+    """1 (upright) to 8, as in EXIF; 1 where EXIF is missing or broken.
+
+    Not by Pillow's `getexif`, which then looks in XMP: editors leave that behind when they have
+    turned the pixels, and viewers go by EXIF alone.
+    """
+    tags: Any = Image.Exif()
     with suppress(Exception):  # Pillow's EXIF parser raises a dozen kinds of them
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            tags = image.tag_v2
+        elif "exif" in image.info:
+            tags.load(image.info["exif"])
+        found: int = tags.get(ExifTags.Base.Orientation, 1)
         return found if found in _UPRIGHT else 1
     return 1
 
@@ -100,12 +109,12 @@ def is_srgb(profile: bytes | None) -> bool:
 def _split_alpha(image: Image.Image, rawmode: str) -> tuple[Image.Image, Image.Image | None]:
     """The image without transparency (1, L, P, RGB, CMYK, YCbCr, HSV or LAB) and its alpha (L)."""
     transparency = image.info.get("transparency")
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I") or (image.mode == "L" and isinstance(transparency, int)):
         samples = np.asarray(image)
         alpha = None
         if transparency is not None:
             alpha = Image.fromarray(np.where(samples == transparency, 0, 255).astype(np.uint8))
-        return Image.fromarray(_to_8_bits(samples, rawmode)), alpha
+        return Image.fromarray(_to_8_bits(samples, rawmode)) if image.mode != "L" else image, alpha
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.replace("a", "A"))
     if image.mode not in ("LA", "RGBA") and image.has_transparency_data:
@@ -113,7 +122,9 @@ def _split_alpha(image: Image.Image, rawmode: str) -> tuple[Image.Image, Image.I
     if image.mode == "LA":
         return image.getchannel("L"), image.getchannel("A")
     if image.mode == "RGBA":
-        return image.convert("RGB"), image.getchannel("A")
+        is_grey = rawmode == "LA;16B"
+        colours = image.getchannel("R") if is_grey else image.convert("RGB")
+        return colours, image.getchannel("A")
     return image, None
 
 

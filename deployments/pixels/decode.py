@@ -21,15 +21,9 @@ from PIL import (
 
 from deployments.errors import CorruptImage, ImageTooLarge, RaylensError, UnsupportedImage
 from deployments.items import signature_of
-from deployments.pixels import png
+from deployments.pixels import avif, bmp, jpeg, png
 from deployments.pixels.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.pixels.geometry import fit
-from deployments.pixels.jpeg import (
-    END_OF_IMAGE,
-    decode_plain,
-    is_of_a_kind_not_read,
-    lacks_only_its_end,
-)
 from deployments.pixels.processor import process
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
@@ -41,6 +35,8 @@ Image.MAX_IMAGE_PIXELS = None
 
 # The default is one per processor, but each processor has an image of its own to decode.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+_WEBP_ANIMATION = 0x02  # in the flags of a WebP's header
 
 # Pillow computes boxes in single precision, where whole numbers are exact up to here.
 _MAX_SIDE_PIXELS = 1 << 24
@@ -71,6 +67,8 @@ def decode(
     """
     if data.startswith(png.SIGNATURE):
         data = png.needed_chunks(data)
+    elif data.startswith(b"BM"):
+        data = bmp.with_full_palette(data)
     attempt = partial(
         _decode,
         spec=spec,
@@ -82,9 +80,10 @@ def decode(
     try:
         return attempt(data)
     except CorruptImage:
-        if not lacks_only_its_end(data):
+        mended = jpeg.mended(data)
+        if mended is None:
             raise
-        return attempt(data + END_OF_IMAGE)
+        return attempt(mended)
 
 
 def _decode(
@@ -104,7 +103,7 @@ def _decode(
         if fast and spec.resize is not None:
             edge = max(spec.resize[1:])  # for both sides, because EXIF may turn the image
             image.draft(None, (edge, edge))  # affects JPEGs only
-        plain = None if spec.exact or image.size != width_height else decode_plain(data, image)
+        plain = None if spec.exact or image.size != width_height else jpeg.decode_plain(data, image)
         return fit(_load(image, background) if plain is None else plain, spec)
     except RaylensError:
         raise
@@ -125,7 +124,7 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
         if not data:
             raise CorruptImage("The image is empty: there are no bytes.") from None
         found = signature_of(data)
-        if found == "JPEG" and is_of_a_kind_not_read(data):
+        if found == "JPEG" and jpeg.is_of_a_kind_not_read(data):
             raise _kind_not_read(found) from None
         if found in formats:
             raise _corrupt(error) from None
@@ -140,6 +139,14 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
             f"The image has {width} x {height} pixels; at most {max_pixels} in all are accepted. "
             "Send a smaller one."
         )
+    if image.info.get("icc_profile") is None:
+        if image.format in ("JPEG", "MPO"):
+            image.info["icc_profile"] = jpeg.profile(image)
+        elif image.format == "AVIF":
+            image.info["icc_profile"] = avif.profile(data)
+    if image.format == "WEBP" and data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATION:
+        # Its frames may leave parts of the canvas empty, which Pillow would show as black.
+        image.rawmode = image._mode = "RGBA"  # type: ignore[attr-defined]
     return image
 
 
@@ -150,6 +157,8 @@ def _load(image: Image.Image, background: str) -> Image.Image:
         extents, rawmode = _layout(tiles[0]) if tiles else ((0, 0, *image.size), "")
         if image.format == "PNG" and "transparency" in image.info:
             image.info["transparency"] = key_as_decoded(image.info["transparency"], rawmode)
+        if image.format == "GIF" and image.mode == "L":
+            image.palette = None  # Pillow would prefer a global one to the frame's own greys
         image.load()
         rgb = to_srgb(image, rawmode, background)
         if image.format == "GIF" and extents != (0, 0, *image.size):

@@ -15,7 +15,17 @@ from PIL import Image
 
 from deployments.pixels.colour import is_srgb, orientation
 
-END_OF_IMAGE = b"\xff\xd9"
+_BEGIN, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_PROFILE = b"ICC_PROFILE\0"
+_PROFILE_HEAD_BYTES = 14  # with the piece's number and the number of pieces
+# Of the segments for applications (APP0 to APP15) and comments: marker, name and least bytes.
+_NOT_FOR_PIXELS = frozenset({*range(0xE0, 0xF0), 0xFE})
+_NEEDED = (
+    (0xE0, b"JFIF\0", 12),
+    (0xE1, b"Exif\0\0", 14),
+    (0xE2, _PROFILE, _PROFILE_HEAD_BYTES + 1),
+    (0xEE, b"Adobe", 12),
+)
 
 # How baseline, extended and progressive JPEGs, Huffman or arithmetic, begin a frame (T.81, B.1).
 _FRAMES_READ = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -25,21 +35,67 @@ _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
-def lacks_only_its_end(data: bytes) -> bool:
-    """Whether this is a JPEG whose scans are all there, but not the marker behind them."""
-    if not data.startswith(b"\xff\xd8\xff") or END_OF_IMAGE in data[-64:]:
-        return False
+def mended(data: bytes) -> bytes | None:
+    """A JPEG that a decoder refuses without what its pixels do not need, and with its end; None if
+    that changes nothing."""
+    if not data.startswith(_BEGIN):
+        return None
+    needed = _needed_segments(data)
+    if _END not in data[-64:]:
+        needed = _ended(needed) or needed
+    return needed if needed != data and needed.startswith(_BEGIN) else None
+
+
+def _needed_segments(data: bytes) -> bytes:
+    """`data` without the application's segments and comments, except for whole ones that say how
+    colours are coded and which way is up."""
+    kept = []
+    copied = 0
+    for marker, begin in _segments(data):
+        end = begin + int.from_bytes(data[begin : begin + 2])
+        body = data[begin + 2 : end]
+        is_needed = any(
+            marker == of and body.startswith(name) and len(body) >= least
+            for of, name, least in _NEEDED
+        )
+        if marker in _NOT_FOR_PIXELS and not is_needed:
+            kept.append(data[copied : begin - 2])
+            copied = end
+        if marker == _SCAN:
+            break
+    return b"".join([*kept, data[copied:]])
+
+
+def _ended(data: bytes) -> bytes | None:
+    """A JPEG whose scans are all there, with the marker behind them; None if one is cut short."""
+    data = data.rstrip(b"\0\r\n")  # what cameras and forms pad with
+    if data.endswith(b"\xff"):
+        data += b"\0"
     try:
         if not _has_every_coefficient(data):
-            return False
-        whole = data + END_OF_IMAGE
+            return None
+        whole = data + _END
         colours = simplejpeg.decode_jpeg_header(whole)[2]
         colours = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
         # An eighth of the size in memory; strict, so that a scan cut short is an error.
         simplejpeg.decode_jpeg(whole, colours, min_height=1, min_width=1, strict=True)
     except (ValueError, IndexError, MemoryError):
-        return False
-    return True
+        return None
+    return whole
+
+
+def profile(image: Image.Image) -> bytes | None:
+    """The first complete ICC profile in the segments of a JPEG (ICC.1:2022, B.4). Pillow finds none
+    if there are several, or if it stands behind the head of the frame."""
+    pieces: dict[int, dict[int, bytes]] = {}
+    for name, body in getattr(image, "applist", ()):
+        if name == "APP2" and body.startswith(_PROFILE) and len(body) > _PROFILE_HEAD_BYTES:
+            number, total = body[len(_PROFILE) : _PROFILE_HEAD_BYTES]
+            of_that_size = pieces.setdefault(total, {})
+            of_that_size.setdefault(number, body[_PROFILE_HEAD_BYTES:])
+            if of_that_size.keys() >= set(range(1, total + 1)):
+                return b"".join(of_that_size[n] for n in range(1, total + 1))
+    return None
 
 
 def is_of_a_kind_not_read(data: bytes) -> bool:

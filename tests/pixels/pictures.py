@@ -14,6 +14,7 @@ from deployments.pixels.decode import decode
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
+AS_STORED = PixelSpec(None, 3, None)
 AS_IS = PixelSpec(("exact", 8, 8), 0, None)
 CLIP = PixelSpec(("shortest_edge", 224), 3, (224, 224))
 EVERY_FORMAT = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]

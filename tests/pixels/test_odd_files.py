@@ -10,7 +10,7 @@ from PIL import Image
 
 from deployments.errors import CorruptImage, UnsupportedImage
 from tests.conftest import Jpeg
-from tests.pixels.pictures import chunk, pixels, saved
+from tests.pixels.pictures import AS_STORED, chunk, pixels, saved
 
 MEGABYTE = b"\0" * (1 << 20)
 
@@ -118,3 +118,111 @@ def test_a_bmp_of_an_unusual_depth_or_compression_is_of_a_kind_that_is_not_read(
     data = b"BM" + struct.pack("<IHHI", 118, 0, 0, 54) + header + bytes(64)
     with pytest.raises(UnsupportedImage, match="of a kind"):
         pixels(data)
+
+
+def png_of(colour_type: int, *chunks: bytes, behind: bytes = b"") -> bytes:
+    """2 x 1 pixels of 8 bits, with chunks before and behind them."""
+    row = {0: b"\x10\xf0", 2: b"\x10\x20\x30\xf0\xe0\xd0", 3: b"\0\1"}[colour_type]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, colour_type, 0, 0, 0))
+    palette = chunk(b"PLTE", b"\x10\x20\x30\xf0\xe0\xd0") if colour_type == 3 else b""
+    data = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + head + palette + b"".join(chunks) + data + behind
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "key"), [(0, b"\0"), (0, bytes(4)), (2, b"\0\x10"), (3, bytes(300))]
+)
+def test_a_key_of_the_wrong_length_is_passed_over(colour_type: int, key: bytes) -> None:
+    plain = png_of(colour_type, behind=chunk(b"IEND", b""))
+    odd = png_of(colour_type, chunk(b"tRNS", key), behind=chunk(b"IEND", b""))
+    assert (pixels(odd) == pixels(plain)).all()
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"eXIf", b"fdAT"])
+def test_a_png_cut_short_behind_its_pixels_is_whole(kind: bytes) -> None:
+    plain = png_of(2, behind=chunk(b"IEND", b""))
+    assert (pixels(png_of(2, behind=chunk(kind, b"a\0" + b"x" * 100)[:-50])) == pixels(plain)).all()
+
+
+def jpeg_with(*segments: tuple[int, bytes]) -> tuple[bytes, bytes]:
+    """A JPEG without any segments for applications, and one with `segments`."""
+    buffer = io.BytesIO()
+    picture = np.arange(64 * 48 * 3).reshape(48, 64, 3) % 251
+    Image.fromarray(picture.astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    data = buffer.getvalue()
+    plain = data[:2] + data[20:]
+    added = [struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in segments]
+    return plain, plain[:2] + b"".join(added) + plain[2:]
+
+
+XMP = (
+    b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        (0xE0, b"JFIF\0"),
+        (0xE1, XMP),
+        (0xE2, b"ICC_PROFILE\0"),
+        (0xE2, b"ICC_PROFILE\0\1"),
+        (0xED, b"Photoshop 3.0\x008BIM\4\4"),
+        (0xEE, b"Adobe"),
+    ],
+)
+def test_what_the_pixels_of_a_jpeg_do_not_need_is_passed_over(segment: tuple[int, bytes]) -> None:
+    plain, odd = jpeg_with(segment)
+    assert (pixels(odd) == pixels(plain)).all()
+
+
+@pytest.mark.parametrize("padding", [bytes(4096), b"\r\n", b"\r\n" * 9])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_padding_instead_of_a_jpegs_end_does_no_harm(
+    padding: bytes, progressive: bool, jpeg: Jpeg
+) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(5, (100, 80)))).save(buffer, "JPEG", progressive=progressive)
+    whole = buffer.getvalue()
+    assert (pixels(whole[:-2] + padding) == pixels(whole)).all()
+
+
+@pytest.mark.parametrize(
+    ("depth", "colours"),
+    [(8, [0, 255]), (4, [0, 255]), (4, [*range(16)]), (8, [0] * 100 + [255] * 200), (8, [255, 9])],
+)
+def test_a_bmps_palette_may_have_any_length(depth: int, colours: list[int]) -> None:
+    indices = np.arange(16, dtype=np.uint8).reshape(2, 8) % min(len(colours), 16)
+    rows = np.ascontiguousarray(indices[::-1])
+    packed = rows.tobytes() if depth == 8 else (rows[:, ::2] << 4 | rows[:, 1::2]).tobytes()
+    palette = b"".join(bytes([c, c, c, 0]) for c in colours)
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 2, 1, depth, 0, 0, 0, 0, len(colours), 0)
+    offset = 54 + len(palette)
+    data = b"BM" + struct.pack("<IHHI", 0, 0, 0, offset) + header + palette + packed
+    assert (pixels(data, AS_STORED)[..., 0] == np.array(colours)[indices]).all()
+
+
+def test_where_no_frame_of_a_webp_has_drawn_is_the_background() -> None:
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    data = bytearray(buffer.getvalue())
+    assert data[12:16] == b"VP8X"
+    data[20] &= ~0x10  # no alpha, as muxers write it
+    data[24] = 31  # a canvas of twice the width
+    found = pixels(bytes(data), AS_STORED)
+    assert found.shape == (8, 32, 3)
+    assert (found[:, :16] == (255, 0, 0)).all()
+    assert (found[:, 16:] == 255).all()
+
+
+def test_the_greys_of_a_gifs_frame_count_before_its_global_palette() -> None:
+    picture = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    plain = saved(Image.fromarray(picture), "GIF")
+    screen, palette = plain[:13], bytes(np.arange(256, dtype=np.uint8).repeat(3))
+    assert plain[13 : 13 + 768] == palette
+    image = plain.index(b"\x2c", 13 + 768)
+    flags = bytes([plain[image + 9] | 0x87])  # a palette of its own with 256 entries
+    own = plain[image : image + 9] + flags + palette + plain[image + 10 :]
+    found = pixels(screen + bytes(768) + own, AS_STORED)
+    assert (found[..., 0] == picture).all()
