@@ -86,6 +86,18 @@ def fingerprint(folder: Path) -> str:
     return found.hexdigest()
 
 
+def weight_names(folder: Path) -> set[str]:
+    """The names of all weights. Raises CheckpointError if the files are missing or damaged."""
+    names: set[str] = set()
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="np") as weights:
+                names.update(weights.keys())
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); {remedy(path)}") from error
+    return names
+
+
 def has_weights(folder: Path) -> bool:
     """Whether there are weights in safetensors, damaged or not."""
     return os.path.lexists(folder / _WEIGHTS) or os.path.lexists(folder / _INDEX)

@@ -25,7 +25,7 @@ from deployments.models.precision import Settled
 from deployments.models.probes import SENTENCES, photos
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.models.texts import read_tokenizer
-from deployments.models.towers import ImageTower, TextTower, Towers, read_text_spec
+from deployments.models.towers import ImageTower, TextTower, Towers, embeddings_of, read_text_spec
 from deployments.settings import ModelSettings
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.threads import thread_count
@@ -100,6 +100,7 @@ class Encoder:
             tokenizer = read_tokenizer(
                 checkpoint.folder,
                 max_tokens=text.max_tokens,
+                embeddings=embeddings_of(model),
                 reads_padding=family.text.padding != "eos",
                 lower_cases_gemma=family.text.lower_cases_gemma,
             )
@@ -117,6 +118,7 @@ class Encoder:
                 max_tokens=text.max_tokens,
                 pad_id=tokenizer.pad_id,
                 pad_left=tokenizer.pad_left,
+                eos_id=tokenizer.eos_id,
             )
             return Towers(image, reading.to(device))
 

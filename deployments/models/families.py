@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from safetensors import safe_open
-
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
+from deployments.checkpoints.integrity import weight_names
 
 Pooling = Literal["cls", "mean", "pooler", "projection"]
 """How a model's output becomes one vector for each image:
@@ -134,12 +133,18 @@ def choose_family(
     config = read_json(checkpoint.folder / "config.json")
     kind = str(config.get("model_type"))
     architectures = config.get("architectures") or ()
-    # One kind stands for two spaces; without architectures, the weights say which.
-    is_unsaid = not architectures and kind == "clip_vision_model"
-    if is_unsaid and _has_weight(checkpoint.folder, "visual_projection.weight"):
-        architectures = ("CLIPVisionModelWithProjection",)
+    if isinstance(architectures, str):
+        architectures = (architectures,)
     names = (*architectures, kind)
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    # One kind stands for two spaces, and fine-tuned classifiers keep the kind of both halves: the
+    # weights say which it is, whatever config.json does.
+    if kind == "clip_vision_model" and _has_weights(checkpoint.folder, "visual_projection."):
+        family = FAMILIES["CLIPVisionModelWithProjection"]
+    elif kind in ("clip", "siglip") and not _has_weights(checkpoint.folder, "text_model."):
+        family = replace(FAMILIES[kind], text=None)
+        if kind == "clip" and not _has_weights(checkpoint.folder, "visual_projection."):
+            family = FAMILIES["clip_vision_model"]
     if kind.startswith("siglip2"):
         raise CheckpointError(
             f"model {checkpoint.id!r} is a NaFlex checkpoint of SigLIP 2, which takes images of "
@@ -169,9 +174,6 @@ def choose_family(
     )
 
 
-def _has_weight(folder: Path, name: str) -> bool:
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="np") as weights:
-            if name in weights.keys():  # noqa: SIM118  (it is not a dict)
-                return True
-    return False
+def _has_weights(folder: Path, name: str) -> bool:
+    """Whether the files have weights whose names begin so, perhaps within another module."""
+    return any(f".{name}" in f".{weight}" for weight in weight_names(folder))

@@ -4,7 +4,7 @@ Knows nothing of pixels. Weights are read from safetensors alone: pickles can ru
 can a repository's own modelling code, which is never loaded either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,22 @@ import torch
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
 from deployments.models.families import Family
 
+# Read in training alone, or computed from the configuration; some files have them, others do not.
+_WITHOUT_EFFECT = (
+    "embeddings.mask_token",
+    "num_batches_tracked",
+    "position_ids",
+    "relative_position_index",
+)
+
 
 def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     """The parts of the checkpoint's model that `family` uses, float32, on the CPU, for inference.
 
     Task heads are left out, and so are poolers and text towers that its pooling does not use.
-    Raises CheckpointError if transformers cannot build the model, or if the files lack a weight
-    that is used, which would otherwise be left random.
+    Raises CheckpointError if transformers cannot build the model, if the files lack a weight that
+    is used, which would otherwise be left random, or if they hold one for a used part that nothing
+    reads, such as an adapter's or a quantised one's scale.
     """
     import transformers  # takes a second, which finding a folder does not need
 
@@ -39,16 +48,34 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
             f"model {checkpoint.id!r}: transformers cannot load it ({first_line(error)})"
         ) from error
     _leave_out_unused(model, family)
-    missing = sorted(report["missing_keys"] & model.state_dict().keys())
+    missing = _that_matter(report["missing_keys"] & model.state_dict().keys())
+    parts = {name for name, part in model.named_children() if part is not None}
+    unread = _that_matter(
+        name for name in report["unexpected_keys"] if name.partition(".")[0] in parts
+    )
+    if unread:
+        raise CheckpointError(
+            f"model {checkpoint.id!r}: its files hold {len(unread)} weights that "
+            f"{type(model).__name__} does not read ({_first(unread)}), so its vectors would not be "
+            "the model's; merge an adapter, undo a quantisation, or correct config.json"
+        )
     if missing:
-        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise CheckpointError(
             f"model {checkpoint.id!r}: its files lack {len(missing)} of the weights that "
-            f"{type(model).__name__} needs ({shown}); use a checkpoint that was saved with them, "
-            f"or another model.pooling ({' or '.join(family.others)}), which may do without"
+            f"{type(model).__name__} needs ({_first(missing)}); use a checkpoint that was saved "
+            f"with them, or another model.pooling ({' or '.join(family.others)}), which may do "
+            "without"
         )
     module: torch.nn.Module = model.eval()
     return module
+
+
+def _that_matter(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not name.endswith(_WITHOUT_EFFECT))
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _leave_out_unused(model: Any, family: Family) -> None:

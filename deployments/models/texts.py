@@ -5,7 +5,9 @@ is for the `tokenizers` library, or, where that would read some text differently
 own files. The reference is AutoTokenizer's output; padding is left to `towers`.
 """
 
+import json
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,39 +50,57 @@ class CheckpointTokenizer:
     """0 where there is none, which is never read."""
     pad_left: bool
     """Whether rows are padded before the text instead of after it."""
+    eos_id: int | None
+    """The token at the end of each text; None where there is none."""
 
 
 def read_tokenizer(
-    folder: Path, *, max_tokens: int, reads_padding: bool = True, lower_cases_gemma: bool = False
+    folder: Path,
+    *,
+    max_tokens: int,
+    embeddings: int = sys.maxsize,
+    reads_padding: bool = True,
+    lower_cases_gemma: bool = False,
 ) -> CheckpointTokenizer:
     """The tokenizer in a checkpoint's folder. With `lower_cases_gemma`, Gemma's lower-cases.
 
-    Raises CheckpointError if a file is missing or damaged, if a model that `reads_padding` has no
-    pad token, or if some text gives no tokens.
+    The model has as many `embeddings`. Tokens that were added beyond them, without growing the
+    model, are read as the plain text that they are. Raises CheckpointError if a file is missing or
+    damaged, if a model that `reads_padding` has no pad token, or if some text gives no tokens, or
+    one without an embedding.
     """
     tokenizer = _load(folder)
     pad_id = tokenizer.pad_token_id
+    if pad_id is not None and pad_id >= embeddings:
+        pad_id = None
     if pad_id is None and reads_padding:
-        raise CheckpointError(f"{folder / _CONFIG}: names no pad_token; add the model's own")
+        raise CheckpointError(
+            f"{folder / _CONFIG}: names no pad_token that the model knows; add the model's own"
+        )
     if lower_cases_gemma and _is_gemma(tokenizer):
         backend = tokenizer.backend_tokenizer
         backend.normalizer = Steps([Lowercase(), backend.normalizer])
-    json = _convert(tokenizer)
-    expected = _expected(tokenizer, max_tokens, folder)
-    differing = _differing(json, expected, max_tokens) if json is not None else None
-    if json is None or differing is not None:
+    written = _convert(tokenizer, embeddings)
+    expected = _expected(tokenizer, max_tokens, embeddings, folder)
+    differing = _differing(written, expected, max_tokens) if written is not None else None
+    if written is None or differing is not None:
         logger.warning(
             f"{folder}: the tokenizers library cannot express its {type(tokenizer).__name__}"
             + (f" (it reads {differing[:40]!r} differently)" if differing is not None else "")
             + ", which therefore reads all texts itself, in a process beside each ingress replica."
         )
-        json = own_tokenizer.pack(folder, [*tokenizer.vocab_files_names.values(), *_FILES])
-        if _differing(json, expected, max_tokens) is not None:
+        written = own_tokenizer.pack(folder, [*tokenizer.vocab_files_names.values(), *_FILES])
+        if _differing(written, expected, max_tokens) is not None:
             raise CheckpointError(
                 f"{folder}: its {type(tokenizer).__name__} reads texts differently when it is "
                 "loaded again; choose another checkpoint or report this one"
             )
-    return CheckpointTokenizer(json, pad_id or 0, tokenizer.padding_side == "left")
+    return CheckpointTokenizer(
+        written,
+        pad_id=pad_id or 0,
+        pad_left=tokenizer.padding_side == "left",
+        eos_id=tokenizer.eos_token_id,
+    )
 
 
 def _is_gemma(tokenizer: Any) -> bool:
@@ -89,7 +109,7 @@ def _is_gemma(tokenizer: Any) -> bool:
     return isinstance(model, BPE) and model.byte_fallback
 
 
-def _convert(tokenizer: Any) -> str | None:
+def _convert(tokenizer: Any, embeddings: int) -> str | None:
     """For the `tokenizers` library, or None if that cannot be."""
     if tokenizer.is_fast:
         backend = tokenizer.backend_tokenizer
@@ -99,8 +119,10 @@ def _convert(tokenizer: Any) -> str | None:
         backend = siglip_tokenizer.convert(tokenizer)
     else:
         return None
-    json: str = backend.to_str()
-    return json
+    written = json.loads(backend.to_str())
+    added = written["added_tokens"]
+    written["added_tokens"] = [token for token in added if token["id"] < embeddings]
+    return json.dumps(written)
 
 
 def _load(folder: Path) -> Any:
@@ -143,9 +165,13 @@ def _refuse_missing(folder: Path, tokenizer_class: Any) -> None:
         )
 
 
-def _expected(tokenizer: Any, max_tokens: int, folder: Path) -> dict[str, list[int]]:
+def _expected(
+    tokenizer: Any, max_tokens: int, embeddings: int, folder: Path
+) -> dict[str, list[int]]:
     """What the checkpoint's own tokenizer makes of texts of all kinds."""
-    specials = tokenizer.all_special_tokens
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
+    of_specials = zip(tokenizer.all_special_tokens, ids, strict=True)
+    specials = [token for token, number in of_specials if number < embeddings]
     probes = [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
     found = {
         text: tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
@@ -157,11 +183,16 @@ def _expected(tokenizer: Any, max_tokens: int, folder: Path) -> dict[str, list[i
                 f"{folder}: its tokenizer makes no tokens of {text[:40]!r}, so its model cannot "
                 "read that; choose another checkpoint"
             )
+        if max(ids) >= embeddings:
+            raise CheckpointError(
+                f"{folder}: its tokenizer makes token {max(ids)} of {text[:40]!r}, and its model "
+                f"has embeddings for {embeddings}; download both again"
+            )
     return found
 
 
-def _differing(json: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:
+def _differing(written: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:
     """The first text that is read differently."""
-    read = TextTokenizer(json, max_tokens=max_tokens).encode([*expected])
+    read = TextTokenizer(written, max_tokens=max_tokens).encode([*expected])
     pairs = zip(expected.items(), read, strict=True)
     return next((text for (text, ids), encoded in pairs if encoded.ids != ids), None)

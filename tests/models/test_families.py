@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
@@ -212,3 +213,32 @@ def test_texts_are_limited_and_scored_as_in_training(
     assert (spec.max_tokens, spec.score) == (max_tokens, score)
     assert spec.logit_scale == pytest.approx(10 if name == "ALIGN" else 20)
     assert spec.logit_bias == pytest.approx(-2 if score == "sigmoid" else 0)
+
+
+@pytest.mark.parametrize("architectures", [["CLIPVisionModel"], ["CLIPModel"], "CLIPVisionModel"])
+def test_whatever_config_json_says_the_weights_say_whether_there_is_a_projection(
+    tiny: Tiny, changed: Changed, architectures: Any
+) -> None:
+    folder = changed("CLIP, vision projected", config={"architectures": architectures})
+    expected, found = encode(tiny("CLIP, vision projected")), encode(folder)
+    np.testing.assert_array_equal(found.encode(noise(found)), expected.encode(noise(expected)))
+
+
+@pytest.mark.parametrize("name", ["SigLIP", "CLIP"])
+@pytest.mark.parametrize("is_projected", [False, True])
+def test_a_dual_encoder_saved_without_its_text_half_embeds_images(
+    tiny: Tiny, changed: Changed, name: str, is_projected: bool
+) -> None:
+    folder = changed(name, config={"architectures": ["ForImageClassification"]})
+    weights = load_file(folder / "model.safetensors")
+    gone = ("text_", "logit_") if is_projected else ("text_", "logit_", "visual_projection")
+    kept = {name: values for name, values in weights.items() if not name.startswith(gone)}
+    save_file(
+        {**kept, "classifier.weight": torch.zeros(2, 2)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    expected = encode(tiny(name), "auto" if is_projected and name == "CLIP" else "pooler")
+    found = encode(folder)
+    np.testing.assert_array_equal(found.encode(noise(found)), expected.encode(noise(expected)))
+    assert found.text is None

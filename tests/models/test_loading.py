@@ -108,3 +108,45 @@ def test_a_repositorys_own_code_is_not_run(changed: Changed, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="transformers cannot load it"):
         load(folder, "cls")
     assert not marker.exists()
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("CLIP", "vision_model.encoder.layers.0.self_attn.q_proj.weight_scale"),
+        ("CLIP", "text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"),
+        ("DINOv2", "embeddings.register_tokens"),
+        ("ViT", "encoder.layer.0.attention.attention.query.lora_A.default.weight"),
+    ],
+)
+def test_a_weight_of_a_used_part_that_nothing_reads_is_refused(
+    changed: Changed, name: str, extra: str
+) -> None:
+    folder = changed(name)
+    rewrite(folder, lambda weights: weights.update({extra: torch.ones(1)}))
+    with pytest.raises(CheckpointError, match=r"hold 1 weights .* does not read"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"), [("DINOv2", "mask_token"), ("ResNet", "num_batches_tracked")]
+)
+def test_what_is_read_in_training_alone_may_be_missing(
+    changed: Changed, name: str, ending: str
+) -> None:
+    folder = changed(name)
+
+    def leave_out(weights: dict[str, torch.Tensor]) -> None:
+        gone = [key for key in weights if key.endswith(ending)]
+        assert gone
+        for key in gone:
+            del weights[key]
+
+    rewrite(folder, leave_out)
+    assert load(folder) is not None

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.models.encoder import Encoder
 from deployments.wire import TextSpec, pad_tokens
 from tests.models.conftest import Tiny
 from tests.models.encoders import FakeTextTower, encode, encode_both, load
@@ -131,3 +134,55 @@ def test_a_clip_whose_tokenizer_has_no_pad_token_is_served(changed: Callable[...
     assert AutoTokenizer.from_pretrained(folder).pad_token is None
     tokens = pad_tokens([[1, 5, 6, 2], [1, 2]])
     assert (load(folder).encode_text(tokens) == expected.encode_text(tokens)).all()
+
+
+def with_an_added_token(folder: Path) -> None:
+    """As textual inversion adds them: behind all others, and in the model's table too."""
+    path = folder / "tokenizer.json"
+    written = json.loads(path.read_text())
+    token = {"id": 700, "content": "<cat-toy>", "special": False, "normalized": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    written["added_tokens"].append({**token, **flags})
+    path.write_text(json.dumps(written))
+    weights = load_file(folder / "model.safetensors")
+    name = "text_model.embeddings.token_embedding.weight"
+    weights[name] = torch.cat([weights[name], weights[name][:1] + 0.1])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 701
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def vectors(encoder: Encoder, *texts: str) -> list[NDArray[np.float32]]:
+    return [*encoder.encode_text(encoder.tokenize(texts))]
+
+
+@pytest.mark.parametrize("eos", [2, 49407, 699])
+def test_clip_pools_at_its_tokenizers_end_whatever_config_json_says(
+    changed: Callable[..., Path], tiny: Tiny, eos: int
+) -> None:
+    folder = changed("CLIP")
+    with_an_added_token(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = eos
+    (folder / "config.json").write_text(json.dumps(config))
+    found, plain = load(folder), load(tiny("CLIP"))
+    one, other = vectors(found, "a <cat-toy> on the table", "a <cat-toy> in the park")
+    assert not np.allclose(one, other, atol=1e-3)
+    (ours,), (theirs,) = vectors(found, "a photo of a cat"), vectors(plain, "a photo of a cat")
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["CLIP", "SigLIP 2", "AltCLIP"])
+def test_an_added_token_without_an_embedding_is_read_as_plain_text(
+    changed: Callable[..., Path], tiny: Tiny, name: str
+) -> None:
+    folder = changed(name)
+    path = folder / "tokenizer.json"
+    written = json.loads(path.read_text())
+    token = {"id": 100_000, "content": "[PAD]", "special": True, "normalized": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    written["added_tokens"].append({**token, **flags})
+    path.write_text(json.dumps(written))
+    (ours,), (theirs,) = (vectors(load(f), "a [PAD] cat") for f in (folder, tiny(name)))
+    np.testing.assert_array_equal(ours, theirs)
