@@ -13,6 +13,7 @@ from deployments.wire import WrongGeometryError
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, Handle, client, embed
 from tests.fakes import CARD, TEXT
+from tests.until import until
 
 JSON = Tokenizer(models.WordLevel({"cat": 0, "?": 1}, unk_token="?")).to_str()
 TOKENIZER = (CARD.identity, JSON)
@@ -51,8 +52,7 @@ async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_b
     await asyncio.sleep(1)  # the refresh failed, and left the card and the tokenizer as they were
     assert opened.card is WITH_TEXT
     await embed(opened)
-    await asyncio.sleep(1)
-    assert opened.card is newer
+    await asyncio.to_thread(until, lambda: opened.card is newer, within_s=10)
     assert len(handle.methods["tokenizer"].calls) == 2
 
 

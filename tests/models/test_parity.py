@@ -159,6 +159,7 @@ def test_a_mistake_in_the_tokens_shows(tiny: Tiny, name: str) -> None:
     encoder = encode(tiny(name))
     assert encoder.text is not None
     right = np.random.default_rng(0).integers(3, 90, (20, 9)).astype(np.int32)
+    right[:, -1] = encoder.tokenize(["a"])[0, -1]  # CLIP pools at the end
     wrong = right.copy()
     wrong[:, 4] += 1
     vectors, others = (unit(encoder.encode_text(tokens)) for tokens in (right, wrong))
