@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,8 +49,10 @@ def main() -> int:
         with console.status("Starting the service"):
             server = stack.enter_context(serve(scratch, config))
         traffic = GoodTraffic(server.url, photo)
-        for _ in range(30):
-            traffic.embed()
+        # In batches of all sizes, because the model takes memory for each.
+        with ThreadPoolExecutor(8) as threads:
+            for embedding in [threads.submit(traffic.embed) for _ in range(200)]:
+                embedding.result()
         before = memory_mb(server)
         traffic.start()
         began = time.monotonic()
