@@ -34,7 +34,8 @@ _SIGNATURES = tuple(
         ("TIFF", rb"II[*+]\0|MM\0[*+]"),
     )
 )
-# Formats that are not read. As bare base64 they are images all the same, and refused as such.
+# Formats that are not read: recognised in bare base64, to be refused as images instead of embedded
+# as texts.
 _OTHER_SIGNATURES = re.compile(
     rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)"  # HEIC
     rb"|\0\0\0\x0c(JXL |jP  )\r\n\x87\n"  # JPEG XL, JPEG 2000
@@ -45,7 +46,7 @@ _OTHER_SIGNATURES = re.compile(
 )
 _MOST_SIGNATURE_CHARS = 128  # in base64
 _LEAST_IMAGE_CHARS = 40  # of a GIF with one pixel
-# A text may begin with "Data: " too.
+# Strict, because a text may begin with "Data: " too.
 _DATA_URI = re.compile(
     r"data:(?:[,;]|\w+/[\w.+*-]+\s*[,;]|\s*\w+/[^,\n]{1,200};\s*base64\s*,)", re.IGNORECASE
 )
@@ -136,9 +137,9 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
     text = text.strip(_WHITE_SPACE)
     if key == "url":
         return UrlItem(text)
-    if key in ("image", "bytes") and _is_url(text):
-        return UrlItem(text)
-    return DataUriItem(text) if _is_data_uri(text) else Base64Item(text)
+    if key == "base64":
+        return DataUriItem(text) if _is_data_uri(text) else Base64Item(text)
+    return _image(text)
 
 
 def parse_items(values: Iterable[Any], modality: Modality | None = None) -> list[Parsed]:
@@ -155,13 +156,11 @@ def parse_items(values: Iterable[Any], modality: Modality | None = None) -> list
 def _bare_string(text: str, modality: Modality | None) -> Item:
     image = text.strip(_WHITE_SPACE)
     if modality == "image":
-        if _is_data_uri(image):
-            return DataUriItem(image)
-        return UrlItem(image) if _is_url(image) else Base64Item(image)
+        return _image(image)
     if modality is None:
         if _DATA_URI.match(image):
             return DataUriItem(image)
-        if _is_url(image) and "\n" not in image:  # else a text that begins with one
+        if _is_url(image) and "\n" not in image:  # a text may begin with a URL
             return UrlItem(image)
         if _is_image_in_base64(image):
             return Base64Item(image)
@@ -173,12 +172,17 @@ def _image_url(value: Any) -> Item:
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise InvalidItem('image_url must be a string, or an object such as {"url": "https://…"}.')
-    url = url.strip(_WHITE_SPACE)
-    if _is_data_uri(url):
-        return DataUriItem(url)
-    if _is_url(url):
-        return UrlItem(url)
-    raise BadUrl("image_url must be an http(s) URL or a data URI.")
+    item = _image(url.strip(_WHITE_SPACE))
+    if isinstance(item, Base64Item):
+        raise BadUrl("image_url must be an http(s) URL or a data URI.")
+    return item
+
+
+def _image(text: str) -> DataUriItem | UrlItem | Base64Item:
+    """A data URI, a URL or else base64, by how it begins."""
+    if _is_data_uri(text):
+        return DataUriItem(text)
+    return UrlItem(text) if _is_url(text) else Base64Item(text)
 
 
 def signature_of(data: bytes) -> str | None:

@@ -141,7 +141,7 @@ def _why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
     try:
         body.decode()
     except UnicodeDecodeError as not_utf8:
-        return f"The body is not UTF-8 (byte {not_utf8.start}); JSON has to be."
+        return f"The body is not UTF-8 (at byte {not_utf8.start}), as JSON must be."
     return f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
 
 
@@ -205,7 +205,7 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
                 fields[name] = value
             elif name == "file":
                 data = await value.read()
-                if data or value.filename:  # else a file input of a page that was left empty
+                if data or value.filename:  # otherwise a file input that was left empty
                     files.append(data)
             else:
                 raise BadRequest("Files go into form fields named file.", param="file")
@@ -217,12 +217,12 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
 
 
 def is_json(kind: str) -> bool:
-    """Whether a media type is JSON, as it is taken to be if there is none."""
+    """Whether a media type is JSON; a missing one counts as JSON."""
     return kind in ("", "application/json", "text/json") or kind.endswith("+json")
 
 
 def is_image(kind: str) -> bool:
-    """Whether a media type is for an image alone; the second is what S3 gives by default."""
+    """Whether a media type is an image's, or any bytes'; binary/octet-stream is S3's default."""
     return kind.startswith("image/") or kind in ("application/octet-stream", "binary/octet-stream")
 
 

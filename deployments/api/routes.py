@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,11 +168,11 @@ class Api:
     async def _embedding_input(self, request: Request) -> tuple[EmbeddingOptions, ItemGroup]:
         kind = media_type(request)
         # Options in the query apply to any body; the body's own take precedence.
-        asked = parse(EmbeddingOptions, _given(request.query_params), strict=False)
+        asked = parse(EmbeddingOptions, dict(request.query_params), strict=False)
         query = asked.model_dump(exclude_unset=True)
         if kind == "multipart/form-data":
             fields, files = await read_form(request, self._limits)
-            options = parse(EmbeddingOptions, {**query, **_given(fields)}, strict=False)
+            options = parse(EmbeddingOptions, {**query, **_without_empty(fields)}, strict=False)
             return options, ItemGroup("file", [BytesItem(f) for f in files])
         if not (is_image(kind) or is_json(kind)):
             raise UnsupportedMediaType(
@@ -254,8 +254,8 @@ class Api:
         return np.split(as_matrix(embedded.rows), ends[:-1]), embedded.timing
 
 
-def _given(options: Mapping[str, str]) -> dict[str, str]:
-    """Without those that were left empty, as forms send them."""
+def _without_empty(options: dict[str, str]) -> dict[str, str]:
+    """Without those that a form was sent with and nobody filled in."""
     stripped = {name: value.strip() for name, value in options.items()}
     return {name: value for name, value in stripped.items() if value}
 

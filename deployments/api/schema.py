@@ -37,7 +37,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# 512.0 is one too, as some languages write all numbers.
+# 512.0 is one too: some languages write all numbers so.
 WholeNumber = Annotated[int, BeforeValidator(_whole)]
 
 

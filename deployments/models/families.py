@@ -6,7 +6,6 @@ the table is refused, never guessed at.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
@@ -36,7 +35,7 @@ class TextRules:
     positions_from_pad: bool = False
     """Whether positions start after the pad token's id, as in XLM-RoBERTa, which leaves fewer."""
     lower_cases_gemma: bool = False
-    """Whether texts are lower-cased if the tokenizer is Gemma's, as SigLIP 2's authors train. Its
+    """Whether texts are lower-cased if the tokenizer is Gemma's, as SigLIP 2 was trained. Its
     repositories name a class that keeps the case; transformers' Siglip2Tokenizer does not."""
 
 
@@ -135,16 +134,18 @@ def choose_family(
     architectures = config.get("architectures") or ()
     if isinstance(architectures, str):
         architectures = (architectures,)
-    names = (*architectures, kind)
-    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
-    # One kind stands for two spaces, and fine-tuned classifiers keep the kind of both halves: the
-    # weights say which it is, whatever config.json does.
-    if kind == "clip_vision_model" and _has_weights(checkpoint.folder, "visual_projection."):
-        family = FAMILIES["CLIPVisionModelWithProjection"]
-    elif kind in ("clip", "siglip") and not _has_weights(checkpoint.folder, "text_model."):
-        family = replace(FAMILIES[kind], text=None)
-        if kind == "clip" and not _has_weights(checkpoint.folder, "visual_projection."):
+    family = next((FAMILIES[name] for name in (*architectures, kind) if name in FAMILIES), None)
+    if kind in ("clip", "siglip", "clip_vision_model"):
+        # One kind stands for two spaces, and fine-tuned classifiers keep the kind of both halves:
+        # the weights decide, whatever config.json says.
+        names = weight_names(checkpoint.folder)
+        has_text, is_projected = (_any(names, part) for part in ("text_model", "visual_projection"))
+        if kind == "clip_vision_model" and is_projected:
+            family = FAMILIES["CLIPVisionModelWithProjection"]
+        elif kind == "clip" and not has_text and not is_projected:
             family = FAMILIES["clip_vision_model"]
+        elif kind != "clip_vision_model" and not has_text:
+            family = replace(FAMILIES[kind], text=None)
     if kind.startswith("siglip2"):
         raise CheckpointError(
             f"model {checkpoint.id!r} is a NaFlex checkpoint of SigLIP 2, which takes images of "
@@ -174,6 +175,6 @@ def choose_family(
     )
 
 
-def _has_weights(folder: Path, name: str) -> bool:
-    """Whether the files have weights whose names begin so, perhaps within another module."""
-    return any(f".{name}" in f".{weight}" for weight in weight_names(folder))
+def _any(names: set[str], part: str) -> bool:
+    """Whether there are weights of this part, which may be in another module."""
+    return any(f".{part}." in f".{name}" for name in names)

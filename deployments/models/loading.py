@@ -13,7 +13,7 @@ import torch
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
 from deployments.models.families import Family
 
-# Read in training alone, or computed from the configuration; some files have them, others do not.
+# Used in training alone, or computed from the configuration; some files have them.
 _WITHOUT_EFFECT = (
     "embeddings.mask_token",
     "num_batches_tracked",
@@ -27,8 +27,8 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
 
     Task heads are left out, and so are poolers and text towers that its pooling does not use.
     Raises CheckpointError if transformers cannot build the model, if the files lack a weight that
-    is used, which would otherwise be left random, or if they hold one for a used part that nothing
-    reads, such as an adapter's or a quantised one's scale.
+    is used, which would otherwise be left random, or if they hold one for a used part that the
+    model does not read, such as an adapter's or the scale of a quantised one.
     """
     import transformers  # takes a second, which finding a folder does not need
 
@@ -49,7 +49,7 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
         ) from error
     _leave_out_unused(model, family)
     missing = _that_matter(report["missing_keys"] & model.state_dict().keys())
-    parts = {name for name, part in model.named_children() if part is not None}
+    parts = dict(model.named_children())
     unread = _that_matter(
         name for name in report["unexpected_keys"] if name.partition(".")[0] in parts
     )

@@ -62,12 +62,13 @@ def read_tokenizer(
     reads_padding: bool = True,
     lower_cases_gemma: bool = False,
 ) -> CheckpointTokenizer:
-    """The tokenizer in a checkpoint's folder. With `lower_cases_gemma`, Gemma's lower-cases.
+    """The tokenizer in a checkpoint's folder.
 
-    The model has as many `embeddings`. Tokens that were added beyond them, without growing the
-    model, are read as the plain text that they are. Raises CheckpointError if a file is missing or
-    damaged, if a model that `reads_padding` has no pad token, or if some text gives no tokens, or
-    one without an embedding.
+    `embeddings`: how many tokens the model knows; those that were added beyond are read as plain
+    text. `reads_padding`: whether what stands in padding matters, as it does unless the model pools
+    at the end of a text. `lower_cases_gemma`: texts are lower-cased first if it is Gemma's. Raises
+    CheckpointError if a file is missing or damaged, if a token that the model needs has no name, or
+    if a text gives no tokens, or one that the model does not know.
     """
     tokenizer = _load(folder)
     pad_id = tokenizer.pad_token_id
@@ -76,6 +77,10 @@ def read_tokenizer(
     if pad_id is None and reads_padding:
         raise CheckpointError(
             f"{folder / _CONFIG}: names no pad_token that the model knows; add the model's own"
+        )
+    if tokenizer.eos_token_id is None and not reads_padding:
+        raise CheckpointError(
+            f"{folder / _CONFIG}: names no eos_token, where the model pools; add the model's own"
         )
     if lower_cases_gemma and _is_gemma(tokenizer):
         backend = tokenizer.backend_tokenizer
@@ -89,6 +94,12 @@ def read_tokenizer(
             + (f" (it reads {differing[:40]!r} differently)" if differing is not None else "")
             + ", which therefore reads all texts itself, in a process beside each ingress replica."
         )
+        added = tokenizer.get_added_vocab()
+        if any(number >= embeddings for number in added.values()):
+            raise CheckpointError(
+                f"{folder}: its {type(tokenizer).__name__} has added tokens for which its model "
+                "has no embeddings; remove them or choose another checkpoint"
+            )
         written = own_tokenizer.pack(folder, [*tokenizer.vocab_files_names.values(), *_FILES])
         if _differing(written, expected, max_tokens) is not None:
             raise CheckpointError(
@@ -110,7 +121,7 @@ def _is_gemma(tokenizer: Any) -> bool:
 
 
 def _convert(tokenizer: Any, embeddings: int) -> str | None:
-    """For the `tokenizers` library, or None if that cannot be."""
+    """Its JSON for the `tokenizers` library; None if it exists in Python alone."""
     if tokenizer.is_fast:
         backend = tokenizer.backend_tokenizer
         backend.no_truncation()

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.families import Family, TextRules
 from deployments.models.spec import Preprocessing
 from deployments.wire import TextSpec
@@ -93,28 +92,20 @@ class TextTower(nn.Module):
     ) -> None:
         """`model` as `loading.load_model` gives it; only its text half is kept.
 
-        `pad_id`, `pad_left` and `eos_id` are the tokenizer's. Raises CheckpointError without an
-        `eos_id` where the model pools there.
+        `pad_id`, `pad_left` and `eos_id` are the tokenizer's.
         """
         super().__init__()
         self.backbone = model.text_model
         if rules.padding == "eos":
-            self._pool_at(eos_id)
+            # config.json is often wrong: with 2, the model would pool at the largest id, which may
+            # be an added token; with one that no text has, at the first token.
+            assert hasattr(self.backbone, "eos_token_id")  # noqa: S101  (else this has no effect)
+            self.backbone.eos_token_id = eos_id
         self.projection = getattr(model, "text_projection", None) or nn.Identity()
         self._rules = rules
         self._max_tokens = max_tokens
         self._pad_id = pad_id
         self._pad_left = pad_left
-
-    def _pool_at(self, eos_id: int | None) -> None:
-        """Many config.json have another `eos_token_id`: 2, which stands for the largest id, so that
-        a token that was added would be taken for the end; or one of another vocabulary, for which
-        all texts would get the vector of their first token."""
-        if eos_id is None or not hasattr(self.backbone, "eos_token_id"):
-            raise CheckpointError(
-                "the tokenizer names no eos_token, at which the model pools; add the model's own"
-            )
-        self.backbone.eos_token_id = eos_id
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int32 (N, L), padded with -1 after each text, to float32 (N, D), not normalised."""

@@ -6,20 +6,15 @@ from deployments.pixels import icc
 
 # The boxes that describe an image come first (ISO 23008-12).
 _MOST_HEAD_BYTES = 4096
-_SRGB, _VIDEO_CURVES = 13, frozenset({1, 6, 14, 15})
 
 
 def profile(data: bytes) -> bytes | None:
-    """As an ICC profile; None for sRGB, for what has to be mapped, and where nothing is said.
-
-    Viewers show the video curves as sRGB's.
+    """As an ICC profile; None for HDR, for unknown code points and where there are none. Video
+    curves count as sRGB's, as in browsers.
     """
     place = data.find(b"colrnclx", 0, _MOST_HEAD_BYTES)
     if place < 0 or place + 12 > len(data):
         return None
     primaries, transfer = struct.unpack_from(">HH", data, place + 8)
-    if transfer in _VIDEO_CURVES:
-        transfer = _SRGB
-    if bytes((primaries & 255, transfer & 255)) == icc.SRGB_CODE_POINTS:
-        return None
-    return icc.from_code_points(primaries, transfer)
+    curve = icc.SRGB_CURVE if transfer in icc.VIDEO_CURVES else transfer
+    return icc.from_code_points(primaries, curve)

@@ -111,10 +111,10 @@ def _split_alpha(image: Image.Image, rawmode: str) -> tuple[Image.Image, Image.I
     transparency = image.info.get("transparency")
     if image.mode.startswith("I") or (image.mode == "L" and isinstance(transparency, int)):
         samples = np.asarray(image)
-        alpha = None
-        if transparency is not None:
-            alpha = Image.fromarray(np.where(samples == transparency, 0, 255).astype(np.uint8))
-        return Image.fromarray(_to_8_bits(samples, rawmode)) if image.mode != "L" else image, alpha
+        grey = image if image.mode == "L" else Image.fromarray(_to_8_bits(samples, rawmode))
+        if transparency is None:
+            return grey, None
+        return grey, Image.fromarray(np.where(samples == transparency, 0, 255).astype(np.uint8))
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.replace("a", "A"))
     if image.mode not in ("LA", "RGBA") and image.has_transparency_data:
@@ -122,8 +122,8 @@ def _split_alpha(image: Image.Image, rawmode: str) -> tuple[Image.Image, Image.I
     if image.mode == "LA":
         return image.getchannel("L"), image.getchannel("A")
     if image.mode == "RGBA":
-        is_grey = rawmode == "LA;16B"
-        colours = image.getchannel("R") if is_grey else image.convert("RGB")
+        # Pillow opens 16-bit grey with alpha as RGBA, but its profile is for grey.
+        colours = image.getchannel("R") if rawmode == "LA;16B" else image.convert("RGB")
         return colours, image.getchannel("A")
     return image, None
 

@@ -18,9 +18,10 @@ _PRIMARIES = {
 }
 SRGB_CODE_POINTS = b"\x01\x0d"
 # Parameters of ICC's curves. H.273, table 3.
+VIDEO_CURVES, SRGB_CURVE = frozenset({1, 6, 14, 15}), 13
 _CURVES: dict[int, tuple[float, ...]] = {
-    **dict.fromkeys((1, 6, 14, 15), (2.4,)),  # video, as screens show it (BT.1886)
-    13: (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045),
+    **dict.fromkeys(VIDEO_CURVES, (2.4,)),  # as screens show them (BT.1886)
+    SRGB_CURVE: (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045),
     4: (2.2,),
     5: (2.8,),
     8: (1.0,),
@@ -33,8 +34,8 @@ _BRADFORD = np.array(
 
 @lru_cache(maxsize=32)
 def from_code_points(primaries: int, transfer: int) -> bytes | None:
-    """The profile for RGB of these code points. None where they are unknown, or for a larger range
-    of brightness, which would have to be mapped."""
+    """The profile of RGB with these code points. None for unknown ones, and for HDR (PQ, HLG),
+    which would need tone mapping."""
     if primaries not in _PRIMARIES or transfer not in _CURVES:
         return None
     return _rgb(_PRIMARIES[primaries], _CURVES[transfer])
@@ -42,13 +43,13 @@ def from_code_points(primaries: int, transfer: int) -> bytes | None:
 
 @lru_cache(maxsize=32)
 def from_gamma(gamma: float, primaries: tuple[float, ...], *, grey: bool) -> bytes | None:
-    """The profile of samples that are light to the power of 1 / `gamma`. `primaries` are x and y of
-    white, red, green and blue; None for impossible ones."""
-    if grey:
-        return _profile(b"GRAY", {b"kTRC": _curve((gamma,))})
+    """The profile of samples that encode light with the exponent 1 / `gamma`. `primaries` are x and
+    y of white, red, green and blue. None for values that no profile can hold."""
     try:
+        if grey:
+            return _profile(b"GRAY", {b"kTRC": _curve((gamma,))})
         return _rgb(primaries, (gamma,))
-    except (np.linalg.LinAlgError, struct.error):
+    except (ValueError, OverflowError, struct.error):  # no such colours, or numbers too large
         return None
 
 
@@ -64,7 +65,7 @@ def _colorants(primaries: tuple[float, ...]) -> NDArray[np.float64]:
     """XYZ of red, green and blue in columns, adapted to D50 by Bradford's method (annex E)."""
     x, y = np.array(primaries, np.float64).reshape(4, 2).T
     if (y <= 0).any():
-        raise np.linalg.LinAlgError
+        raise ValueError("primaries have a y of at most 0")
     xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
     white, colours = xyz[:, 0], xyz[:, 1:]
     colours = colours * np.linalg.solve(colours, white)

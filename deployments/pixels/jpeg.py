@@ -18,8 +18,9 @@ from deployments.pixels.colour import is_srgb, orientation
 _BEGIN, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _PROFILE = b"ICC_PROFILE\0"
 _PROFILE_HEAD_BYTES = 14  # with the piece's number and the number of pieces
-# Of the segments for applications (APP0 to APP15) and comments: marker, name and least bytes.
+# The segments for applications (APP0 to APP15) and comments.
 _NOT_FOR_PIXELS = frozenset({*range(0xE0, 0xF0), 0xFE})
+# Those of them that are kept: marker, name and least bytes.
 _NEEDED = (
     (0xE0, b"JFIF\0", 12),
     (0xE1, b"Exif\0\0", 14),
@@ -36,8 +37,8 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def mended(data: bytes) -> bytes | None:
-    """A JPEG that a decoder refuses without what its pixels do not need, and with its end; None if
-    that changes nothing."""
+    """`data`, a JPEG that the decoder refused, without the segments that its pixels do not need and
+    with an end marker; None if there is nothing to mend."""
     if not data.startswith(_BEGIN):
         return None
     needed = _needed_segments(data)
@@ -67,26 +68,30 @@ def _needed_segments(data: bytes) -> bytes:
 
 
 def _ended(data: bytes) -> bytes | None:
-    """A JPEG whose scans are all there, with the marker behind them; None if one is cut short."""
-    data = data.rstrip(b"\0\r\n")  # what cameras and forms pad with
-    if data.endswith(b"\xff"):
-        data += b"\0"
+    """`data` with an end marker, if all of its scans are there; else None."""
+    # Cameras and forms pad with these, but a scan may end in one too.
+    stripped = data.rstrip(b"\0\r\n")
+    if stripped.endswith(b"\xff"):
+        stripped += b"\0"
+    return next((d + _END for d in dict.fromkeys((data, stripped)) if _is_whole(d + _END)), None)
+
+
+def _is_whole(data: bytes) -> bool:
     try:
         if not _has_every_coefficient(data):
-            return None
-        whole = data + _END
-        colours = simplejpeg.decode_jpeg_header(whole)[2]
+            return False
+        colours = simplejpeg.decode_jpeg_header(data)[2]
         colours = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
         # An eighth of the size in memory; strict, so that a scan cut short is an error.
-        simplejpeg.decode_jpeg(whole, colours, min_height=1, min_width=1, strict=True)
+        simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, strict=True)
     except (ValueError, IndexError, MemoryError):
-        return None
-    return whole
+        return False
+    return True
 
 
 def profile(image: Image.Image) -> bytes | None:
     """The first complete ICC profile in the segments of a JPEG (ICC.1:2022, B.4). Pillow finds none
-    if there are several, or if it stands behind the head of the frame."""
+    if there are several, or if it comes after the frame's header."""
     pieces: dict[int, dict[int, bytes]] = {}
     for name, body in getattr(image, "applist", ()):
         if name == "APP2" and body.startswith(_PROFILE) and len(body) > _PROFILE_HEAD_BYTES:

@@ -24,7 +24,7 @@ _COLOUR_TYPE = 25  # its place
 # A tRNS chunk's least and most bytes, by colour type: grey, RGB and palette.
 _KEY_BYTES = {0: (2, 2), 2: (6, 6), 3: (1, 256)}
 _IS_GREY = frozenset({0, 4})
-# What files give beside sRGB's name or instead of it.
+# sRGB's gamma, which files give beside an sRGB chunk or instead of one.
 _SRGB_GAMMA = 45455
 
 
@@ -70,7 +70,9 @@ def _whole(kind: bytes, body_and_checksum: bytes) -> bytes:
 
 
 def _is_usable(kind: bytes, body: bytes, colour_type: int) -> bool:
-    least, most = _KEY_BYTES.get(colour_type, (1, 0)) if kind == b"tRNS" else (1, len(body))
+    if kind != b"tRNS":
+        return bool(body)
+    least, most = _KEY_BYTES.get(colour_type, (1, 0))  # other colour types have none
     return least <= len(body) <= most
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 
 from deployments.errors import FetchBadGateway
 
-# Proxies pack what has been packed; more than that is a mistake or an attack.
+# Proxies may pack what is packed already; more than this is a mistake or an attack.
 _MOST_CODINGS = 3
+# Each costs a copy of what follows it; images have one.
+_MOST_MEMBERS = 100
 _UNREADABLE = frozenset({"br", "zstd", "compress", "x-compress"})
 
 
@@ -15,7 +17,7 @@ class TooManyBytesError(Exception):
 
 
 class Unpacker:
-    """Undoes the codings of a body's headers, which is nothing for most.
+    """Undoes the Content-Encoding of a body; most have none.
 
     gzip, x-gzip and deflate are undone. Other words mean nothing (RFC 9110, 8.4.1): object stores
     keep them as metadata.
@@ -33,7 +35,10 @@ class Unpacker:
         steps = {"gzip": _Gzip, "x-gzip": _Gzip, "deflate": _Deflate}
         self._steps = [steps[coding](most) for coding in reversed(codings) if coding in steps]
         if len(self._steps) > _MOST_CODINGS:
-            raise FetchBadGateway("The image's server packs it too many times. Store it once.")
+            raise FetchBadGateway(
+                f"The image's server compresses it more than {_MOST_CODINGS} times. Store it "
+                "uncompressed."
+            )
 
     def unpack(self, chunk: bytes) -> bytes:
         """The next bytes. Raises zlib.error, and TooManyBytesError beyond `most` in all."""
@@ -58,7 +63,8 @@ class _Deflate:
             self._is_new = False
             if chunk[0] & 0x0F != zlib.DEFLATED:  # without zlib's header, as some servers send it
                 self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        return self._decompress(chunk)
+        # Behind its end, it would keep all that follows.
+        return b"" if self._stream.eof else self._decompress(chunk)
 
     def _decompress(self, chunk: bytes) -> bytes:
         unpacked = self._stream.decompress(chunk, self._left + 1)
@@ -81,6 +87,7 @@ class _Gzip(_Deflate):
         super().__init__(most)
         self._rest = b""  # perhaps a member's first byte
         self._is_over = False
+        self._members = 0
 
     def unpack(self, chunk: bytes) -> bytes:
         unpacked = b""
@@ -94,6 +101,9 @@ class _Gzip(_Deflate):
                 if self._stream.eof and not chunk.startswith(self._HEAD):
                     self._is_over = True
                     break
+                self._members += 1
+                if self._members > _MOST_MEMBERS:
+                    raise zlib.error("too many members")
                 self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
                 self._is_new = False
             unpacked += self._decompress(chunk)

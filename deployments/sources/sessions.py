@@ -69,9 +69,9 @@ class Sessions:
         self._guarded = self._open = self._resolver = None
 
     async def get(self, url: URL, deadline: asyncio.Timeout) -> aiohttp.ClientResponse:
-        """The head of the answer. Origins close idle connections, some with a 408, and a request
-        may cross that: it is sent once more on a fresh one. `deadline` does not run while all
-        connections are in use.
+        """The head of the answer. Origins close idle connections, some with a 408, perhaps just as
+        a request is on its way: it is sent once more then, on a fresh one. `deadline` does not run
+        while all connections are in use.
 
         Raises ConnectionDroppedError, UrlForbidden, or one of aiohttp's exceptions.
         """

@@ -9,6 +9,8 @@ from deployments.sources.fetch import Fetcher
 
 
 class _Download:
+    task: asyncio.Task[None]
+
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.size: asyncio.Future[int] = loop.create_future()
@@ -23,23 +25,23 @@ class SharedDownloads:
     def __init__(self, fetcher: Fetcher, quota: ByteQuota) -> None:
         self._fetcher = fetcher
         self._quota = quota
-        self._under_way: dict[str, tuple[_Download, asyncio.Task[None]]] = {}
+        self._under_way: dict[str, _Download] = {}
 
     @asynccontextmanager
     async def body(self, url: str, own_quota: ByteQuota) -> AsyncIterator[bytes]:
-        """The body behind `url`, held while inside, when it counts in `own_quota` as well.
+        """The body behind `url`, held while inside; it also counts in `own_quota`.
 
         Raises what `Fetcher.download` raises. A download that is under way is joined; it ends early
-        only if all who want it leave. It is read as soon as one of them has room in its own quota.
+        only if all who want it leave. It is read as soon as the own quota of one of them admits it.
         """
-        if url not in self._under_way:
-            download = _Download()
-            self._under_way[url] = download, asyncio.create_task(self._run(url, download))
-        download, task = self._under_way[url]
+        download = self._under_way.get(url)
+        if download is None:
+            download = self._under_way[url] = _Download()
+            download.task = asyncio.create_task(self._run(url, download))
         download.users += 1
         try:
             async with AsyncExitStack() as held:
-                # Without a size, it has failed.
+                # The size comes first, unless the download fails before.
                 await asyncio.wait(
                     (download.size, download.body), return_when=asyncio.FIRST_COMPLETED
                 )
@@ -51,7 +53,7 @@ class SharedDownloads:
             download.users -= 1
             if not download.users:
                 self._forget(url, download)
-                task.cancel()
+                download.task.cancel()
 
     async def _run(self, url: str, download: _Download) -> None:
         """Downloads, and then holds the bytes' part of the quota until it is cancelled."""
@@ -70,6 +72,6 @@ class SharedDownloads:
             await asyncio.Event().wait()
 
     def _forget(self, url: str, download: _Download) -> None:
-        """Later callers ask the origin again."""
-        if self._under_way.get(url, (None,))[0] is download:
+        """From now on, requests ask the origin again."""
+        if self._under_way.get(url) is download:
             del self._under_way[url]

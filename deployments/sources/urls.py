@@ -11,7 +11,7 @@ from deployments.errors import BadUrl, FetchFailed
 
 MAX_URL_CHARS = 8000  # signed URLs have thousands; RFC 9110, 4.1, asks for this many
 
-# Control characters, backslashes and lone surrogates: URL parsers disagree on these. Spaces behind
+# Control characters, backslashes and lone surrogates: URL parsers disagree on these. Spaces after
 # the host are escaped, as browsers do: file names have them, those of macOS even U+202F.
 _ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]|^[^/]*//[^/?#]*\s")
 # Bytes beyond ASCII, which aiohttp gives as surrogates, are escaped too.
@@ -25,9 +25,7 @@ _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
-    """A client's URL, parsed, with its path and query as they are; white space around it, as in
-    lines of files, does not count. Raises BadUrl."""
-    text = text.strip(" \t\r\n\f")
+    """A URL, parsed, with its path and query as they are. Raises BadUrl."""
     if not text[:8].lower().startswith(("http://", "https://")):
         raise BadUrl(
             "Only http:// and https:// URLs are fetched; a data URI belongs in base64, image or "

@@ -14,11 +14,12 @@ import threading
 import weakref
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-# A text takes less than a millisecond; after these limits the process is hung, and killed.
+# A text takes less than a millisecond. A process that exceeds these limits hangs, and is killed.
 _START_S = 120.0
 _ANSWER_S = 20.0
 _KEY = "own"
@@ -96,7 +97,8 @@ def _ask(
 
 def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
-    with process:  # closes its pipes and waits
+    # Closing its input writes what is left to be written, which fails if the process has died.
+    with suppress(OSError), process:  # closes its pipes and waits
         pass
 
 

@@ -32,10 +32,11 @@ class TextTokenizer:
 
         Takes seconds where the checkpoint's own tokenizer reads the texts.
         """
-        kind = OwnTokenizer if is_packed(json) else _Converted
-        if kind is OwnTokenizer:
+        if is_packed(json):
             logger.info("The checkpoint's own tokenizer reads texts, in a process of its own.")
-        self._encode = kind(json, max_tokens=max_tokens).encode
+            self._encode = OwnTokenizer(json, max_tokens=max_tokens).encode
+        else:
+            self._encode = _Converted(json, max_tokens=max_tokens).encode
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """The ids of each text. A longer text is truncated, but keeps the special token at its end.

@@ -151,18 +151,19 @@ async def test_options_that_are_empty_or_null_are_as_good_as_none(
     connect: Connect, photo: Path
 ) -> None:
     names = ("model", "dimensions", "encoding_format", "dtype", "modality", "on_error", "truncate")
-    empty = "&".join(f"{name}=" for name in names)
     item = {"path": "tom.jpg"}
     async with connect() as client:
-        raw = await client.post(
-            f"/v1/embeddings?{empty}&normalize=%20false%20", content=photo.read_bytes()
+        form = await client.post(
+            "/v1/embeddings",
+            data={**dict.fromkeys(names, ""), "normalize": " false "},
+            files=[("file", photo.read_bytes())],
         )
         query = await client.post(
             "/v1/embeddings?normalize=false", json={"input": item, "normalize": None}
         )
         body = await client.post("/v1/embeddings", json={"input": item, "normalize": False})
     assert body.status_code == 200
-    assert raw.json()["data"] == query.json()["data"] == body.json()["data"]
+    assert form.json()["data"] == query.json()["data"] == body.json()["data"]
 
 
 @pytest.mark.parametrize(("value", "status"), [(12.0, 200), (12.5, 400), ("12", 400), (True, 400)])

@@ -94,6 +94,8 @@ def test_a_gamma_counts_for_grey_too() -> None:
     grey = saved(Image.fromarray(COLOURS[..., 0]), "PNG")
     expected = to_samples(COLOURS[..., :1] / 255).repeat(3, axis=-1)
     assert np.abs(pixels(with_chunks(grey, gamma(100_000)), AS_STORED) - expected).max() <= 2
+    plain = np.abs(pixels(with_chunks(grey, gamma(1)), AS_STORED) - COLOURS[..., :1] * 1.0)
+    assert plain.max() == 0  # no profile can hold that
 
 
 @pytest.mark.parametrize(

@@ -226,3 +226,14 @@ def test_the_greys_of_a_gifs_frame_count_before_its_global_palette() -> None:
     own = plain[image : image + 9] + flags + palette + plain[image + 10 :]
     found = pixels(screen + bytes(768) + own, AS_STORED)
     assert (found[..., 0] == picture).all()
+
+
+@pytest.mark.parametrize("last", [b"\n", b"\r", b"\0"])
+def test_a_scan_without_end_marker_may_end_in_what_looks_like_padding(last: bytes) -> None:
+    for seed in range(3000):
+        noise = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+        whole = saved(Image.fromarray(noise), "JPEG")
+        if whole[:-2].endswith(last) and not whole[:-2].endswith(b"\xff\0"):
+            assert (pixels(whole[:-2]) == pixels(whole)).all()
+            return
+    pytest.fail("no such scan")

@@ -96,6 +96,19 @@ async def test_a_body_that_is_too_large_or_cannot_be_unpacked_is_refused(
         await fetcher.download(origin.url())
 
 
+def test_a_crowd_of_empty_members_is_refused_at_once() -> None:
+    unpacker = Unpacker(["gzip, gzip"], most=20_000_000)
+    with pytest.raises(zlib.error, match="too many members"):
+        unpacker.unpack(gzip.compress(gzip.compress(b"") * 100_000))
+
+
+def test_what_follows_a_deflate_stream_does_not_count() -> None:
+    unpacker = Unpacker(["deflate"], most=1000)
+    assert unpacker.unpack(zlib.compress(b"pixels") + b"x") == b"pixels"
+    assert unpacker.unpack(bytes(1_000_000)) == b""
+    unpacker.end()
+
+
 def test_each_layer_of_a_bomb_is_bounded() -> None:
     unpacker = Unpacker(["gzip, gzip"], most=1000)
     bomb = gzip.compress(gzip.compress(bytes(10_000_000)))

@@ -173,14 +173,13 @@ async def test_what_may_not_stand_in_a_redirect_is_escaped_as_browsers_do(
         ("/a photo.jpg?k=a b", "/a%20photo.jpg?k=a%20b"),
         ("/Screenshot 3.45\u202fPM.png", "/Screenshot%203.45%E2%80%AFPM.png"),
         ("/\u3000\xa0\u2028", "/%E3%80%80%C2%A0%E2%80%A8"),
-        ("/b.jpg \r\n", "/b.jpg"),
     ],
 )
-async def test_spaces_in_a_url_are_escaped_and_those_around_it_do_not_count(
+async def test_spaces_in_a_url_are_escaped_as_browsers_do(
     path: str, asked: str, fetcher: Fetcher, origin: Origin
 ) -> None:
     origin.answers[asked] = answer()
-    assert await fetcher.download(f" \n\t{origin.url(path)}") == b"pixels"
+    assert await fetcher.download(origin.url(path)) == b"pixels"
 
 
 @given(st.text(max_size=40), st.sampled_from(["http://example.org", "http://example.org:80"]))

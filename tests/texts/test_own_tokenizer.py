@@ -10,6 +10,7 @@ import pytest
 
 from deployments.texts import own_tokenizer
 from deployments.texts.own_tokenizer import OwnTokenizer, pack
+from tests.until import until
 
 A_CAT = ([100, 35, 102, 100, 119, 1], False)  # a byte's value and 3, and then </s>
 
@@ -37,7 +38,9 @@ def test_a_process_that_died_or_hangs_is_replaced(
     tokenizer = OwnTokenizer(packed, max_tokens=9)
     assert tokenizer.encode(["a cat", "a\ncat and two dogs"])[0] == A_CAT
     assert tokenizer.encode(["a\ncat and two dogs"])[0][1]
-    child().kill()
+    process = child()
+    process.kill()
+    until(lambda: process.status() == psutil.STATUS_ZOMBIE)
     assert tokenizer.encode(["a cat"]) == [A_CAT]
     monkeypatch.setattr(own_tokenizer, "_ANSWER_S", 0.2)
     os.kill(child().pid, signal.SIGSTOP)
