@@ -50,6 +50,7 @@ _LEAST_IMAGE_CHARS = 40  # of a GIF with one pixel
 _DATA_URI = re.compile(
     r"data:(?:[,;]|\w+/[\w.+*-]+\s*[,;]|\s*\w+/[^,\n]{1,200};\s*base64\s*,)", re.IGNORECASE
 )
+_MOST_HEAD_CHARS = 512
 _WHITE_SPACE = " \t\r\n\f"
 _BASE64 = f"{string.ascii_letters}{string.digits}+/-_= \t\r\n\f".encode()
 
@@ -158,7 +159,7 @@ def _bare_string(text: str, modality: Modality | None) -> Item:
     if modality == "image":
         return _image(image)
     if modality is None:
-        if _DATA_URI.match(image):
+        if _DATA_URI.match(image[:_MOST_HEAD_CHARS]):
             return DataUriItem(image)
         if _is_url(image) and "\n" not in image:  # a text may begin with a URL
             return UrlItem(image)

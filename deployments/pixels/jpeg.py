@@ -116,7 +116,7 @@ def _has_every_coefficient(data: bytes) -> bool:
     progressive JPEG cut between two scans would be blurred. T.81, B.2.3."""
     missing: set[tuple[int, int]] = set()
     for marker, begin in _segments(data):
-        if marker in _FRAMES_READ:
+        if marker in _FRAMES_READ and not missing:
             number = data[begin + 7]
             missing = {(data[begin + 8 + 3 * c], k) for c in range(number) for k in range(64)}
         elif marker == _SCAN:

@@ -88,7 +88,7 @@ def _profile(colours: dict[bytes, bytes], *, is_grey: bool) -> bytes | None:
             return _packed(found)
     if _is_profile(colours.get(b"iCCP", b"")):
         return colours[b"iCCP"]
-    gamma = int.from_bytes(colours.get(b"gAMA", b""))
+    gamma = int.from_bytes(colours.get(b"gAMA", b"")[:4])
     if b"sRGB" in colours or not gamma:
         return None
     primaries = icc.SRGB

@@ -82,7 +82,7 @@ def guarded_connector(
     settings: Fetch, resolver: AbstractResolver, policy: DialPolicy, *, keep: bool
 ) -> TCPConnector:
     """A connector that raises UrlForbidden for addresses that `policy` does not allow. With `keep`,
-    it keeps connections for later requests.
+    it keeps connections for later requests; each kind has `max_connections` of its own.
 
     It checks the very address that is passed to `connect`, so neither DNS rebinding nor an unusual
     spelling of an address gets past it.

@@ -7,8 +7,9 @@ from deployments.errors import FetchBadGateway
 
 # Proxies may pack what is packed already; more than this is a mistake or an attack.
 _MOST_CODINGS = 3
-# Each costs a copy of what follows it; images have one.
-_MOST_MEMBERS = 100
+# Each costs a copy of what follows it in its piece. Images have one; block-wise gzip has many.
+_MOST_MEMBERS = 4096
+_PIECE_BYTES = 64 * 1024
 _UNREADABLE = frozenset({"br", "zstd", "compress", "x-compress"})
 
 
@@ -43,7 +44,8 @@ class Unpacker:
     def unpack(self, chunk: bytes) -> bytes:
         """The next bytes. Raises zlib.error, and TooManyBytesError beyond `most` in all."""
         for step in self._steps:
-            chunk = step.unpack(chunk)
+            pieces = range(0, len(chunk), _PIECE_BYTES)
+            chunk = b"".join(step.unpack(chunk[at : at + _PIECE_BYTES]) for at in pieces)
         return chunk
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from deployments.errors import FetchBadGateway
 from deployments.fairness import ByteQuota
 from deployments.sources.fetch import Fetcher
 
@@ -12,10 +13,9 @@ class _Download:
     task: asyncio.Task[None]
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.size: asyncio.Future[int] = loop.create_future()
-        self.may_read = asyncio.Event()
-        self.body: asyncio.Future[bytes] = loop.create_future()
+        self.body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        # Looked at here, because all who wanted it may have left when it fails.
+        self.body.add_done_callback(lambda body: body.cancelled() or body.exception())
         self.users = 0
 
 
@@ -29,46 +29,43 @@ class SharedDownloads:
 
     @asynccontextmanager
     async def body(self, url: str, own_quota: ByteQuota) -> AsyncIterator[bytes]:
-        """The body behind `url`, held while inside; it also counts in `own_quota`.
+        """The body behind `url`, held while inside.
 
-        Raises what `Fetcher.download` raises. A download that is under way is joined; it ends early
-        only if all who want it leave. It is read as soon as the own quota of one of them admits it.
+        A download that is under way is joined; it ends early only if all who want it leave. It also
+        counts in the `own_quota` of whoever began it: waiting for another quota while holding a
+        part of `quota` could end in a deadlock. Raises what `Fetcher.download` raises.
         """
         download = self._under_way.get(url)
         if download is None:
             download = self._under_way[url] = _Download()
-            download.task = asyncio.create_task(self._run(url, download))
+            download.task = asyncio.create_task(self._run(url, download, own_quota))
         download.users += 1
         try:
-            async with AsyncExitStack() as held:
-                # The size comes first, unless the download fails before.
-                await asyncio.wait(
-                    (download.size, download.body), return_when=asyncio.FIRST_COMPLETED
-                )
-                if download.size.done():
-                    await held.enter_async_context(own_quota.hold(download.size.result()))
-                    download.may_read.set()
-                yield await asyncio.shield(download.body)
+            yield await asyncio.shield(download.body)
         finally:
             download.users -= 1
             if not download.users:
                 self._forget(url, download)
                 download.task.cancel()
 
-    async def _run(self, url: str, download: _Download) -> None:
-        """Downloads, and then holds the bytes' part of the quota until it is cancelled."""
+    async def _run(self, url: str, download: _Download, own_quota: ByteQuota) -> None:
+        """Downloads, and then holds the bytes' part of the quotas until it is cancelled."""
         async with AsyncExitStack() as held:
 
             async def reserve(size: int) -> None:
-                download.size.set_result(size)
-                await download.may_read.wait()
-                await held.enter_async_context(self._quota.hold(size))
+                for quota in (own_quota, self._quota):
+                    await held.enter_async_context(quota.hold(size))
 
             try:
                 download.body.set_result(await self._fetcher.download(url, reserve=reserve))
             except Exception as error:
                 download.body.set_exception(error)
-            self._forget(url, download)
+            except asyncio.CancelledError:  # perhaps because the fetcher was closed
+                stopping = FetchBadGateway("The service is stopping. Try again.")
+                download.body.set_exception(stopping)
+                raise
+            finally:
+                self._forget(url, download)
             await asyncio.Event().wait()
 
     def _forget(self, url: str, download: _Download) -> None:

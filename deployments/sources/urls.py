@@ -38,15 +38,21 @@ def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
             "The URL holds control characters or backslashes, or a space in its host. "
             "Percent-encode it."
         )
+    authority = re.split("[/?#]", text.partition("://")[2], maxsplit=1)[0]
     try:
         url = URL(text)
-        port = url.port
-    except ValueError:
-        raise BadUrl("That is not a URL. Send a complete http(s) address.") from None
-    host = url.raw_host
+        host, port = url.raw_host, url.port
+        given = _as_given(url, text) if host else url
+        # yarl takes the brackets off what is no IPv6 address, such as http://[localhost:22]/.
+        is_same = (given.raw_host, given.port) == (host, port)
+        is_same = is_same and ("[" in authority) == (":" in (host or ""))
+    except (ValueError, IndexError):  # yarl raises the second for http://[::1]@/
+        is_same = False
+    if not is_same:
+        raise BadUrl("That is not a URL. Send a complete http(s) address.")
     if url.scheme not in ("http", "https") or not host:
         raise BadUrl("Only http:// and https:// URLs with a host name are fetched.")
-    if "@" in text.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]:
+    if "@" in authority:
         raise BadUrl("The URL holds a user name or password. Leave them out.")
     if "%" in host:
         raise BadUrl("The URL's host holds a zone id or an escape. Write it plainly.")
@@ -58,7 +64,7 @@ def parse_url(text: str, *, allow_ports: tuple[int, ...]) -> URL:
             IPv4Address(host)
         except AddressValueError:
             raise BadUrl("Write an IPv4 address as four decimal numbers.") from None
-    return _as_given(url, text)
+    return given
 
 
 def _as_given(url: URL, text: str) -> URL:
@@ -88,7 +94,7 @@ def redirected(url: URL, location: str, *, allow_ports: tuple[int, ...]) -> URL:
         end = host.end() if host else 0
         escaped = location[:end] + _escaped(location[end:])
         return parse_url(str(url.join(URL(escaped, encoded=True))), allow_ports=allow_ports)
-    except (BadUrl, ValueError):
+    except (BadUrl, ValueError, IndexError):
         raise FetchFailed(
             "The URL redirects to one that may not be fetched. Use the image's own URL.",
             cause=f"redirected: from {url.origin()} to {location.partition('?')[0]}",

@@ -13,7 +13,7 @@ import sys
 import threading
 import weakref
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +45,7 @@ class OwnTokenizer:
         self._files: dict[str, str] = json.loads(packed)[_KEY]
         self._max_tokens = max_tokens
         self._process: subprocess.Popen[str] | None = None
+        self._finalize: Callable[[], Any] = lambda: None
         self.encode([])
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
@@ -55,8 +56,7 @@ class OwnTokenizer:
                     self._process = self._start()
                 return _ask(self._process, texts, within_s=_ANSWER_S)
             except (OSError, EOFError):
-                if self._process is not None:
-                    _end(self._process)
+                self._finalize()
                 self._process = None
         raise RuntimeError("the process of the checkpoint's own tokenizer does not answer")
 
@@ -71,7 +71,7 @@ class OwnTokenizer:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            weakref.finalize(self, _end, process)
+            self._finalize = weakref.finalize(self, _end, process)
             _ask(process, [], within_s=_START_S)  # then it has read the files
         return process
 
@@ -90,7 +90,7 @@ def _ask(
         line = process.stdout.readline()
     finally:
         watchdog.cancel()
-    if not line:
+    if not line.endswith("\n"):
         raise EOFError
     return [(ids, truncated) for ids, truncated in json.loads(line)]
 

@@ -1,11 +1,12 @@
 """Callers who want the same URL at the same moment share one download."""
 
 import asyncio
+import random
 from contextlib import suppress
 
 import pytest
 
-from deployments.errors import FetchFailed
+from deployments.errors import FetchBadGateway, FetchFailed
 from deployments.fairness import ByteQuota
 from deployments.sources.fetch import Fetcher
 from deployments.sources.shared import SharedDownloads
@@ -137,15 +138,32 @@ async def test_a_body_counts_once_and_until_the_last_caller_is_done(
     assert await has_room(quota)
 
 
-async def test_a_caller_whose_quota_is_full_holds_up_nobody_else(
-    downloads: SharedDownloads, origin: Origin, gate: Gate
+async def test_many_requests_for_the_same_urls_do_not_lock_each_other_up(
+    fetcher: Fetcher, origin: Origin
 ) -> None:
-    full = ByteQuota(100)
-    async with full.hold(100):
-        waiting = asyncio.create_task(get(downloads, origin.url("/slow"), full))
-        await origin.asked.wait()
-        gate.open.set()
-        assert await get(downloads, origin.url("/slow")) == b"pixels"
-        assert not waiting.done()
-    assert await waiting == b"pixels"
-    assert len(origin.requests) == 1
+    downloads = SharedDownloads(fetcher, ByteQuota(40))
+    urls = [origin.url(f"/{number}") for number in range(20)]
+    for number in range(20):
+        origin.answers[f"/{number}"] = answer(bytes(20))
+
+    async def request(seed: int) -> None:
+        own = ByteQuota(20)
+        await asyncio.gather(
+            *(get(downloads, url, own) for url in random.Random(seed).sample(urls, len(urls)))
+        )
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*map(request, range(8)))
+
+
+async def test_a_fetcher_that_is_closed_leaves_nobody_waiting(
+    downloads: SharedDownloads, fetcher: Fetcher, origin: Origin, gate: Gate
+) -> None:
+    waiting = asyncio.create_task(get(downloads, origin.url("/slow")))
+    await origin.asked.wait()
+    (task,) = (task for task in asyncio.all_tasks() if "_run" in repr(task.get_coro()))
+    task.cancel()
+    with pytest.raises(FetchBadGateway):
+        await waiting
+    gate.open.set()
+    assert await get(downloads, origin.url("/slow")) == b"pixels"

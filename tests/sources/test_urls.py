@@ -58,6 +58,12 @@ from tests.sources.origins import Names, Origin, answer, fetching, redirect
         "http://h:80:80/",
         "https://h:8443/",
         "http://[::1",
+        "http://[localhost:6379]/",
+        "http://[127.0.0.1:22]/",
+        "http://[h:80]/",
+        'http://[::1"]/',
+        "http://[::1]@/",
+        "http://[v1.x]/",
         "http://[::1]x/",
         "http://[fe80::1%25eth0]/",
         "http://[fe80::1%eth0]/",
@@ -180,6 +186,18 @@ async def test_spaces_in_a_url_are_escaped_as_browsers_do(
 ) -> None:
     origin.answers[asked] = answer()
     assert await fetcher.download(origin.url(path)) == b"pixels"
+
+
+@given(
+    st.text(alphabet='[]:@%/?#\\."01aß\uff21 localhost', max_size=25),
+    st.sampled_from([(80, 443), (80, 6379)]),
+)
+def test_what_is_asked_for_is_what_was_judged(rest: str, ports: tuple[int, ...]) -> None:
+    with suppress(BadUrl):
+        url = parse_url(f"http://{rest}", allow_ports=ports)
+        again = parse_url(str(url), allow_ports=ports)
+        assert (again.raw_host, again.port) == (url.raw_host, url.port)
+        assert url.port in ports
 
 
 @given(st.text(max_size=40), st.sampled_from(["http://example.org", "http://example.org:80"]))
