@@ -113,6 +113,10 @@ class TenantCount:
         self._held = 0
         self._held_by: Counter[str] = Counter()
 
+    @property
+    def held(self) -> int:
+        return self._held
+
     def check(
         self,
         more: int,
@@ -122,14 +126,15 @@ class TenantCount:
         of_key: str,
         held: int = 0,
         part: float = 1.0,
+        retry_after_s: int = 1,
     ) -> None:
         """Raises Overloaded with the message `in_all`, or RateLimited with `of_key`, where there is
         a `refusal`."""
         match self.refusal(more, tenant, held=held, part=part):
             case "all":
-                raise Overloaded(in_all, retry_after_s=1)
+                raise Overloaded(in_all, retry_after_s=retry_after_s)
             case "tenant":
-                raise RateLimited(of_key, retry_after_s=1)
+                raise RateLimited(of_key, retry_after_s=retry_after_s)
 
     def refusal(
         self, more: int, tenant: str | None, *, held: int = 0, part: float = 1.0

@@ -127,8 +127,12 @@ class Limits(_Section):
     """Characters of one text. Models read far fewer, so this only bounds the work."""
     request_timeout_s: Seconds = 30.0
     """Every request is answered within this time, whatever its headers say."""
+    max_wait_s: Seconds = 5.0
+    """When what waits already would take longer, callers get 429 at once. Raise it where callers
+    would rather wait than retry, such as for bulk work, but not beyond `request_timeout_s`."""
     max_queued_items: Positive = 4096
-    """Items accepted but not yet answered, per ingress replica; beyond it callers get 429."""
+    """Items accepted but not yet answered, per ingress replica; beyond it callers get 429, however
+    soon these would be done. Their requests take memory."""
 
 
 # The limits that `/v1/models` shows to callers.

@@ -116,6 +116,16 @@ class ModelCard(Loaded):
         return ("image",) if self.text is None else ("image", "text")
 
 
+class QueueState(NamedTuple):
+    """How busy a model replica is with one modality."""
+
+    replica: str = ""
+    waiting: int = 0
+    """Items that wait or are being computed."""
+    item_s: float = 0.0
+    """Seconds for each, in full batches and all lanes together; 0 before the first."""
+
+
 class StackVectors(NamedTuple):
     """What the model deployment returns for one stack of N items."""
 
@@ -127,6 +137,8 @@ class StackVectors(NamedTuple):
     """From that moment to the last vector."""
     identity: bytes = b""
     """The `ModelCard.identity` of the model that computed them."""
+    queue: QueueState = QueueState()
+    """Of the replica, when these were ready."""
 
 
 class WrongGeometryError(Exception):

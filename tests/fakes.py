@@ -62,6 +62,7 @@ class FakeModel:
     """
 
     stack_bytes = 4 * 1024 * 1024
+    image_s = text_s = others_s = 0.0
     tokenizer: Any = FakeTokenizer()
 
     def __init__(self, card: ModelCard | None = CARD, *, text: TextSpec | None = None) -> None:
@@ -80,6 +81,9 @@ class FakeModel:
     @property
     def is_loaded(self) -> bool:
         return self.loaded_card is not None
+
+    def item_s(self, *, text: bool = False) -> float:
+        return self.text_s if text else self.image_s
 
     async def ready(self) -> ModelCard:
         return self.card

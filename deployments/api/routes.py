@@ -74,7 +74,11 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
         began = time.perf_counter()
         try:
             async with self.service.time_limit() as deadline:
-                response = await handler(self, request, deadline)
+                if request.method == "POST":  # its body may be large
+                    with self.service.arriving(tenant_of(request)) as request.state.arrival:
+                        response = await handler(self, request, deadline)
+                else:
+                    response = await handler(self, request, deadline)
         except RaylensError as error:
             response = render.error_response(error, request_id(request))
         except ClientDisconnect:
@@ -159,7 +163,9 @@ class Api:
         )
 
     def _context(self, request: Request, model: str | None, deadline: float) -> Context:
-        return Context(self.service.model(model), deadline, tenant_of(request))
+        return Context(
+            self.service.model(model), deadline, tenant_of(request), request.state.arrival
+        )
 
     async def _json(self, request: Request) -> dict[str, Any]:
         turn = self._parsing.turn(tenant_of(request))

@@ -45,11 +45,13 @@ class BatchQueue:
     def __init__(self) -> None:
         self._number = itertools.count()  # breaks ties between equal due times
         self._heaps: OrderedDict[str | None, list[tuple[float, int, Waiting]]] = OrderedDict()
+        self._items = 0
 
     def put(self, waiting: Waiting) -> None:
         """Queues a stack of at least one item."""
         heap = self._heaps.setdefault(waiting.tenant, [])
         heapq.heappush(heap, (waiting.due, next(self._number), waiting))
+        self._items += len(waiting.stack)
 
     def next(self, size: int) -> list[Piece]:
         """Pieces of at most `size` items in all; none if nothing waits. Splits stacks that do not
@@ -67,18 +69,19 @@ class BatchQueue:
                 if not waiting.is_over:
                     piece = _take(waiting, part)
                     part -= len(piece.stack)
+                    self._items -= len(piece.stack)
                     free -= len(piece.stack)
                     pieces.append(piece)
                 if waiting.is_over or waiting.taken == len(waiting.stack):
+                    self._items -= len(waiting.stack) - waiting.taken
                     heapq.heappop(heap)
             if heap:
                 self._heaps[tenant] = heap  # at the end of the round
         return pieces
 
     def __len__(self) -> int:
-        """How many items wait."""
-        waiting = (entry[2] for heap in self._heaps.values() for entry in heap)
-        return sum(len(w.stack) - w.taken for w in waiting)
+        """How many items wait. Those that are no longer wanted count until their turn comes."""
+        return self._items
 
 
 def _take(waiting: Waiting, most: int) -> Piece:

@@ -15,6 +15,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from deployments.embedder.pace import Pace
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import ModelCard, Pixels, Stack, StackVectors, Tokens, WrongGeometryError
@@ -58,6 +59,7 @@ class EmbedderClient:
         self._ready = handle.options(method_name="ready", **over_grpc)
         # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
+        self._images, self._texts = Pace(), Pace()
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
         self._reloading: asyncio.Task[bool] | None = None
@@ -143,11 +145,26 @@ class EmbedderClient:
             return card
         raise Unavailable(f"The model {reason}.", retry_after_s=5)
 
+    def item_s(self, *, text: bool = False) -> float:
+        return (self._texts if text else self._images).item_s
+
+    @property
+    def others_s(self) -> float:
+        return self._images.others_s + self._texts.others_s
+
     async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
-        return await self._send(self._embed, stack, deadline, tenant)
+        return await self._send_paced(self._images, self._embed, stack, deadline, tenant)
 
     async def embed_text(self, stack: Tokens, deadline: float, tenant: str | None) -> StackVectors:
-        return await self._send(self._embed_text, stack, deadline, tenant)
+        return await self._send_paced(self._texts, self._embed_text, stack, deadline, tenant)
+
+    async def _send_paced(
+        self, pace: Pace, method: Any, stack: Stack, deadline: float, tenant: str | None
+    ) -> StackVectors:
+        with pace.sent(len(stack)):
+            made = await self._send(method, stack, deadline, tenant)
+        pace.note(made.queue)
+        return made
 
     async def _send(
         self, method: Any, stack: Stack, deadline: float, tenant: str | None

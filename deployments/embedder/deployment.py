@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
@@ -90,6 +91,7 @@ class Embedder:
         """`placement` says why the replica was scheduled on a CPU or a GPU."""
         self._port = NodePort()
         self._settings = settings
+        self._replica = uuid.uuid4().hex
         self._last_success = -math.inf
         self._proof: asyncio.Task[None] | None = None
         self._gauges = ProcessGauges()
@@ -154,15 +156,18 @@ class Embedder:
         """
         if stack.shape[1:3] != self._card.pixels.height_width:
             raise WrongGeometryError(self._card.identity)
-        made = await self._images.gate.submit(stack, tenant)
-        return made._replace(identity=self._card.identity)
+        return await self._submit(self._images, stack, tenant)
 
     async def embed_text(self, stack: Tokens, tenant: str | None = None) -> StackVectors:
         """(N, L) token ids to N raw vectors in the images' space."""
         if self._texts is None:
             raise RuntimeError("the model has no text tower")
-        made = await self._texts.gate.submit(stack, tenant)
-        return made._replace(identity=self._card.identity)
+        return await self._submit(self._texts, stack, tenant)
+
+    async def _submit(self, tower: BatchedTower, stack: Stack, tenant: str | None) -> StackVectors:
+        made = await tower.gate.submit(stack, tenant)
+        queue = tower.gate.state()._replace(replica=self._replica)
+        return made._replace(identity=self._card.identity, queue=queue)
 
     async def tokenizer(self) -> tuple[bytes, str]:
         """The card's identity, and the tokenizer of the model's text tower, for

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.embedder.batch_queue import BatchQueue, Piece, Waiting
-from deployments.wire import Stack, StackVectors, Vectors
+from deployments.wire import QueueState, Stack, StackVectors, Vectors
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +63,8 @@ class Gate:
         self.linger_s = linger_s
         self._run = run
         self._item_s = 0.0  # the model's average time for one
+        self._full_item_s = 0.0  # and in batches that were at least half full
+        self._running = 0
         self._queue = BatchQueue()
         self._arrival = asyncio.Event()
         self._lanes = [asyncio.create_task(self._lane()) for _ in range(lanes)]
@@ -78,6 +80,12 @@ class Gate:
         finally:
             submitted.is_over = True
 
+    def state(self) -> QueueState:
+        """How much waits here, and for how long. Small batches take longer for each item, so they
+        count only while nothing else is known."""
+        item_s = (self._full_item_s or self._item_s) / len(self._lanes)
+        return QueueState(waiting=len(self._queue) + self._running, item_s=item_s)
+
     def check(self) -> None:
         """Raises RuntimeError if a lane has ended, which only a bug can cause."""
         for lane in self._lanes:
@@ -92,12 +100,19 @@ class Gate:
                 self._arrival.clear()
             if not pieces:
                 continue
+            items = sum(len(piece.stack) for piece in pieces)
+            self._running += items
             began = time.monotonic()
             await asyncio.gather(*map(self._run_piece, pieces))
-            items = sum(len(piece.stack) for piece in pieces)
-            self._item_s += 0.2 * ((time.monotonic() - began) / items - self._item_s)
+            self._running -= items
+            self._took((time.monotonic() - began) / items, is_full=2 * items >= self.max_batch_size)
             if len(self._queue) < self.max_batch_size:
                 await asyncio.sleep(self.linger_s)
+
+    def _took(self, item_s: float, *, is_full: bool) -> None:
+        self._item_s += 0.2 * (item_s - self._item_s)
+        if is_full:
+            self._full_item_s += (0.2 if self._full_item_s else 1.0) * (item_s - self._full_item_s)
 
     async def _run_piece(self, piece: Piece) -> None:
         submitted = piece.waiting

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -28,6 +29,13 @@ class ModelClient(Protocol):
     @property
     def is_loaded(self) -> bool:
         """Whether there is a card."""
+
+    def item_s(self, *, text: bool = False) -> float:
+        """Seconds that all replicas together need for an image or a text; 0 while unknown."""
+
+    @property
+    def others_s(self) -> float:
+        """Seconds of work that other ingress replicas have waiting at the model."""
 
     @property
     def card(self) -> ModelCard:
@@ -59,6 +67,8 @@ class Context:
     deadline: float
     """On the loop's clock: when the model must have returned the vectors."""
     tenant: str | None = None
+    arrival: ExitStack | None = None
+    """To be closed when the items count: of a request whose body had to be read first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import math
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -63,6 +64,8 @@ class ImageLoader:
         self._downloads = SharedDownloads(fetcher, self._quota)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._semaphore = FairSemaphore(threads)
+        self._threads = threads
+        self._decode_s = 0.0
         slow_threads = max(1, threads // 2)
         self._slow_pool = ThreadPoolExecutor(slow_threads, thread_name_prefix="decode-slow")
         self._slow_semaphore = FairSemaphore(slow_threads)
@@ -73,6 +76,11 @@ class ImageLoader:
             asyncio.Semaphore(max(1, int(TENANT_PART * self._max_connections))),
             ByteQuota(int(TENANT_PART * self._limits.max_inflight_bytes)),
         )
+
+    @property
+    def image_s(self) -> float:
+        """Seconds to decode an image, all threads together, on a recent average."""
+        return self._decode_s / self._threads
 
     @asynccontextmanager
     async def loaded(self, item: ImageItem, limits: LoadLimits) -> AsyncIterator[LoadedImage]:
@@ -106,10 +114,13 @@ class ImageLoader:
         """
         loop = asyncio.get_running_loop()
         async with self._semaphore.turn(limits):
+            began = time.monotonic()
             try:
                 return await loop.run_in_executor(self._pool, self._workers.decode, data, spec)
             except TakesLongError:
                 return None
+            finally:
+                self._decode_s += 0.1 * (time.monotonic() - began - self._decode_s)
 
     async def decode_slowly(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.api.conftest import Connect
 from tests.api.requests import b64, error, post
 from tests.conftest import Jpeg
 from tests.fakes import TEXT, FakeModel
+from tests.service.fakes import HeldModel
 
 
 async def test_too_many_items_and_too_large_bodies_or_images_are_a_413(
@@ -144,3 +146,31 @@ async def test_a_large_answer_is_sent_in_pieces() -> None:
     assert b"".join(piece["body"] for piece in pieces) == answer.body
     assert [piece["more_body"] for piece in pieces] == [True, True, False]
     assert max(len(piece["body"]) for piece in pieces) <= render.PIECE_BYTES
+
+
+async def test_a_request_that_would_wait_too_long_is_refused_before_its_body_is_read(
+    connect: Connect, photo: Path
+) -> None:
+    model = HeldModel()
+    model.image_s = 6.0
+    read = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read = True
+        yield photo.read_bytes()
+
+    headers = {"content-type": "image/jpeg"}
+    async with connect(model) as client:
+        waiting = asyncio.create_task(
+            client.post("/v1/embeddings", content=photo.read_bytes(), headers=headers)
+        )
+        await model.taken(1)
+        refused = await client.post("/v1/embeddings", content=body(), headers=headers)
+        others = await client.get("/v1/models")
+        model.calls[0].set_result(None)
+        answered = await waiting
+    assert error(refused)["code"] == "overloaded"
+    assert refused.headers["retry-after"] == "6"
+    assert not read
+    assert (refused.status_code, others.status_code, answered.status_code) == (429, 200, 200)

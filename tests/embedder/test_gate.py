@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deployments.embedder.gate import Gate
-from deployments.wire import Stack, Vectors
+from deployments.wire import QueueState, Stack, Vectors
 
 
 def images(*values: int) -> Stack:
@@ -194,3 +194,24 @@ async def test_tenants_share_each_batch_and_fill_it() -> None:
     assert [sorted(batch) for batch in model.batches] == [
         [0], [1, 1, 7, 8], [1, 1, 2, 9], [2, 2, 2, 3], [3, 3, 3]
     ]  # fmt: skip
+
+
+async def test_the_state_tells_what_waits_and_how_long_full_batches_take() -> None:
+    model = FakeModel()
+    async with gate(model, lanes=2) as opened:
+        assert opened.state() == QueueState(waiting=0, item_s=0)
+        tasks = [asyncio.create_task(opened.submit(images(*range(4)))) for _ in range(3)]
+        await turns()
+        assert opened.state().waiting == 12
+        tasks[2].cancel()
+        await asyncio.sleep(0.1)
+        model.release.set()
+        await asyncio.gather(*tasks[:2])
+        await turns()
+        state = opened.state()
+        one = asyncio.create_task(opened.submit(images(1)))
+        await asyncio.sleep(0.2)
+        await one
+    assert state.waiting == 0
+    assert state.item_s == pytest.approx(0.1 / 4 / 2, rel=0.5)
+    assert opened.state().item_s == state.item_s  # which a batch of one does not change

@@ -1,0 +1,113 @@
+"""A request is refused at once if what waits already would take longer than limits.max_wait_s."""
+
+import asyncio
+import logging
+from contextlib import ExitStack
+
+import pytest
+
+from deployments.errors import Overloaded, RateLimited
+from deployments.service.admission import RefusalLog
+from tests.fakes import FakeModel, service
+from tests.service.conftest import Images
+from tests.service.fakes import HeldModel
+from tests.service.requests import embed
+
+
+def model(**pace: float) -> FakeModel:
+    made = FakeModel()
+    for name, value in pace.items():
+        setattr(made, name, value)
+    return made
+
+
+async def test_what_waits_already_decides_and_the_answer_says_how_long() -> None:
+    opened = service(model(image_s=1.5))
+    with ExitStack() as waiting:
+        for _ in range(4):  # 6 s of work
+            waiting.enter_context(opened.arriving(None))
+        with pytest.raises(Overloaded, match="would take 6 s") as caught:
+            waiting.enter_context(opened.arriving(None))
+        assert caught.value.retry_after_s == 6
+    with opened.arriving(None):
+        pass
+
+
+async def test_the_work_of_other_ingress_replicas_counts() -> None:
+    opened = service(model(image_s=0.5, others_s=3.9))
+    with ExitStack() as waiting:
+        for _ in range(3):
+            waiting.enter_context(opened.arriving(None))
+        with pytest.raises(Overloaded):
+            waiting.enter_context(opened.arriving(None))
+
+
+async def test_a_tenant_gets_half_and_the_other_half_is_for_others() -> None:
+    opened = service(model(image_s=1.0))
+    with ExitStack() as waiting:
+        for _ in range(3):
+            waiting.enter_context(opened.arriving("busy"))
+        with pytest.raises(RateLimited):
+            waiting.enter_context(opened.arriving("busy"))
+        waiting.enter_context(opened.arriving("quiet"))
+
+
+def test_while_nothing_is_known_of_the_model_all_are_admitted() -> None:
+    opened = service(model())
+    with ExitStack() as waiting:
+        for _ in range(1000):
+            waiting.enter_context(opened.arriving(None))
+
+
+def test_of_several_models_one_that_could_answer_is_enough() -> None:
+    slow, quick = model(image_s=3.0), model(image_s=0.1)
+    opened = service(slow, quick)
+    with ExitStack() as waiting:
+        for _ in range(10):
+            waiting.enter_context(opened.arriving(None))
+        for _ in range(100):
+            waiting.enter_context(opened.arriving(None)).close()
+
+
+async def test_items_count_until_they_are_done_and_only_once(images: Images) -> None:
+    held = HeldModel()
+    held.image_s = 1.0
+    opened = service(held)
+    task = asyncio.create_task(embed(opened, images(6)))
+    await held.taken(2)
+    with pytest.raises(Overloaded):
+        await embed(opened, images(1, first=6))
+    for number in range(6):
+        await held.taken(number + 1)
+        held.calls[number].set_result(None)
+    await task
+    with opened.arriving(None):
+        pass
+
+
+async def test_a_large_request_holds_others_up_for_its_turn_alone(images: Images) -> None:
+    held = HeldModel()
+    held.image_s = 0.05
+    opened = service(held)
+    task = asyncio.create_task(embed(opened, images(200)))
+    await held.taken(1)
+    with opened.arriving(None):  # 64 of the 200 images are ahead: 3.2 s
+        pass
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_refusals_are_one_line_a_second(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.service.admission._EVERY_S", 0.05)
+    log = RefusalLog()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(1000):
+            log.note(Overloaded("The answer would take 9 s.", retry_after_s=9))
+        await asyncio.sleep(0.1)
+        log.note(Overloaded("The answer would take 8 s.", retry_after_s=8))
+        await asyncio.sleep(0.1)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "1000 requests were refused within a second. The answer would take 9 s."
+    assert len(lines) == 2
