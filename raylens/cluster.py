@@ -185,6 +185,12 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
         # For a client that stalls in the middle of its body; Serve's default is an hour.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "20",
+        # Embedding twice does no harm, so a request whose replica died is sent to another one, as
+        # far as its body fits into a buffer.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
+        # How soon Serve replaces an HAProxy that died: after the third check.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # A stack of pixels is one message; Ray's default is 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",

@@ -1,13 +1,17 @@
-"""Hardens Serve's configuration of HAProxy, then runs HAProxy.
+"""Hardens Serve's configuration of HAProxy, runs HAProxy, and runs it again should it die.
 
 Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH); its arguments are HAProxy's
 path and HAProxy's arguments. Knows nothing of Ray, and needs only the standard library.
 """
 
+import json
 import os
 import re
 import runpy
+import select
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,47 +23,115 @@ class UnknownTemplateError(Exception):
 # Serve binds these two to every interface. They reveal the traffic and the machines behind it.
 PAGES = re.compile(r"^((?:frontend prometheus|listen stats)\n +bind )\*?:", re.MULTILINE)
 DEFAULTS = re.compile(r"^defaults\n", re.MULTILINE)
+GLOBAL = re.compile(r"^global\n", re.MULTILINE)
+# What HAProxy answers when it reaches no server: by Serve's template, 500 for all three.
+ERROR_FILES = re.compile(r"^( +errorfile (?:502|503|504) )[^\n]+$", re.MULTILINE)
+# And where it knows no application: Serve's template answers 404.
+NO_ROUTE = re.compile(r"^(backend default_backend\n +)http-request return [^\n]*$", re.MULTILINE)
+HAS_ROUTES = re.compile(r"^ +use_backend ", re.MULTILINE)
 
 FRONT = re.compile(r"^frontend http_frontend\n( +bind [^\n]*\n)+", re.MULTILINE)
 MAXCONN = re.compile(r"^ +maxconn (\d+)$", re.MULTILINE)
+
+SOCKET = re.compile(r"^( +stats socket )\S+ ", re.MULTILINE)
+
+# Files beside the configuration: the last one with routes, and the process that runs now.
+_LAST, _NEWEST, _SPARE_SOCKET = "last.cfg", "newest.pid", "spare.sock"
 
 # Serve sets no timeout for a request's head.
 HEAD_TIMEOUT_S = 15
 # Serve counts requests by method, and never forgets a method that it has seen.
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 
+UNAVAILABLE = (
+    "HTTP/1.1 503 Service Unavailable\r\n"
+    "Content-Type: application/json\r\n"
+    "Retry-After: 1\r\n"
+    "Connection: close\r\n"
+    "\r\n"
+    '{"error": {"message": "The service is not reachable at the moment; retry.", "type": '
+    '"api_error", "param": null, "code": "unavailable", "request_id": null}}'
+)
 
-def hardened(configuration: str) -> str:
+# While the service has to refuse requests, HAProxy refuses most of them, at a hundredth of the
+# cost. A refusal tells how many to admit in each WINDOW_MS, a few more than can be answered;
+# without one for a second, all pass again. `deployments/api/front.py` knows the two headers.
+WINDOW_MS = 100
+_UNTIL_MS = "date(0,ms),neg,add(proc.%s) -m int gt 0"
+_REFUSES = f"{{ method POST }} {{ path_beg /v1/ }} {{ {_UNTIL_MS % 'refuses_until'} }}"
+_IS_OVER = f"!{{ {_UNTIL_MS % 'window_until'} }}"
+_NONE_LEFT = "{ var(proc.left) -m int le 0 }"
+_TOLD = "{ var(txn.admit) -m found }"
+_OVERLOADED = json.dumps(
+    {
+        "error": {
+            "message": "The answer would take %[var(proc.retry_after)] s; retry after a pause.",
+            "type": "overloaded_error",
+            "param": None,
+            "code": "overloaded",
+            "request_id": "%[var(txn.id)]",
+        }
+    }
+)
+_REFUSING_RULES = (
+    f"http-request set-var(proc.left) var(proc.admit) if {_REFUSES} {_IS_OVER}",
+    f"http-request set-var(proc.window_until) date(0,ms),add({WINDOW_MS}) if {_REFUSES} {_IS_OVER}",
+    f"http-request set-var(proc.refused) var(proc.refused),add(1) if {_REFUSES} {_NONE_LEFT}",
+    f"http-request set-log-level silent if {_REFUSES} {_NONE_LEFT}",
+    f"http-request set-var(txn.id) uuid() if {_REFUSES} {_NONE_LEFT}",
+    f"http-request set-var(txn.id) req.hdr(x-request-id) if {_REFUSES} {_NONE_LEFT} "
+    "{ req.hdr_cnt(x-request-id) eq 1 } "
+    "{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
+    "http-request return status 429 content-type application/json hdr X-Request-Id %[var(txn.id)] "
+    f"hdr Retry-After %[var(proc.retry_after)] lf-string '{_OVERLOADED}' "
+    f"if {_REFUSES} {_NONE_LEFT}",
+    f"http-request set-var(proc.left) var(proc.left),sub(1) if {_REFUSES}",
+    "http-request set-header X-Raylens-Refused %[var(proc.refused)]",
+    "http-request set-var(proc.refused) int(0)",
+    "http-response set-var(txn.admit) res.hdr(x-raylens-admit)",
+    f"http-response set-var(proc.admit) var(txn.admit),add(0) if {_TOLD}",
+    f"http-response set-var(proc.left) int(0) if {_TOLD}",
+    f"http-response set-var(proc.window_until) date(0,ms),add({WINDOW_MS}) if {_TOLD}",
+    f"http-response set-var(proc.retry_after) res.hdr(retry-after) if {_TOLD}",
+    f"http-response set-var(proc.refuses_until) date(0,ms),add(1000) if {_TOLD}",
+    "http-response del-header X-Raylens-Admit",
+)
+
+
+def hardened(configuration: str, unavailable: str) -> str:
     """The configuration with the pages on loopback only, a timeout for request heads, known methods
-    only, and at most half of all connections for one address.
+    only, at most half of all connections for one address, and the answer in the file `unavailable`
+    where no server is reached. HAProxy refuses requests for as long as the service asks it to.
 
-    Raises UnknownTemplateError if it cannot add them: HAProxy must not run without them.
+    Raises UnknownTemplateError if it cannot add these: HAProxy must not run without them.
     """
     found = MAXCONN.search(configuration)
     if found is None:
         raise UnknownTemplateError("it has no limit of connections")
     half = int(found[1]) // 2
-    configuration = _substituted(PAGES, r"\g<1>127.0.0.1:", configuration, times=2)
-    configuration = _substituted(
-        DEFAULTS, f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s\n", configuration
-    )
     rules = (
         "stick-table type ipv6 size 100k expire 10m store conn_cur",
         "tcp-request connection track-sc0 src",
         f"tcp-request connection reject if {{ sc0_conn_cur gt {half} }}",
         f"http-request deny deny_status 405 if !{{ method {METHODS} }}",
+        *_REFUSING_RULES,
     )
-    added = "".join(f"    {rule}\n" for rule in rules)
-    return _substituted(FRONT, rf"\g<0>{added}", configuration)
-
-
-def _substituted(
-    pattern: re.Pattern[str], replacement: str, configuration: str, *, times: int = 1
-) -> str:
-    changed, number = pattern.subn(replacement, configuration)
-    if number != times:
-        raise UnknownTemplateError(f"it has {number} places like {pattern.pattern!r}, not {times}")
-    return changed
+    for pattern, change, times in (
+        (PAGES, lambda found: f"{found[1]}127.0.0.1:", 2),
+        (GLOBAL, lambda found: f"{found[0]}    set-var proc.refused int(0)\n", 1),
+        (DEFAULTS, lambda found: f"{found[0]}    timeout http-request {HEAD_TIMEOUT_S}s\n", 1),
+        (ERROR_FILES, lambda found: f"{found[1]}{unavailable}", 3),
+        (NO_ROUTE, lambda found: f"{found[1]}http-request return status 503 default-errorfiles", 1),
+        (FRONT, lambda found: found[0] + "".join(f"    {rule}\n" for rule in rules), 1),
+    ):
+        if pattern is NO_ROUTE and HAS_ROUTES.search(configuration):
+            continue  # then 404 is right for the other paths
+        configuration, number = pattern.subn(change, configuration)
+        if number != times:
+            raise UnknownTemplateError(
+                f"it has {number} places like {pattern.pattern!r}, not {times}"
+            )
+    return configuration
 
 
 def template(ray: Path) -> str:
@@ -74,7 +146,7 @@ def template(ray: Path) -> str:
 
 def check_template(template: str) -> None:
     """Raises UnknownTemplateError if what Serve makes of its template could not be hardened."""
-    hardened(template.replace("{{ config.maxconn }}", "1"))
+    hardened(template.replace("{{ config.maxconn }}", "1"), "503.http")
 
 
 def launcher(haproxy: str) -> str:
@@ -88,10 +160,70 @@ def main() -> None:
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         try:
-            path.write_text(hardened(path.read_text()))
+            arguments += _prepare(path, is_reload="-sf" in arguments)
         except UnknownTemplateError as error:
             sys.exit(f"raylens does not know this configuration of HAProxy: {error}")
+        own = os.getpid()  # HAProxy's, from execv on
+        path.with_name(_NEWEST).write_text(str(own))
+        if os.fork() == 0:
+            _keep(haproxy, path, own)
+            os._exit(0)
     os.execv(haproxy, [haproxy, *arguments])  # noqa: S606
+
+
+def _prepare(path: Path, *, is_reload: bool) -> list[str]:
+    """Hardens the configuration at `path`. Returns more arguments for HAProxy: it is to take over
+    from one that `_keep` has started."""
+    unavailable = path.with_name("503.http")
+    unavailable.write_bytes(UNAVAILABLE.encode())
+    configuration = hardened(path.read_text(), str(unavailable))
+    last = path.with_name(_LAST)
+    if HAS_ROUTES.search(configuration):
+        last.write_text(configuration)
+    elif not is_reload and last.exists():
+        # Serve's manager of HAProxy is new, and learns of the routes in a moment.
+        configuration = last.read_text()
+    path.write_text(configuration)
+    spare = path.with_name(_SPARE_SOCKET)
+    newest = path.with_name(_NEWEST)
+    if is_reload or not spare.exists() or not newest.exists():
+        return []
+    return ["-x", str(spare), "-sf", newest.read_text()]
+
+
+def _keep(haproxy: str, path: Path, watched: int) -> None:
+    """Starts HAProxy again, with the routes that it had, whenever it dies without a successor.
+
+    Serve's manager of HAProxy takes 20 s and more to notice. It does not know of the spare one,
+    which has another socket for its commands, so it will start one of its own in the end.
+    """
+    os.setsid()  # Ctrl-C in a terminal is for the service
+    while True:
+        _wait_for(watched, path)
+        last = path.with_name(_LAST)
+        if not last.exists() or path.with_name(_NEWEST).read_text() != str(watched):
+            return
+        spare = path.with_name("spare.cfg")
+        spare.write_text(SOCKET.sub(rf"\g<1>{path.with_name(_SPARE_SOCKET)} ", last.read_text()))
+        process = subprocess.Popen([haproxy, "-db", "-f", str(spare)])  # noqa: S603
+        watched = process.pid
+        path.with_name(_NEWEST).write_text(str(watched))
+
+
+def _wait_for(pid: int, path: Path) -> None:
+    """Returns when the process has ended. If the folder of `path` vanishes, so does the process:
+    the service has stopped."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    while not poll.poll(1000):
+        if not path.parent.exists():
+            os.kill(pid, signal.SIGTERM)
+            return
+    os.close(process)
 
 
 if __name__ == "__main__":

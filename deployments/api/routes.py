@@ -32,6 +32,7 @@ from deployments.api.bodies import (
 )
 from deployments.api.budget import BodyBudget
 from deployments.api.fence import request_id
+from deployments.api.front import admit_in_front, refused_meanwhile
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
@@ -47,6 +48,7 @@ from deployments.errors import (
     Internal,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     RaylensError,
     UnsupportedMediaType,
 )
@@ -75,12 +77,16 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
         try:
             async with self.service.time_limit() as deadline:
                 if request.method == "POST":  # its body may be large
-                    with self.service.arriving(tenant_of(request)) as request.state.arrival:
+                    admission = self.service.admission
+                    admission.refused(refused_meanwhile(request))
+                    with admission.arriving(tenant_of(request)) as request.state.arrival:
                         response = await handler(self, request, deadline)
                 else:
                     response = await handler(self, request, deadline)
         except RaylensError as error:
             response = render.error_response(error, request_id(request))
+            if error.code == Overloaded.code and not hasattr(request.state, "arrival"):
+                admit_in_front(request, response, self.service.admission.images_per_s)
         except ClientDisconnect:
             return Response()  # nobody is there to read it
         except Exception:

@@ -76,7 +76,7 @@ class BatchedTower:
     # Calls that wait in the gate, up to a stack each. More than two batches' worth, or the gate
     # could not fill a batch while another runs.
     max_ongoing_requests=256,
-    max_queued_requests=1024,
+    max_queued_requests=-1,  # the ingress refuses what would wait too long
     health_check_period_s=5,
     graceful_shutdown_timeout_s=20,
     max_surge_percent=100,  # a new version starts before the old one stops

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from deployments.errors import Overloaded, RateLimited, RaylensError
 from deployments.fairness import TenantCount
-from deployments.service.job import ModelClient
+from deployments.service.job import Job, ModelClient, is_text
 from deployments.service.loader import ImageLoader
+from deployments.settings import Limits
 
 logger = logging.getLogger("ray.serve")
 
@@ -19,19 +20,96 @@ _PER_S = 1_000_000
 _MOST_AHEAD = 64
 # The least time between two lines in the log.
 _EVERY_S = 1.0
+_IN_FRONT = Overloaded("The answer would take too long; retry after a pause.", retry_after_s=1)
 
 
 class Admission:
-    """The work that has been accepted for one model and not been done, in seconds.
+    """Lets requests in, or refuses them at once. The limits are of this ingress replica, and know
+    of the others' work by what the models tell."""
 
-    An item takes as long as the slower of decoding and the model, which work side by side.
-    """
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        models: Sequence[ModelClient],
+        loader: ImageLoader,
+        count: Callable[[str, int], None],
+    ) -> None:
+        """`count` gets the code of a refusal and how many there were, for the metrics."""
+        self._queues = {m: _Queue(m, loader, max_wait_s=limits.max_wait_s) for m in models}
+        self._items = TenantCount(limits.max_queued_items)
+        self._count = count
+        self._log = _RefusalLog()
+
+    @property
+    def images_per_s(self) -> float:
+        """How many images all models can embed; 0 while unknown."""
+        return sum(1 / queue.image_s for queue in self._queues.values() if queue.image_s)
+
+    @contextmanager
+    def arriving(self, tenant: str | None) -> Iterator[ExitStack]:
+        """To be entered before a request's body is read. It counts as an image, until the yielded
+        stack is closed because its items count.
+
+        Raises Overloaded or RateLimited if no model could answer in time.
+        """
+        refusals = [queue.refusal(tenant) for queue in self._queues.values()]
+        if None not in refusals:
+            refusal = refusals[0]
+            assert refusal is not None  # noqa: S101
+            self.refused(1, refusal)
+            raise refusal
+        with ExitStack() as held:
+            for queue in self._queues.values():
+                held.enter_context(queue.hold(tenant, images=1))
+            yield held
+
+    def refused(self, number: int, refusal: RaylensError = _IN_FRONT) -> None:
+        """Counts and logs requests that were refused before their bodies were read, here or in
+        front of the service."""
+        if number:
+            self._count(refusal.code, number)
+            self._log.note(number, refusal)
+
+    @contextmanager
+    def admitted(self, job: Job) -> Iterator[None]:
+        """Counts a job's items while inside. Raises Overloaded or RateLimited."""
+        # Items that are errors already need no admission.
+        good = [slot for slot in job.slots if not isinstance(slot.item, RaylensError)]
+        texts = sum(map(is_text, good))
+        tenant, arrival = job.context.tenant, job.context.arrival
+        queue = self._queues[job.context.model]
+        if arrival is not None:
+            arrival.close()
+        elif refusal := queue.refusal(tenant):  # came through a handle
+            raise refusal
+        self._items.check(
+            len(good),
+            tenant,
+            in_all="Too much is waiting already; retry after a pause.",
+            of_key="Too many items of this key are waiting already; retry after a pause.",
+        )
+        self._items.add(len(good), tenant)
+        try:
+            with queue.hold(tenant, images=len(good) - texts, texts=texts):
+                yield
+        finally:
+            self._items.add(-len(good), tenant)
+
+
+class _Queue:
+    """The work that has been accepted for one model and not been done, in seconds."""
 
     def __init__(self, model: ModelClient, loader: ImageLoader, *, max_wait_s: float) -> None:
         self._model = model
         self._loader = loader
         self._max_wait_s = max_wait_s
         self._work = TenantCount(round(max_wait_s * _PER_S))
+
+    @property
+    def image_s(self) -> float:
+        """Decoding and the model work side by side, so the slower of the two counts."""
+        return max(self._model.item_s(), self._loader.image_s)
 
     def refusal(self, tenant: str | None) -> RaylensError | None:
         """Overloaded if a newcomer would wait longer than `max_wait_s`, for other ingress replicas'
@@ -54,9 +132,8 @@ class Admission:
     @contextmanager
     def hold(self, tenant: str | None, *, images: int = 0, texts: int = 0) -> Iterator[None]:
         """Counts these items while inside."""
-        image_s = max(self._model.item_s(), self._loader.image_s)
         text_s = self._model.item_s(text=True)
-        seconds = min(images, _MOST_AHEAD) * image_s + min(texts, _MOST_AHEAD) * text_s
+        seconds = min(images, _MOST_AHEAD) * self.image_s + min(texts, _MOST_AHEAD) * text_s
         work = round(seconds * _PER_S)
         self._work.add(work, tenant)
         try:
@@ -65,16 +142,16 @@ class Admission:
             self._work.add(-work, tenant)
 
 
-class RefusalLog:
+class _RefusalLog:
     """One line a second at most, however many requests are refused."""
 
     def __init__(self) -> None:
         self._refused = 0
 
-    def note(self, error: RaylensError) -> None:
-        self._refused += 1
-        if self._refused == 1:
+    def note(self, number: int, error: RaylensError) -> None:
+        if not self._refused:
             asyncio.get_running_loop().call_later(_EVERY_S, self._write, error.message)
+        self._refused += number
 
     def _write(self, first: str) -> None:
         logger.warning(f"{self._refused} requests were refused within a second. {first}")

@@ -2,8 +2,8 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,7 @@ from deployments.errors import (
     RaylensError,
     TooManyItems,
 )
-from deployments.fairness import TenantCount
-from deployments.service.admission import Admission, RefusalLog
+from deployments.service.admission import Admission
 from deployments.service.cache import VectorCache
 from deployments.service.causes import CauseLog
 from deployments.service.job import (
@@ -79,12 +78,7 @@ class EmbeddingService:
         self._loader = loader
         self._count = count
         self._causes = CauseLog()
-        self._pending = TenantCount(settings.limits.max_queued_items)
-        self._admissions = {
-            model: Admission(model, loader, max_wait_s=settings.limits.max_wait_s)
-            for model in models
-        }
-        self._refused = RefusalLog()
+        self.admission = Admission(settings.limits, models=models, loader=loader, count=count)
         self._limits_of: dict[str, LoadLimits] = {}  # one per key at most
 
     @asynccontextmanager
@@ -135,7 +129,7 @@ class EmbeddingService:
         _check_options(options)
         job = self._job(groups, context, options)
         try:
-            with self._admitted(job):
+            with self.admission.admitted(job):
                 await self._stacks.fill(job)
         except RaylensError as error:
             self._count(error.code, number)
@@ -175,50 +169,6 @@ class EmbeddingService:
         if tenant not in self._limits_of:
             self._limits_of[tenant] = self._loader.limits()
         return self._limits_of[tenant]
-
-    @contextmanager
-    def arriving(self, tenant: str | None) -> Iterator[ExitStack]:
-        """To be entered before a request's body is read. It counts as an image, until the yielded
-        stack is closed because its items count.
-
-        Raises Overloaded or RateLimited if no model could answer in time.
-        """
-        refusals = [admission.refusal(tenant) for admission in self._admissions.values()]
-        if None not in refusals:
-            refusal = refusals[0]
-            assert refusal is not None  # noqa: S101
-            self._count(refusal.code, 1)
-            self._refused.note(refusal)
-            raise refusal
-        with ExitStack() as held:
-            for admission in self._admissions.values():
-                held.enter_context(admission.hold(tenant, images=1))
-            yield held
-
-    @contextmanager
-    def _admitted(self, job: Job) -> Iterator[None]:
-        """Counts a job's items while inside. Raises Overloaded or RateLimited."""
-        # Items that are errors already need no admission.
-        good = [slot for slot in job.slots if not isinstance(slot.item, RaylensError)]
-        texts = sum(map(is_text, good))
-        tenant, arrival = job.context.tenant, job.context.arrival
-        admission = self._admissions[job.context.model]
-        if arrival is not None:
-            arrival.close()
-        elif refusal := admission.refusal(tenant):  # came through a handle
-            raise refusal
-        self._pending.check(
-            len(good),
-            tenant,
-            in_all="Too much is waiting already; retry after a pause.",
-            of_key="Too many items of this key are waiting already; retry after a pause.",
-        )
-        self._pending.add(len(good), tenant)
-        try:
-            with admission.hold(tenant, images=len(good) - texts, texts=texts):
-                yield
-        finally:
-            self._pending.add(-len(good), tenant)
 
     def _record_errors(
         self, slots: Sequence[Slot], groups: Sequence[ItemGroup]

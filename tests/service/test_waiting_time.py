@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from deployments.errors import Overloaded, RateLimited
-from deployments.service.admission import RefusalLog
+from deployments.service.admission import _RefusalLog
 from tests.fakes import FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import HeldModel
@@ -25,11 +25,11 @@ async def test_what_waits_already_decides_and_the_answer_says_how_long() -> None
     opened = service(model(image_s=1.5))
     with ExitStack() as waiting:
         for _ in range(4):  # 6 s of work
-            waiting.enter_context(opened.arriving(None))
+            waiting.enter_context(opened.admission.arriving(None))
         with pytest.raises(Overloaded, match="would take 6 s") as caught:
-            waiting.enter_context(opened.arriving(None))
+            waiting.enter_context(opened.admission.arriving(None))
         assert caught.value.retry_after_s == 6
-    with opened.arriving(None):
+    with opened.admission.arriving(None):
         pass
 
 
@@ -37,26 +37,26 @@ async def test_the_work_of_other_ingress_replicas_counts() -> None:
     opened = service(model(image_s=0.5, others_s=3.9))
     with ExitStack() as waiting:
         for _ in range(3):
-            waiting.enter_context(opened.arriving(None))
+            waiting.enter_context(opened.admission.arriving(None))
         with pytest.raises(Overloaded):
-            waiting.enter_context(opened.arriving(None))
+            waiting.enter_context(opened.admission.arriving(None))
 
 
 async def test_a_tenant_gets_half_and_the_other_half_is_for_others() -> None:
     opened = service(model(image_s=1.0))
     with ExitStack() as waiting:
         for _ in range(3):
-            waiting.enter_context(opened.arriving("busy"))
+            waiting.enter_context(opened.admission.arriving("busy"))
         with pytest.raises(RateLimited):
-            waiting.enter_context(opened.arriving("busy"))
-        waiting.enter_context(opened.arriving("quiet"))
+            waiting.enter_context(opened.admission.arriving("busy"))
+        waiting.enter_context(opened.admission.arriving("quiet"))
 
 
 def test_while_nothing_is_known_of_the_model_all_are_admitted() -> None:
     opened = service(model())
     with ExitStack() as waiting:
         for _ in range(1000):
-            waiting.enter_context(opened.arriving(None))
+            waiting.enter_context(opened.admission.arriving(None))
 
 
 def test_of_several_models_one_that_could_answer_is_enough() -> None:
@@ -64,9 +64,9 @@ def test_of_several_models_one_that_could_answer_is_enough() -> None:
     opened = service(slow, quick)
     with ExitStack() as waiting:
         for _ in range(10):
-            waiting.enter_context(opened.arriving(None))
+            waiting.enter_context(opened.admission.arriving(None))
         for _ in range(100):
-            waiting.enter_context(opened.arriving(None)).close()
+            waiting.enter_context(opened.admission.arriving(None)).close()
 
 
 async def test_items_count_until_they_are_done_and_only_once(images: Images) -> None:
@@ -81,7 +81,7 @@ async def test_items_count_until_they_are_done_and_only_once(images: Images) -> 
         await held.taken(number + 1)
         held.calls[number].set_result(None)
     await task
-    with opened.arriving(None):
+    with opened.admission.arriving(None):
         pass
 
 
@@ -91,7 +91,7 @@ async def test_a_large_request_holds_others_up_for_its_turn_alone(images: Images
     opened = service(held)
     task = asyncio.create_task(embed(opened, images(200)))
     await held.taken(1)
-    with opened.arriving(None):  # 64 of the 200 images are ahead: 3.2 s
+    with opened.admission.arriving(None):  # 64 of the 200 images are ahead: 3.2 s
         pass
     task.cancel()
     await asyncio.wait([task])
@@ -101,12 +101,12 @@ async def test_refusals_are_one_line_a_second(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.service.admission._EVERY_S", 0.05)
-    log = RefusalLog()
+    log = _RefusalLog()
     with caplog.at_level(logging.WARNING):
-        for _ in range(1000):
-            log.note(Overloaded("The answer would take 9 s.", retry_after_s=9))
+        for _ in range(500):
+            log.note(2, Overloaded("The answer would take 9 s.", retry_after_s=9))
         await asyncio.sleep(0.1)
-        log.note(Overloaded("The answer would take 8 s.", retry_after_s=8))
+        log.note(1, Overloaded("The answer would take 8 s.", retry_after_s=8))
         await asyncio.sleep(0.1)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "1000 requests were refused within a second. The answer would take 9 s."

@@ -1,0 +1,29 @@
+"""What the HAProxy in front does for the service: it refuses most of what has to be refused.
+
+`raylens/haproxy.py` has its rules.
+"""
+
+import math
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+# In a request: how many HAProxy has refused since the one before.
+_REFUSED = "x-raylens-refused"
+# In a refusal: how many more HAProxy is to admit in each of its windows. It removes the header.
+_ADMIT = "X-Raylens-Admit"
+_WINDOW_S = 0.1
+# More than can be answered, so that the model never runs out of work.
+_PART = 1.25
+
+
+def refused_meanwhile(request: Request) -> int:
+    """How many requests HAProxy has refused since the one before."""
+    given = request.headers.get(_REFUSED, "")
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else 0
+
+
+def admit_in_front(request: Request, response: Response, per_s: float) -> None:
+    """Asks HAProxy, if it is there, to admit about `per_s` requests a second."""
+    if _REFUSED in request.headers:
+        response.headers[_ADMIT] = str(math.ceil(_PART * per_s * _WINDOW_S))
