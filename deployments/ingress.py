@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,11 +36,14 @@ from deployments.wire import Vector, Vectors
 
 logger = logging.getLogger("ray.serve")
 
+# How often free memory goes back to the kernel.
+TRIM_EVERY_S = 5.0
+
 
 @serve.deployment(
     # The service has its own limit, in items, and answers 429 beyond it.
     max_ongoing_requests=10_000,
-    health_check_period_s=5,
+    health_check_period_s=1,
     graceful_shutdown_timeout_s=20,
     max_surge_percent=100,  # a new version starts before the old one stops
     # Decode threads share one machine with the model; on a cluster, reserve CPUs for them.
@@ -84,6 +88,7 @@ class Ingress:
             count=ItemCounter().count,
         )
         self._gauges = ProcessGauges()
+        self._trimmed = 0.0
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return Api(self._service).app(lifespan=self._lifespan)
@@ -111,7 +116,9 @@ class Ingress:
     async def check_health(self) -> None:
         self._port.check()
         self._gauges.record()
-        await asyncio.to_thread(trim)
+        if time.monotonic() - self._trimmed > TRIM_EVERY_S:
+            self._trimmed = time.monotonic()
+            await asyncio.to_thread(trim)
 
     async def embed(
         self,

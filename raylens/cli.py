@@ -62,6 +62,9 @@ def serve(
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the service to become ready.")
     ] = 600.0,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Run Ray's dashboard too; it takes 220 MB.")
+    ] = False,
 ) -> None:
     """Run the service until Ctrl-C."""
     try:
@@ -73,7 +76,7 @@ def serve(
     except serving.ServingError as error:
         raise typer.BadParameter(str(error), param_hint="CONFIG") from None
     try:
-        serving.run(chosen, address=address, wait_s=wait)
+        serving.run(chosen, address=address, wait_s=wait, dashboard=dashboard)
     except serving.ServingError as error:
         _fail(str(error), FAILED)
 

@@ -40,6 +40,8 @@ _LAST, _NEWEST, _SPARE_SOCKET = "last.cfg", "newest.pid", "spare.sock"
 
 # Serve sets no timeout for a request's head.
 HEAD_TIMEOUT_S = 15
+# After three failures a server is marked as down, and others or the spare proxy get the request.
+RETRIES = 10
 # Serve counts requests by method, and never forgets a method that it has seen.
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 
@@ -119,7 +121,13 @@ def hardened(configuration: str, unavailable: str) -> str:
     for pattern, change, times in (
         (PAGES, lambda found: f"{found[1]}127.0.0.1:", 2),
         (GLOBAL, lambda found: f"{found[0]}    set-var proc.refused int(0)\n", 1),
-        (DEFAULTS, lambda found: f"{found[0]}    timeout http-request {HEAD_TIMEOUT_S}s\n", 1),
+        (
+            DEFAULTS,
+            lambda found: (
+                f"{found[0]}    timeout http-request {HEAD_TIMEOUT_S}s\n    retries {RETRIES}\n"
+            ),
+            1,
+        ),
         (ERROR_FILES, lambda found: f"{found[1]}{unavailable}", 3),
         (NO_ROUTE, lambda found: f"{found[1]}http-request return status 503 default-errorfiles", 1),
         (FRONT, lambda found: found[0] + "".join(f"    {rule}\n" for rule in rules), 1),

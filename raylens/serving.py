@@ -73,7 +73,9 @@ def read_config(path: Path, *, host: str | None, port: int | None) -> dict[str, 
     return {**config, "http_options": http}
 
 
-def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
+def run(
+    config: dict[str, Any], *, address: str | None, wait_s: float, dashboard: bool = False
+) -> None:
     """Deploys `config`, says when it is ready, follows its logs, and stops when told to.
 
     With `address`, of a Ray that already runs, the service is left running at the end. Raises
@@ -95,8 +97,8 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
         else:
             _pass_on_settings(config, os.environ)
         try:
-            ray = local_ray(_show_log) if address is None else existing_ray(address)
-            dashboard, ray_address = cleanup.enter_context(ray)
+            ray = existing_ray(address) if address else local_ray(_show_log, dashboard=dashboard)
+            serve_api, ray_address = cleanup.enter_context(ray)
         except NoRayError as error:
             raise ServingError(str(error)) from None
         except StoppedError:
@@ -104,7 +106,7 @@ def run(config: dict[str, Any], *, address: str | None, wait_s: float) -> None:
             os._exit(0)  # Ray's exit handlers fail without its processes
         console.print("Deploying …")
         try:
-            client = _serve_client(dashboard)
+            client = _serve_client(serve_api)
             if address is None:
                 cleanup.callback(_delete_quietly, client)
             client.deploy_applications(config)
@@ -156,10 +158,10 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(signum, old)
 
 
-def _serve_client(dashboard: str) -> Any:
+def _serve_client(url: str) -> Any:
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
-    return ServeSubmissionClient(dashboard)
+    return ServeSubmissionClient(url)
 
 
 def _pass_on_settings(config: dict[str, Any], environment: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """The HAProxy that raylens runs refuses for the service, and comes back when it is killed."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -120,10 +121,12 @@ def front(tmp_path: Path, app: type[App]) -> Iterator[Front]:
     folder.mkdir()
     opened = Front(folder, app.port)
     yield opened
+    shutil.rmtree(folder, ignore_errors=True)  # or those that are killed would come back
     for process in opened.running():
         process.kill()
     for started in opened.processes:
         started.wait()
+    until(lambda: not opened.running(), within_s=10)
 
 
 REFUSAL = 429, {"X-Raylens-Admit": "2", "Retry-After": "7"}

@@ -77,7 +77,7 @@ class BatchedTower:
     # could not fill a batch while another runs.
     max_ongoing_requests=256,
     max_queued_requests=-1,  # the ingress refuses what would wait too long
-    health_check_period_s=5,
+    health_check_period_s=1,
     graceful_shutdown_timeout_s=20,
     max_surge_percent=100,  # a new version starts before the old one stops
     ray_actor_options={"num_cpus": 1},
