@@ -11,7 +11,7 @@ START_RAY := tests/e2e tests/chaos
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs hostile fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
+.PHONY: serve test quick check format docs hostile chaos fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -42,6 +42,10 @@ docs: $(DEV_INSTALLED) requirements-docs.txt
 # Malformed images, addresses, paths and requests against a service of its own.
 hostile: $(DEV_INSTALLED) .pngsuite
 	$(BIN)/python -m tests.hostile
+
+# Kills, stops and floods services of its own, and says what callers saw. About ten minutes.
+chaos: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.chaos
 
 # PngSuite, from one of Debian's packages. Elsewhere: unpack it into .pngsuite/pngsuite.
 .pngsuite:

@@ -5,6 +5,7 @@ Knows Ray's and Serve's environment variables, but nothing of what is deployed.
 
 import contextlib
 import importlib.util
+import logging
 import os
 import random
 import signal
@@ -65,6 +66,7 @@ def local_ray(show: Callable[[str], None], *, dashboard: bool) -> Iterator[tuple
                 address="local",
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
+                logging_level=logging.INFO if dashboard else logging.WARNING,
                 _node_ip_address=node_address(),
                 object_store_memory=256 * 1024 * 1024,  # arrays go over gRPC, not through it
             )

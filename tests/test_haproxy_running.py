@@ -62,7 +62,7 @@ def app() -> Iterator[type[App]]:
 class Front:
     """HAProxy as Serve starts it, with Serve's kind of configuration."""
 
-    def __init__(self, folder: Path, server_port: int | None) -> None:
+    def __init__(self, folder: Path, server_port: int) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1/embeddings"
@@ -75,7 +75,8 @@ class Front:
 
     def start(self, *arguments: str, routes: bool = True) -> subprocess.Popen[bytes]:
         route = "    use_backend app if { path_beg / }\n" if routes else ""
-        server = f"    server one 127.0.0.1:{self.server_port}\n" if self.server_port else ""
+        watched = "check inter 250ms observe layer4 error-limit 3 on-error mark-down"
+        server = f"    server one 127.0.0.1:{self.server_port} {watched}\n"
         configuration = self.folder / "haproxy.cfg"
         configuration.write_text(
             f"global\n    stats socket {self.folder}/admin.sock mode 666 level admin "
@@ -87,7 +88,7 @@ class Front:
             f"frontend http_frontend\n    bind 127.0.0.1:{self.port}\n{route}"
             "    default_backend default_backend\n"
             "backend default_backend\n    http-request return status 404\n"
-            + (f"backend app\n{server}" if routes else "")
+            + (f"backend app\n    option redispatch 1\n{server}" if routes else "")
             + f"listen stats\n    bind :{self.pages[1]}\n"
         )
         process = subprocess.Popen(

@@ -101,3 +101,10 @@ def test_beyond_loopback_only_rays_own_ports_are_open(server: Server) -> None:
     assert open_ports.pop("ray::ServeReplica:raylens:Ingress"[:15], 0) <= 2
     known = ("gcs_server", "raylet", "raylens", "ray::", "ray-dashboard", "python")
     assert all(name.startswith(known) for name in open_ports), open_ports
+
+
+def test_ray_runs_without_what_serving_does_not_take(server: Server) -> None:
+    commands = [" ".join(process.cmdline()) for process in server.family()]
+    modules = [command for command in commands if command.startswith("ray-dashboard-")]
+    assert sorted(module.split("-")[2] for module in modules) == ["JobHead", "ServeHead"]
+    assert not any("monitor.py" in command for command in commands)
