@@ -11,7 +11,7 @@ START_RAY := tests/e2e tests/chaos
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs hostile chaos fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
+.PHONY: serve test quick check format docs hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -46,6 +46,10 @@ hostile: $(DEV_INSTALLED) .pngsuite
 # Kills, stops and floods services of its own, and says what callers saw. About ten minutes.
 chaos: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.chaos
+
+# Twenty minutes of traffic with a kill every two. Writes soak.json and soak.png.
+soak: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.chaos.soak
 
 # PngSuite, from one of Debian's packages. Elsewhere: unpack it into .pngsuite/pngsuite.
 .pngsuite:
