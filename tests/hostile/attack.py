@@ -24,8 +24,9 @@ PARALLEL = 6
 TIMEOUT_S = 60.0
 QUIET_S = 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# How the SETTINGS frame begins with which HAProxy answers HTTP/2's preface.
-HTTP_2 = b"\0\0\x12\x04"
+# The type, flags and stream of the SETTINGS frame with which HAProxy answers HTTP/2's preface; its
+# length stands before them (RFC 9113, 4.1).
+HTTP_2 = b"\4\0\0\0\0\0"
 
 
 @dataclass
@@ -155,7 +156,7 @@ class Attack:
         except TimeoutError:
             part.fail(trick.name, "timed out")
             return
-        if answer.startswith(HTTP_2):
+        if answer[3:9] == HTTP_2:
             part.tried += 1
             part.answers["HTTP/2"] += 1
             return
