@@ -114,7 +114,7 @@ class TenantCount:
         self._held_by: Counter[str] = Counter()
 
     @property
-    def held(self) -> int:
+    def total(self) -> int:
         return self._held
 
     def check(
@@ -126,15 +126,14 @@ class TenantCount:
         of_key: str,
         held: int = 0,
         part: float = 1.0,
-        retry_after_s: int = 1,
     ) -> None:
         """Raises Overloaded with the message `in_all`, or RateLimited with `of_key`, where there is
         a `refusal`."""
         match self.refusal(more, tenant, held=held, part=part):
             case "all":
-                raise Overloaded(in_all, retry_after_s=retry_after_s)
+                raise Overloaded(in_all, retry_after_s=1)
             case "tenant":
-                raise RateLimited(of_key, retry_after_s=retry_after_s)
+                raise RateLimited(of_key, retry_after_s=1)
 
     def refusal(
         self, more: int, tenant: str | None, *, held: int = 0, part: float = 1.0

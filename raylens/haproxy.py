@@ -4,6 +4,7 @@ Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH); its argume
 path and HAProxy's arguments. Knows nothing of Ray, and needs only the standard library.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -33,15 +35,16 @@ HAS_ROUTES = re.compile(r"^ +use_backend ", re.MULTILINE)
 FRONT = re.compile(r"^frontend http_frontend\n( +bind [^\n]*\n)+", re.MULTILINE)
 MAXCONN = re.compile(r"^ +maxconn (\d+)$", re.MULTILINE)
 
-SOCKET = re.compile(r"^( +stats socket )\S+ ", re.MULTILINE)
+SOCKET = re.compile(r"^( +stats socket )(\S+) ", re.MULTILINE)
 
 # Files beside the configuration: the last one with routes, and the process that runs now.
-_LAST, _NEWEST, _SPARE_SOCKET = "last.cfg", "newest.pid", "spare.sock"
+_LAST, _NEWEST = "last.cfg", "newest.pid"
+# Of the HAProxy that is started when Serve's dies.
+_SPARE, _SPARE_SOCKET = "spare.cfg", "spare.sock"
+_LEAST_LIFE_S = 1.0
 
 # Serve sets no timeout for a request's head.
 HEAD_TIMEOUT_S = 15
-# After three failures a server is marked as down, and others or the spare proxy get the request.
-RETRIES = 10
 # Serve counts requests by method, and never forgets a method that it has seen.
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 
@@ -60,7 +63,8 @@ UNAVAILABLE = (
 # without one for a second, all pass again. `deployments/api/front.py` knows the two headers.
 WINDOW_MS = 100
 _UNTIL_MS = "date(0,ms),neg,add(proc.%s) -m int gt 0"
-_REFUSES = f"{{ method POST }} {{ path_beg /v1/ }} {{ {_UNTIL_MS % 'refuses_until'} }}"
+_LIMITED = "{ method POST } { path_beg /v1/ }"
+_REFUSES = f"{_LIMITED} {{ {_UNTIL_MS % 'refuses_until'} }}"
 _IS_OVER = f"!{{ {_UNTIL_MS % 'window_until'} }}"
 _NONE_LEFT = "{ var(proc.left) -m int le 0 }"
 _TOLD = "{ var(txn.admit) -m found }"
@@ -88,8 +92,9 @@ _REFUSING_RULES = (
     f"hdr Retry-After %[var(proc.retry_after)] lf-string '{_OVERLOADED}' "
     f"if {_REFUSES} {_NONE_LEFT}",
     f"http-request set-var(proc.left) var(proc.left),sub(1) if {_REFUSES}",
-    "http-request set-header X-Raylens-Refused %[var(proc.refused)]",
-    "http-request set-var(proc.refused) int(0)",
+    "http-request del-header X-Raylens-Refused",
+    f"http-request set-header X-Raylens-Refused %[var(proc.refused)] if {_LIMITED}",
+    f"http-request set-var(proc.refused) int(0) if {_LIMITED}",
     "http-response set-var(txn.admit) res.hdr(x-raylens-admit)",
     f"http-response set-var(proc.admit) var(txn.admit),add(0) if {_TOLD}",
     f"http-response set-var(proc.left) int(0) if {_TOLD}",
@@ -123,9 +128,7 @@ def hardened(configuration: str, unavailable: str) -> str:
         (GLOBAL, lambda found: f"{found[0]}    set-var proc.refused int(0)\n", 1),
         (
             DEFAULTS,
-            lambda found: (
-                f"{found[0]}    timeout http-request {HEAD_TIMEOUT_S}s\n    retries {RETRIES}\n"
-            ),
+            lambda found: f"{found[0]}    timeout http-request {HEAD_TIMEOUT_S}s\n",
             1,
         ),
         (ERROR_FILES, lambda found: f"{found[1]}{unavailable}", 3),
@@ -157,14 +160,15 @@ def check_template(template: str) -> None:
     hardened(template.replace("{{ config.maxconn }}", "1"), "503.http")
 
 
-def launcher(haproxy: str) -> str:
-    """A shell script that runs this module in front of `haproxy`."""
-    quoted = map(shlex.quote, (sys.executable, "-IS", __file__, haproxy))
+def launcher(haproxy: str, service: int) -> str:
+    """A shell script that runs this module in front of `haproxy`, for as long as the process
+    `service` lives."""
+    quoted = map(shlex.quote, (sys.executable, "-IS", __file__, str(service), haproxy))
     return f'#!/bin/sh\nexec {" ".join(quoted)} "$@"\n'
 
 
 def main() -> None:
-    haproxy, *arguments = sys.argv[1:]
+    owner, haproxy, *arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         try:
@@ -173,65 +177,87 @@ def main() -> None:
             sys.exit(f"raylens does not know this configuration of HAProxy: {error}")
         own = os.getpid()  # HAProxy's, from execv on
         path.with_name(_NEWEST).write_text(str(own))
+        service = os.pidfd_open(int(owner))
         if os.fork() == 0:
-            _keep(haproxy, path, own)
+            with contextlib.suppress(FileNotFoundError):  # the service has stopped
+                _keep(haproxy, path, own, service)
             os._exit(0)
+        os.close(service)
     os.execv(haproxy, [haproxy, *arguments])  # noqa: S606
 
 
 def _prepare(path: Path, *, is_reload: bool) -> list[str]:
-    """Hardens the configuration at `path`. Returns more arguments for HAProxy: it is to take over
-    from one that `_keep` has started."""
+    """Hardens the configuration at `path`. Returns more arguments for HAProxy, if it is to take
+    over from one that Serve's manager does not know of."""
     unavailable = path.with_name("503.http")
     unavailable.write_bytes(UNAVAILABLE.encode())
     configuration = hardened(path.read_text(), str(unavailable))
     last = path.with_name(_LAST)
     if HAS_ROUTES.search(configuration):
         last.write_text(configuration)
-    elif not is_reload and last.exists():
+    elif is_reload:
+        last.unlink(missing_ok=True)  # the applications are gone: nothing to come back with
+    elif last.exists():
         # Serve's manager of HAProxy is new, and learns of the routes in a moment.
         configuration = last.read_text()
     path.write_text(configuration)
-    spare = path.with_name(_SPARE_SOCKET)
     newest = path.with_name(_NEWEST)
-    if is_reload or not spare.exists() or not newest.exists():
+    if is_reload or not newest.exists():
         return []
-    return ["-x", str(spare), "-sf", newest.read_text()]
+    pid = newest.read_text()
+    running = _arguments(int(pid), path)
+    own = SOCKET.search(configuration)
+    if not running or own is None:
+        return []
+    is_spare = str(path.with_name(_SPARE)) in running
+    socket = str(path.with_name(_SPARE_SOCKET)) if is_spare else own[2]
+    return ["-x", socket, "-sf", pid]
 
 
-def _keep(haproxy: str, path: Path, watched: int) -> None:
+def _keep(haproxy: str, path: Path, watched: int, service: int) -> None:
     """Starts HAProxy again, with the routes that it had, whenever it dies without a successor.
 
-    Serve's manager of HAProxy takes 20 s and more to notice. It does not know of the spare one,
-    which has another socket for its commands, so it will start one of its own in the end.
+    Serve's manager of HAProxy takes a while to notice. It does not know of the spare one, which has
+    another socket for its commands, so it will start one of its own in the end.
     """
     os.setsid()  # Ctrl-C in a terminal is for the service
+    newest, spare = path.with_name(_NEWEST), path.with_name(_SPARE)
     while True:
-        _wait_for(watched, path)
-        last = path.with_name(_LAST)
-        if not last.exists() or path.with_name(_NEWEST).read_text() != str(watched):
+        began = time.monotonic()
+        if not _outlived(watched, service) or time.monotonic() - began < _LEAST_LIFE_S:
+            return  # the service has stopped, or HAProxy could not start
+        successor = int(newest.read_text())
+        if successor != watched and _arguments(successor, path):
             return
-        spare = path.with_name("spare.cfg")
-        spare.write_text(SOCKET.sub(rf"\g<1>{path.with_name(_SPARE_SOCKET)} ", last.read_text()))
-        process = subprocess.Popen([haproxy, "-db", "-f", str(spare)])  # noqa: S603
-        watched = process.pid
-        path.with_name(_NEWEST).write_text(str(watched))
+        last = path.with_name(_LAST).read_text()
+        spare.write_text(SOCKET.sub(rf"\g<1>{path.with_name(_SPARE_SOCKET)} ", last))
+        watched = subprocess.Popen([haproxy, "-db", "-f", str(spare)]).pid  # noqa: S603
+        newest.write_text(str(watched))
 
 
-def _wait_for(pid: int, path: Path) -> None:
-    """Returns when the process has ended. If the folder of `path` vanishes, so does the process:
-    the service has stopped."""
+def _outlived(pid: int, service: int) -> bool:
+    """Waits for the end of a process. False if the service ended before it; then it is ended."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
-    poll = select.poll()
-    poll.register(process, select.POLLIN)
-    while not poll.poll(1000):
-        if not path.parent.exists():
-            os.kill(pid, signal.SIGTERM)
-            return
-    os.close(process)
+        return True
+    try:
+        ended, _, _ = select.select([process, service], [], [])
+        if service in ended:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+        return service not in ended
+    finally:
+        os.close(process)
+
+
+def _arguments(pid: int, path: Path) -> list[str]:
+    """Those of a HAProxy whose files are beside `path`; none if the process is no such one."""
+    try:
+        found = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+    return found if any(argument.startswith(f"{path.parent}/") for argument in found) else []
 
 
 if __name__ == "__main__":

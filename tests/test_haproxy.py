@@ -1,5 +1,6 @@
 """What raylens changes in the configuration that Serve gives to HAProxy."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_the_launcher_runs_haproxy_with_its_arguments_and_the_hardened_configura
     real = folder / "haproxy"
     real.write_text('#!/bin/sh\necho "$$"; for a in "$@"; do echo "$a"; done\n')
     script = folder / "launcher"
-    script.write_text(launcher(str(real)))
+    script.write_text(launcher(str(real), os.getpid()))
     for path in (real, script):
         path.chmod(0o700)
     configuration = folder / "haproxy.cfg"
@@ -136,7 +137,7 @@ def test_the_launcher_starts_no_haproxy_with_a_configuration_that_it_does_not_kn
     tmp_path: Path,
 ) -> None:
     script = tmp_path / "launcher"
-    script.write_text(launcher("/bin/true"))
+    script.write_text(launcher("/bin/true", os.getpid()))
     script.chmod(0o700)
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text("global\n    maxconn 4096\n")

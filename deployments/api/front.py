@@ -13,8 +13,8 @@ _REFUSED = "x-raylens-refused"
 # In a refusal: how many more HAProxy is to admit in each of its windows. It removes the header.
 _ADMIT = "X-Raylens-Admit"
 _WINDOW_S = 0.1
-# More than can be answered, so that the model never runs out of work.
-_PART = 1.25
+# A little more than can be answered, so that the model never runs out of work.
+_MARGIN = 1.25
 
 
 def refused_meanwhile(request: Request) -> int:
@@ -26,4 +26,4 @@ def refused_meanwhile(request: Request) -> int:
 def admit_in_front(request: Request, response: Response, per_s: float) -> None:
     """Asks HAProxy, if it is there, to admit about `per_s` requests a second."""
     if _REFUSED in request.headers:
-        response.headers[_ADMIT] = str(math.ceil(_PART * per_s * _WINDOW_S))
+        response.headers[_ADMIT] = str(math.ceil(_MARGIN * per_s * _WINDOW_S))

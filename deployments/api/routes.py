@@ -6,7 +6,8 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from deployments.api.schema import (
     RankBody,
     SimilarityBody,
     parse,
+    without_empty,
 )
 from deployments.errors import (
     BadRequest,
@@ -76,17 +78,14 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
         began = time.perf_counter()
         try:
             async with self.service.time_limit() as deadline:
-                if request.method == "POST":  # its body may be large
-                    admission = self.service.admission
-                    admission.refused(refused_meanwhile(request))
-                    with admission.arriving(tenant_of(request)) as request.state.arrival:
-                        response = await handler(self, request, deadline)
-                else:
+                with self.arriving(request):
                     response = await handler(self, request, deadline)
         except RaylensError as error:
             response = render.error_response(error, request_id(request))
-            if error.code == Overloaded.code and not hasattr(request.state, "arrival"):
-                admit_in_front(request, response, self.service.admission.images_per_s)
+            is_early = request.method == "POST" and not hasattr(request.state, "arrival")
+            # With keys, HAProxy does not know who has had how much.
+            if is_early and error.code == Overloaded.code and tenant_of(request) is None:
+                admit_in_front(request, response, self.service.admission.requests_per_s)
         except ClientDisconnect:
             return Response()  # nobody is there to read it
         except Exception:
@@ -149,6 +148,17 @@ class Api:
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
 
+    @contextmanager
+    def arriving(self, request: Request) -> Iterator[None]:
+        """To be entered before a body is read. Raises Overloaded or RateLimited."""
+        if request.method != "POST":
+            yield
+            return
+        admission = self.service.admission
+        admission.refused(refused_meanwhile(request))
+        with admission.arriving(tenant_of(request)) as request.state.arrival:
+            yield
+
     @endpoint
     async def embeddings(self, request: Request, deadline: float) -> Response:
         preferred = preferred_format(request)
@@ -184,7 +194,7 @@ class Api:
         query = asked.model_dump(exclude_unset=True)
         if kind == "multipart/form-data":
             fields, files = await read_form(request, self._limits)
-            options = parse(EmbeddingOptions, {**query, **_without_empty(fields)}, strict=False)
+            options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
             return options, ItemGroup("file", [BytesItem(f) for f in files])
         if not (is_image(kind) or is_json(kind)):
             raise UnsupportedMediaType(
@@ -264,12 +274,6 @@ class Api:
         embedded = await self.service.embed(groups, context)
         ends = np.cumsum([len(group.items) for group in groups])
         return np.split(as_matrix(embedded.rows), ends[:-1]), embedded.timing
-
-
-def _without_empty(options: dict[str, str]) -> dict[str, str]:
-    """Without those that a form was sent with and nobody filled in."""
-    stripped = {name: value.strip() for name, value in options.items()}
-    return {name: value for name, value in stripped.items() if value}
 
 
 def one_or_more(name: str, value: Any, limit: int, modality: Modality | None = None) -> ItemGroup:

@@ -168,3 +168,9 @@ def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
         sentence = SENTENCES.get(first["type"], "has an invalid value")
         message = f"{key} {sentence.format(**first.get('ctx', {}))}."
         raise BadRequest(message, param=key) from None
+
+
+def without_empty(options: dict[str, str]) -> dict[str, str]:
+    """Without those that a form was sent with and nobody filled in."""
+    stripped = {name: value.strip() for name, value in options.items()}
+    return {name: value for name, value in stripped.items() if value}

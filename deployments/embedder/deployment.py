@@ -191,7 +191,7 @@ class Embedder:
         self._last_success = time.monotonic()
 
     async def check_health(self) -> None:
-        """Called by Serve every few seconds; a raised error replaces the replica."""
+        """Called by Serve every second; a raised error replaces the replica."""
         self._port.check()
         self._gauges.record()
         self._images.gate.check()

@@ -104,7 +104,6 @@ class Gate:
             self._running += items
             began = time.monotonic()
             await asyncio.gather(*map(self._run_piece, pieces))
-            self._running -= items
             self._took((time.monotonic() - began) / items, is_full=2 * items >= self.max_batch_size)
             if len(self._queue) < self.max_batch_size:
                 await asyncio.sleep(self.linger_s)
@@ -119,6 +118,9 @@ class Gate:
         assert isinstance(submitted, _Submitted)  # noqa: S101  (nothing else is put)
         submitted.started = submitted.started or time.monotonic()
         try:
-            submitted.finish(piece.start, await self._run(piece.stack))
+            part: Vectors | Exception = await self._run(piece.stack)
         except Exception as error:  # belongs to the callers of this batch, not to the lane
-            submitted.finish(piece.start, error)
+            part = error
+        finally:
+            self._running -= len(piece.stack)  # before its caller asks for the state
+        submitted.finish(piece.start, part)

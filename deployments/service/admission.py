@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from deployments.errors import Overloaded, RateLimited, RaylensError
-from deployments.fairness import TenantCount
+from deployments.fairness import TENANT_PART, TenantCount
 from deployments.service.job import Job, ModelClient, is_text
 from deployments.service.loader import ImageLoader
 from deployments.settings import Limits
@@ -42,26 +42,24 @@ class Admission:
         self._log = _RefusalLog()
 
     @property
-    def images_per_s(self) -> float:
-        """How many images all models can embed; 0 while unknown."""
-        return sum(1 / queue.image_s for queue in self._queues.values() if queue.image_s)
+    def requests_per_s(self) -> float:
+        """How many requests like the last ones all models can answer; 0 while unknown."""
+        return sum(1 / queue.request_s for queue in self._queues.values() if queue.request_s)
 
     @contextmanager
     def arriving(self, tenant: str | None) -> Iterator[ExitStack]:
-        """To be entered before a request's body is read. It counts as an image, until the yielded
-        stack is closed because its items count.
+        """To be entered before a request's body is read. It counts as an average one, until the
+        yielded stack is closed because its items count.
 
         Raises Overloaded or RateLimited if no model could answer in time.
         """
-        refusals = [queue.refusal(tenant) for queue in self._queues.values()]
-        if None not in refusals:
-            refusal = refusals[0]
-            assert refusal is not None  # noqa: S101
-            self.refused(1, refusal)
-            raise refusal
+        refusals = [r for queue in self._queues.values() if (r := queue.refusal(tenant))]
+        if len(refusals) == len(self._queues):
+            self.refused(1, refusals[0])
+            raise refusals[0]
         with ExitStack() as held:
             for queue in self._queues.values():
-                held.enter_context(queue.hold(tenant, images=1))
+                held.enter_context(queue.hold(tenant, queue.request_s))
             yield held
 
     def refused(self, number: int, refusal: RaylensError = _IN_FRONT) -> None:
@@ -91,7 +89,7 @@ class Admission:
         )
         self._items.add(len(good), tenant)
         try:
-            with queue.hold(tenant, images=len(good) - texts, texts=texts):
+            with queue.hold(tenant, queue.seconds(images=len(good) - texts, texts=texts)):
                 yield
         finally:
             self._items.add(-len(good), tenant)
@@ -105,35 +103,45 @@ class _Queue:
         self._loader = loader
         self._max_wait_s = max_wait_s
         self._work = TenantCount(round(max_wait_s * _PER_S))
+        self._request_s = 0.0
 
     @property
-    def image_s(self) -> float:
+    def request_s(self) -> float:
+        """Work in a request, on a recent average."""
+        return self._request_s or self._image_s
+
+    @property
+    def _image_s(self) -> float:
         """Decoding and the model work side by side, so the slower of the two counts."""
         return max(self._model.item_s(), self._loader.image_s)
+
+    def seconds(self, *, images: int, texts: int) -> float:
+        """How long others wait for a request with these. Large ones take turns with others, which
+        therefore never wait too long for one alone."""
+        text_s = self._model.item_s(text=True)
+        work_s = min(images, _MOST_AHEAD) * self._image_s + min(texts, _MOST_AHEAD) * text_s
+        self._request_s = self.request_s + 0.1 * (work_s - self.request_s)
+        return min(work_s, TENANT_PART * self._max_wait_s)
 
     def refusal(self, tenant: str | None) -> RaylensError | None:
         """Overloaded if a newcomer would wait longer than `max_wait_s`, for other ingress replicas'
         work too; RateLimited if this tenant's work alone takes longer than its part of that."""
         others_s = self._model.others_s
-        wait_s = self._work.held / _PER_S + others_s
-        try:
-            self._work.check(
-                0,
-                tenant,
-                in_all=f"The answer would take {wait_s:.0f} s; retry after a pause.",
-                of_key="Too much of this key's work is waiting already; retry after a pause.",
-                part=max(0.0, 1 - others_s / self._max_wait_s),
-                retry_after_s=math.ceil(wait_s),
-            )
-        except (Overloaded, RateLimited) as refusal:
-            return refusal
+        wait_s = self._work.total / _PER_S + others_s
+        part = max(0.0, 1 - others_s / self._max_wait_s)
+        again_s = math.ceil(wait_s)
+        match self._work.refusal(0, tenant, part=part):
+            case "all":
+                message = f"The answer would take {wait_s:.0f} s; retry after a pause."
+                return Overloaded(message, retry_after_s=again_s)
+            case "tenant":
+                message = "Too much of this key's work is waiting already; retry after a pause."
+                return RateLimited(message, retry_after_s=again_s)
         return None
 
     @contextmanager
-    def hold(self, tenant: str | None, *, images: int = 0, texts: int = 0) -> Iterator[None]:
-        """Counts these items while inside."""
-        text_s = self._model.item_s(text=True)
-        seconds = min(images, _MOST_AHEAD) * self.image_s + min(texts, _MOST_AHEAD) * text_s
+    def hold(self, tenant: str | None, seconds: float) -> Iterator[None]:
+        """Counts so much work while inside."""
         work = round(seconds * _PER_S)
         self._work.add(work, tenant)
         try:
@@ -154,5 +162,5 @@ class _RefusalLog:
         self._refused += number
 
     def _write(self, first: str) -> None:
-        logger.warning(f"{self._refused} requests were refused within a second. {first}")
+        logger.warning(f"{self._refused} request(s) refused within a second; the first: {first}")
         self._refused = 0

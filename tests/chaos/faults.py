@@ -25,6 +25,7 @@ class Fault:
     most_gap_s: float
     ingresses: int = 1
     embedders: int = 1
+    most_failed: int = 0
 
 
 def _killed(deployment: str, times: int, every_s: float) -> Callable[[Server, Path], None]:
@@ -39,13 +40,16 @@ def _killed(deployment: str, times: int, every_s: float) -> Callable[[Server, Pa
 
 def haproxies(server: Server) -> list[psutil.Process]:
     """Also those that Serve's manager did not start."""
-    folder = next(
+    found = (
         Path(argument).parent
         for process in server.family()
         if process.name() == "haproxy"
         for argument in process.cmdline()
         if argument.endswith("haproxy.cfg")
     )
+    folder = next(found, None)
+    if folder is None:  # Serve's manager has not started one again yet
+        return []
 
     def is_ours(process: psutil.Process) -> bool:
         try:
@@ -111,7 +115,7 @@ FAULTS = (
     Fault("one of two model replicas killed", _killed("Embedder", 2, 15), 1, embedders=2),
     Fault("ingress replica killed", _killed("Ingress", 2, 20), 8),
     Fault("one of two ingress replicas killed", _killed("Ingress", 2, 20), 1, ingresses=2),
-    Fault("HAProxy killed, 3 times", haproxy_killed, 1),
+    Fault("HAProxy killed, 3 times", haproxy_killed, 1, most_failed=3),
     Fault("rolling update of both deployments", updated, 1),
     Fault("model replica stopped for 20 s", stopped_for_20_s, 30),
     Fault("decode workers killed one by one", decode_workers_killed, 1),

@@ -54,7 +54,9 @@ def main() -> int:
         "gap_s": round(traffic.longest_gap_s(), 2),
         "p99_s": round(traffic.p99_s(), 3),
         "slopes_per_hour": {
-            name: round(slope(settled, name), 1) for name in Sample._fields if name != "at_s"
+            name: round(slope(settled, name), 1)
+            for name in Sample._fields
+            if name != "at_s" and len(settled) > 1
         },
         "samples": [sample._asdict() for sample in samples],
     }

@@ -73,25 +73,24 @@ async def test_items_count_until_they_are_done_and_only_once(images: Images) -> 
     held = HeldModel()
     held.image_s = 1.0
     opened = service(held)
-    task = asyncio.create_task(embed(opened, images(6)))
-    await held.taken(2)
-    with pytest.raises(Overloaded):
+    tasks = [asyncio.create_task(embed(opened, images(2, first=2 * n))) for n in range(3)]
+    await held.taken(6)
+    with pytest.raises(Overloaded):  # 6 s
         await embed(opened, images(1, first=6))
-    for number in range(6):
-        await held.taken(number + 1)
-        held.calls[number].set_result(None)
-    await task
+    for call in held.calls:
+        call.set_result(None)
+    await asyncio.gather(*tasks)
     with opened.admission.arriving(None):
         pass
 
 
 async def test_a_large_request_holds_others_up_for_its_turn_alone(images: Images) -> None:
     held = HeldModel()
-    held.image_s = 0.05
+    held.image_s = 0.5
     opened = service(held)
     task = asyncio.create_task(embed(opened, images(200)))
     await held.taken(1)
-    with opened.admission.arriving(None):  # 64 of the 200 images are ahead: 3.2 s
+    with opened.admission.arriving(None):  # it takes turns, and counts as half of the 5 s at most
         pass
     task.cancel()
     await asyncio.wait([task])
@@ -109,5 +108,7 @@ async def test_refusals_are_one_line_a_second(
         log.note(1, Overloaded("The answer would take 8 s.", retry_after_s=8))
         await asyncio.sleep(0.1)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "1000 requests were refused within a second. The answer would take 9 s."
+    assert (
+        lines[0] == "1000 request(s) refused within a second; the first: The answer would take 9 s."
+    )
     assert len(lines) == 2
