@@ -8,6 +8,8 @@ import math
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.auth import tenant_of
+
 # In a request: how many HAProxy has refused since the one before.
 _REFUSED = "x-raylens-refused"
 # In a refusal: how many more HAProxy is to admit in each of its windows. It removes the header.
@@ -24,6 +26,7 @@ def refused_meanwhile(request: Request) -> int:
 
 
 def admit_in_front(request: Request, response: Response, per_s: float) -> None:
-    """Asks HAProxy, if it is there, to admit about `per_s` requests a second."""
-    if _REFUSED in request.headers:
+    """Asks HAProxy, if it is there, to admit about `per_s` requests a second. Not where there are
+    keys: it does not know who has had how much."""
+    if _REFUSED in request.headers and tenant_of(request) is None:
         response.headers[_ADMIT] = str(math.ceil(_MARGIN * per_s * _WINDOW_S))

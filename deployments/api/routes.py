@@ -66,7 +66,6 @@ from deployments.wire import Vectors
 logger = logging.getLogger("ray.serve")
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-
 Handler = Callable[["Api", Request, float], Awaitable[Response]]
 
 
@@ -83,8 +82,7 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
         except RaylensError as error:
             response = render.error_response(error, request_id(request))
             is_early = request.method == "POST" and not hasattr(request.state, "arrival")
-            # With keys, HAProxy does not know who has had how much.
-            if is_early and error.code == Overloaded.code and tenant_of(request) is None:
+            if is_early and error.code == Overloaded.code:
                 admit_in_front(request, response, self.service.admission.requests_per_s)
         except ClientDisconnect:
             return Response()  # nobody is there to read it
@@ -101,8 +99,8 @@ def endpoint(handler: Handler) -> Callable[["Api", Request], Awaitable[Response]
 
 
 def server_timing(timing: Timing) -> dict[str, str]:
-    stages = dataclasses.asdict(timing).items()
-    return {"Server-Timing": ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in stages)}
+    stages = (f"{stage};dur={ms:.1f}" for stage, ms in dataclasses.asdict(timing).items())
+    return {"Server-Timing": ", ".join(stages)}
 
 
 class Api:
