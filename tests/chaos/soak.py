@@ -112,7 +112,7 @@ def plot(samples: list[Sample]) -> Figure:
     for axes, (name, label) in zip(figure.subplots(3, sharex=True), names.items(), strict=True):
         axes.plot([s.at_s / 60 for s in samples], [getattr(s, name) for s in samples])
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         for kill in range(EVERY_S, int(samples[-1].at_s), EVERY_S):
             axes.axvline(kill / 60, color="0.8", zorder=0)
     axes.set_xlabel("minutes; grey: a model replica, an ingress replica or HAProxy was killed")
