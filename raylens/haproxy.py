@@ -1,7 +1,8 @@
 """Hardens Serve's configuration of HAProxy, runs HAProxy, and runs it again should it die.
 
-Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH); its arguments are HAProxy's
-path and HAProxy's arguments. Knows nothing of Ray, and needs only the standard library.
+Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH); its arguments are the id of
+the process that serves, HAProxy's path and HAProxy's arguments. Knows nothing of Ray, and needs
+only the standard library.
 """
 
 import contextlib
@@ -34,7 +35,6 @@ HAS_ROUTES = re.compile(r"^ +use_backend ", re.MULTILINE)
 
 FRONT = re.compile(r"^frontend http_frontend\n( +bind [^\n]*\n)+", re.MULTILINE)
 MAXCONN = re.compile(r"^ +maxconn (\d+)$", re.MULTILINE)
-
 SOCKET = re.compile(r"^( +stats socket )(\S+) ", re.MULTILINE)
 
 # Files beside the configuration: the last one with routes, and the process that runs now.

@@ -136,14 +136,19 @@ def test_a_clip_whose_tokenizer_has_no_pad_token_is_served(changed: Callable[...
     assert (load(folder).encode_text(tokens) == expected.encode_text(tokens)).all()
 
 
-def with_an_added_token(folder: Path) -> None:
-    """As textual inversion adds them: behind all others, and in the model's table too."""
+def add_token(folder: Path, number: int, content: str, *, special: bool) -> None:
+    """To the tokenizer alone."""
     path = folder / "tokenizer.json"
     written = json.loads(path.read_text())
-    token = {"id": 700, "content": "<cat-toy>", "special": False, "normalized": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    token = {"id": number, "content": content, "special": special}
+    flags = dict.fromkeys(("normalized", "single_word", "lstrip", "rstrip"), False)
     written["added_tokens"].append({**token, **flags})
     path.write_text(json.dumps(written))
+
+
+def with_an_added_token(folder: Path) -> None:
+    """As textual inversion adds them: behind all others, and in the model's table too."""
+    add_token(folder, 700, "<cat-toy>", special=False)
     weights = load_file(folder / "model.safetensors")
     name = "text_model.embeddings.token_embedding.weight"
     weights[name] = torch.cat([weights[name], weights[name][:1] + 0.1])
@@ -178,11 +183,6 @@ def test_an_added_token_without_an_embedding_is_read_as_plain_text(
     changed: Callable[..., Path], tiny: Tiny, name: str
 ) -> None:
     folder = changed(name)
-    path = folder / "tokenizer.json"
-    written = json.loads(path.read_text())
-    token = {"id": 100_000, "content": "[PAD]", "special": True, "normalized": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False}
-    written["added_tokens"].append({**token, **flags})
-    path.write_text(json.dumps(written))
+    add_token(folder, 100_000, "[PAD]", special=True)
     (ours,), (theirs,) = (vectors(load(f), "a [PAD] cat") for f in (folder, tiny(name)))
     np.testing.assert_array_equal(ours, theirs)
