@@ -8,9 +8,10 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -66,8 +67,8 @@ def overload(flood: Callable[[Path, Sequence[bytes]], dict[str, Any]]) -> dict[s
 def run(fault: Fault) -> dict[str, Any]:
     images = photos()
     with tempfile.TemporaryDirectory() as folder:
-        config = write_config(Path(folder), fault.ingresses, fault.embedders)
-        with serve(Path(folder), config) as server:
+        config = write_config(Path(folder), fault.ingresses, fault.embedders, fault.settings)
+        with serve(Path(folder), config, env=fault.env) as server:
             traffic = Traffic(server.url, images, PER_SECOND)
             with traffic:
                 time.sleep(3)
@@ -86,10 +87,16 @@ def run(fault: Fault) -> dict[str, Any]:
     }
 
 
-def write_config(folder: Path, ingresses: int = 1, embedders: int = 1) -> Path:
+def write_config(
+    folder: Path,
+    ingresses: int = 1,
+    embedders: int = 1,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
+    """The default service with the cache off, more replicas and other `settings` of raylens."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     application = config["applications"][0]
-    application["args"]["cache"] = {"max_bytes": 0}
+    application["args"] |= {"cache": {"max_bytes": 0}, **settings}
     for deployment in application["deployments"]:
         replicas = ingresses if deployment["name"] == "Ingress" else embedders
         deployment["num_replicas"] = replicas
