@@ -16,17 +16,21 @@ from starlette.applications import Starlette
 
 from deployments.api.allocator import give_large_blocks_back, trim
 from deployments.api.listing import model_list
+from deployments.api.render import quantised, ranked_labels
 from deployments.api.routes import Api
+from deployments.api.schema import ClassifyBody, Dtype, EmbeddingOptions, parse
 from deployments.embedder.client import EmbedderClient
-from deployments.errors import BadRequest, RaylensError, TextUnsupported
+from deployments.errors import BadRequest, RaylensError, TextUnsupported, Unavailable
 from deployments.items import PathItem, TextItem, parse_items
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.pixels.workers import DecodeWorkers
 from deployments.ray_internals import NodePort
 from deployments.service.causes import CallerErrorFilter
+from deployments.service.classify import Classifier
 from deployments.service.embedding import EmbeddingService
 from deployments.service.job import Context, ItemGroup, OnError, Options
 from deployments.service.loader import ImageLoader
+from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix, cosines
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
@@ -127,13 +131,39 @@ class Ingress:
         dimensions: int | None = None,
         normalize: bool = True,
         truncate: bool = True,
+        dtype: Dtype = "float32",
         on_error: OnError = "fail",
         model: str | None = None,
-    ) -> list[Vector | RaylensError]:
-        """For each item, in any accepted form, a (D,) vector; or, under "report", its error."""
-        options = Options(dimensions, normalize, truncate, on_error)
+    ) -> list[NDArray[Any] | RaylensError]:
+        """For each item, in any accepted form or as an image's bytes, a (D,) vector; or, under
+        "report", its error. With the `dtype` "ubinary", a vector has D / 8 bytes."""
+        asked: dict[str, Any] = {"dimensions": dimensions, "normalize": normalize}
+        asked |= {"truncate": truncate, "dtype": dtype, "on_error": on_error}
+        options = parse(EmbeddingOptions, asked).options()
         group = ItemGroup("input", parse_items(as_list(items)))
-        return await self._rows([group], options, model=model)
+        rows = await self._rows([group], options, model=model)
+        if dtype == "float32":
+            return [*rows]
+        return [r if isinstance(r, RaylensError) else quantised(r, dtype) for r in rows]
+
+    async def classify(
+        self,
+        items: Sequence[Any],
+        labels: Sequence[str],
+        template: str | None = None,
+        *,
+        model: str | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """For each item, (label, probability) of all labels, the best first."""
+        asked = {"input": as_list(items), "labels": list(as_list(labels, "labels"))}
+        body = parse(ClassifyBody, {**asked, "template": template})
+        group = ItemGroup("input", parse_items(body.input))
+        chosen = self._service.model(model)
+        async with self._service.time_limit() as deadline:
+            rows, _ = await Classifier(self._service).classify(
+                group, body.labels, body.template, Context(chosen, deadline)
+            )
+        return await asyncio.to_thread(lambda: [*ranked_labels(rows, body.labels)])
 
     async def embed_image(self, path: str | Path) -> Vector:
         """(D,) for a file under one of the image roots."""
@@ -194,6 +224,14 @@ class Ingress:
         if card.text is None:
             raise TextUnsupported(f"{card.id} embeds images only; it has no text tower.")
         return card.dimensions
+
+    async def ready(self) -> bool:
+        """Whether every model has just worked."""
+        try:
+            await all_or_none([model.ready() for model in self._models])
+        except Unavailable:
+            return False
+        return True
 
     async def info(self) -> dict[str, Any]:
         """What `/v1/models` returns."""

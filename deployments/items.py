@@ -105,7 +105,7 @@ Parsed = Item | RaylensError
 def parse_item(value: Any, modality: Modality | None = None) -> Item:
     """Parses one item; `modality` decides how a bare string is read.
 
-    A `pathlib` path, which only callers of a handle can send, becomes a PathItem.
+    Only callers of a handle can send a `pathlib` path or an image's bytes.
 
     Raises InvalidItem for anything that is not exactly one of the spellings, BadUrl for an
     `image_url` that is neither http(s) nor a data URI.
@@ -114,6 +114,8 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
         return _bare_string(value, modality)
     if isinstance(value, PurePath):
         return PathItem(str(value))
+    if isinstance(value, bytes):
+        return BytesItem(value)
     if not isinstance(value, Mapping):
         raise InvalidItem('An item is a string or an object such as {"url": "https://…"}.')
     # Typed clients write null for what they leave out.

@@ -1,5 +1,6 @@
-"""What users import and run: the client and the command line. Imports neither Ray nor torch."""
+"""What users import and run: the clients and the command line. Imports neither Ray nor torch."""
 
-from raylens.handles import HandleClient, connect
+from raylens.client.clients import AsyncClient, Client, HandleClient, connect
+from raylens.client.errors import ApiError
 
-__all__ = ["HandleClient", "connect"]
+__all__ = ["ApiError", "AsyncClient", "Client", "HandleClient", "connect"]

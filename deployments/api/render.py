@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,15 +129,24 @@ def item_errors_header(rows: Sequence[Vector | RaylensError]) -> str:
     return json.dumps([{"code": code, "number": len(which)} for code, which in by_code.items()])
 
 
+def ranked_labels(
+    rows: NDArray[np.float32], labels: Sequence[str]
+) -> Iterator[list[tuple[str, float]]]:
+    """(items, labels) probabilities as labels with theirs, the best of each item first."""
+    for row in rows:
+        yield [(labels[i], float(row[i])) for i in np.argsort(-row, kind="stable")]
+
+
 def labels_json(
     rows: NDArray[np.float32], labels: Sequence[str], model: str, headers: dict[str, str]
 ) -> Response:
-    """(items, labels) probabilities, the best label of each item first."""
-    data = []
-    for index, row in enumerate(rows):
-        best = np.argsort(-row, kind="stable")
-        ranked = [{"label": labels[i], "probability": row[i]} for i in best]
-        data.append({"index": index, "labels": ranked})
+    data = [
+        {
+            "index": index,
+            "labels": [{"label": label, "probability": probability} for label, probability in row],
+        }
+        for index, row in enumerate(ranked_labels(rows, labels))
+    ]
     answer = {"object": "list", "model": model, "data": data}
     return json_response(answer, headers=headers)
 

@@ -65,7 +65,6 @@ from deployments.wire import Vectors
 
 logger = logging.getLogger("ray.serve")
 
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 Handler = Callable[["Api", Request, float], Awaitable[Response]]
 
 
@@ -163,11 +162,7 @@ class Api:
         asked, group = await self._embedding_input(request)
         context = self._context(request, asked.model, deadline)
         card = context.model.card
-        largest = FLOAT16_MAX if asked.dtype == "float16" else math.inf
-        options = Options(
-            asked.dimensions, asked.normalize, asked.truncate, asked.on_error, largest
-        )
-        embedded = await self.service.embed([group], context, options)
+        embedded = await self.service.embed([group], context, asked.options())
         headers = server_timing(embedded.timing)
         if preferred == "npy":
             width = asked.dimensions or card.dimensions

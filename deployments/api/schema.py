@@ -1,8 +1,10 @@
 """Validates request bodies: what each endpoint takes. The items inside are left to `items.py`."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -14,9 +16,11 @@ from pydantic import (
 )
 
 from deployments.errors import BadRequest
+from deployments.service.job import Options
 
 EncodingFormat = Literal["float", "base64"]
 Dtype = Literal["float32", "float16", "int8", "ubinary"]
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 # Stands for the item's schema until `openapi.py` replaces it by a reference, which pydantic would
 # try to resolve itself.
@@ -93,6 +97,10 @@ class EmbeddingOptions(Body):
                 "normalize must be true with int8, which encodes normalised vectors only"
             )
         return self
+
+    def options(self) -> Options:
+        largest = FLOAT16_MAX if self.dtype == "float16" else math.inf
+        return Options(self.dimensions, self.normalize, self.truncate, self.on_error, largest)
 
 
 class EmbeddingsBody(EmbeddingOptions):

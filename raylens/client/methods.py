@@ -1,0 +1,302 @@
+"""The surface: what every client does, whichever way it reaches the service."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylens.client.batches import MOST_BYTES, Batches, Window
+from raylens.client.errors import ApiError
+from raylens.client.items import Item, SentItem, as_items, image, sent, weight
+from raylens.client.retries import with_retries
+from raylens.client.transport import Dtype, EmbedOptions, Ranked, Transport, Vector
+from raylens.progress import counted
+
+T = TypeVar("T")
+
+Failure = ApiError | OSError | ValueError | TypeError
+"""Why an item has no vector: the service refused it, or it could not be read or sent."""
+FAILURES = (ApiError, OSError, ValueError, TypeError)
+
+_NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "ubinary": np.uint8}
+
+
+class _Prepared(NamedTuple):
+    """A batch's items that can be sent, with their places, and the failures of the others."""
+
+    items: list[SentItem]
+    places: list[int]
+    failures: dict[int, Failure]
+
+
+class AsyncMethods:
+    """All methods, for asyncio. `raylens.Client` says what items and errors there are."""
+
+    def __init__(self, transport: Transport, *, max_concurrency: int, retries: int) -> None:
+        if max_concurrency < 1 or retries < 0:
+            raise ValueError("max_concurrency must be at least 1, and retries at least 0")
+        self._transport = transport
+        self._max_concurrency = max_concurrency
+        self._retries = retries
+        self._limits: dict[str, int] | None = None
+
+    @overload
+    async def embed(
+        self,
+        items: Iterable[Item] | Item,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = True,
+        dtype: Dtype = "float32",
+        errors: Literal["raise"] = "raise",
+        progress: bool = False,
+    ) -> NDArray[Any]: ...
+
+    @overload
+    async def embed(
+        self,
+        items: Iterable[Item] | Item,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = True,
+        dtype: Dtype = "float32",
+        errors: Literal["return"],
+        progress: bool = False,
+    ) -> list[Vector | Failure]: ...
+
+    async def embed(
+        self,
+        items: Iterable[Item] | Item,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        truncate: bool = True,
+        dtype: Dtype = "float32",
+        errors: Literal["raise", "return"] = "raise",
+        progress: bool = False,
+    ) -> NDArray[Any] | list[Vector | Failure]:
+        """Any number of items to an (N, D) array in their order, or (N, D / 8) of "ubinary".
+
+        Items may come from a generator, and are read as they are sent. With `errors="return"` it
+        is a list with a (D,) array for each good item and an exception in the place of each bad
+        one; with "raise", the first bad item's error is raised.
+        """
+        options = EmbedOptions(model, dimensions, normalize, truncate, dtype)
+        rows: list[Vector | Failure] = []
+        with counted(items, shown=progress) as advance:
+            async for batch in self.rows(as_items(items), options, errors=errors):
+                rows += batch
+                advance(len(batch), sum(isinstance(row, Exception) for row in batch))
+        if errors == "return":
+            return rows
+        if not rows:
+            return np.zeros((0, await self._dimensions(options)), _NUMPY[dtype])
+        return np.stack(rows)  # type: ignore[arg-type]  # no errors are among them
+
+    async def embed_image(self, x: Item) -> NDArray[np.float32]:
+        """An image to a (D,) array. A string is never a text here: if it names no local file and is
+        no URL or data URI, it is the path of a file on the service's machine."""
+        (vector,) = await self.embed([image(x)])
+        return cast(NDArray[np.float32], vector)
+
+    async def embed_text(self, s: str) -> NDArray[np.float32]:
+        """A text to a (D,) array."""
+        (vector,) = await self.embed([{"text": s}])
+        return cast(NDArray[np.float32], vector)
+
+    async def similarity(
+        self,
+        a: Iterable[Item] | Item,
+        b: Iterable[Item] | Item,
+        mode: Literal["pairwise", "matrix"] = "pairwise",
+    ) -> NDArray[np.float32]:
+        """Cosines: (N,) of each item of `a` with the one of `b` at the same place, or an (N, M)
+        "matrix" of each with each. Raises ValueError if the lengths differ in "pairwise"."""
+        if mode not in ("pairwise", "matrix"):
+            raise ValueError(f'mode must be "pairwise" or "matrix", not {mode!r}')
+        left = await self.embed(a)
+        right = await self.embed(b)
+        if mode == "matrix":
+            return _cosines(left @ right.T)
+        if len(left) != len(right):
+            raise ValueError(f"{len(left)} items cannot be paired with {len(right)}")
+        return _cosines(np.einsum("nd,nd->n", left, right))
+
+    async def rank(
+        self, query: Item, documents: Iterable[Item] | Item, top_n: int | None = None
+    ) -> list[tuple[int, float]]:
+        """The documents as (index, cosine with the query), best first, at most `top_n`."""
+        (target,) = await self.embed([query])
+        scores = _cosines(await self.embed(documents) @ target)
+        best = np.argsort(-scores, kind="stable")[:top_n]
+        return [(int(index), float(scores[index])) for index in best]
+
+    async def classify(
+        self,
+        items: Iterable[Item] | Item,
+        labels: Sequence[str],
+        template: str | None = None,
+        *,
+        model: str | None = None,
+    ) -> list[Ranked]:
+        """For each item, (label, probability) of all labels, best first, by the model's own rule.
+
+        A label becomes a text by the `template`, by default "a photo of a {}.".
+        """
+        results: list[Ranked] = []
+        send = partial(self._transport.classify, labels=labels, template=template, model=model)
+        async for batch in self._batches(as_items(items), send, errors="raise"):
+            results += batch
+        return results
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The served models, with their dimensions, modalities and limits."""
+        listed = await self._repeated(self._transport.models)
+        return list(listed["data"])
+
+    async def ready(self) -> bool:
+        """Whether the service answers and its model has just worked."""
+        return await self._transport.ready()
+
+    async def rows(
+        self,
+        items: Iterable[Item],
+        options: EmbedOptions,
+        *,
+        errors: Literal["raise", "return"] = "return",
+    ) -> AsyncIterator[list[Vector | Failure]]:
+        """The vectors, or failures, of a stream of items in their order, a batch at a time."""
+        if errors not in ("raise", "return"):
+            raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
+        options = replace(options, on_error="fail" if errors == "raise" else "report")
+        send = partial(self._transport.embed, options=options)
+        async for batch in self._batches(items, send, errors=errors):
+            yield batch
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _batches(
+        self,
+        items: Iterable[Item],
+        send: Callable[[Sequence[SentItem]], Awaitable[Sequence[Any]]],
+        *,
+        errors: Literal["raise", "return"],
+    ) -> AsyncIterator[list[Any]]:
+        """What `send` returns for each item, a batch at a time and in order, or its failure.
+
+        Several batches are under way at once. An error, or the end of the generator, cancels them.
+        """
+        limits = await self._known_limits()
+        # Base64 takes a third more, and the rest of a request a little.
+        most_bytes = min(MOST_BYTES, int(0.7 * limits["max_body_bytes"]))
+        batches = Batches(iter(items), weight, most_bytes=most_bytes)
+        window = Window(max_concurrency=self._max_concurrency)
+        running: deque[asyncio.Task[list[Any]]] = deque()
+        first, has_more = 0, True
+        try:
+            while True:
+                while has_more and len(running) < window.concurrency:
+                    most = min(window.batch_size, limits["max_items"])
+                    # In a thread, because a generator and files may take long.
+                    batch = await asyncio.to_thread(batches.next, most)
+                    has_more = bool(batch)
+                    if batch:
+                        sending = self._send(batch, first, send, window, errors=errors)
+                        running.append(asyncio.create_task(sending))
+                        first += len(batch)
+                if not running:
+                    return
+                yield await running.popleft()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _send(
+        self,
+        batch: list[Item],
+        first: int,
+        send: Callable[[Sequence[SentItem]], Awaitable[Sequence[Any]]],
+        window: Window,
+        *,
+        errors: Literal["raise", "return"],
+    ) -> list[Any]:
+        """One batch, whose first item has the index `first` in the whole call."""
+        max_bytes = (await self._known_limits())["max_image_bytes"]
+        prepared = await asyncio.to_thread(_prepared, batch, max_bytes, errors)
+        results: list[Any] = [prepared.failures.get(place) for place in range(len(batch))]
+        if not prepared.items:
+            return results
+
+        async def timed() -> Sequence[Any]:
+            began = time.monotonic()
+            answers = await send(prepared.items)
+            window.answered(time.monotonic() - began)
+            return answers
+
+        try:
+            answers = await self._repeated(timed, refused=window.refused)
+        except ApiError as error:
+            raise error.moved(first) from None
+        for place, answer in zip(prepared.places, answers, strict=True):
+            results[place] = answer
+        return results
+
+    async def _repeated(
+        self, send: Callable[[], Awaitable[T]], refused: Callable[[], None] = lambda: None
+    ) -> T:
+        return await with_retries(send, retries=self._retries, refused=refused)
+
+    async def _known_limits(self) -> dict[str, int]:
+        """The service's limits, asked for once."""
+        if self._limits is None:
+            listed = await self._repeated(self._transport.models)
+            self._limits = dict(listed["limits"])
+        return self._limits
+
+    async def _dimensions(self, options: EmbedOptions) -> int:
+        """The length of the rows of an array that has none."""
+        models = await self.models()
+        named = [model for model in models if model["id"] == options.model]
+        dimensions = options.dimensions or int((named or models)[0]["dimensions"])
+        return dimensions // 8 if options.dtype == "ubinary" else dimensions
+
+
+def _prepared(
+    batch: Sequence[Item], max_bytes: int, errors: Literal["raise", "return"]
+) -> _Prepared:
+    prepared = _Prepared([], [], {})
+    for place, item in enumerate(batch):
+        try:
+            ready = sent(item, max_bytes=max_bytes)
+        except FAILURES as error:
+            if errors == "raise":
+                raise
+            prepared.failures[place] = error.with_traceback(None)
+        else:
+            prepared.items.append(ready)
+            prepared.places.append(place)
+    return prepared
+
+
+def _cosines(products: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Products of unit vectors, without what rounding adds beyond 1."""
+    return products.clip(-1, 1)
