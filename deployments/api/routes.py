@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ from deployments.fairness import FairSemaphore
 from deployments.items import BytesItem, Modality, parse_items, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.embedding import EmbeddingService, too_many_items
-from deployments.service.job import Context, ItemGroup, Options, Timing
+from deployments.service.job import Context, ItemGroup, Timing
 from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix, cosines
 from deployments.wire import Vectors

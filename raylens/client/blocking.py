@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.client.items import Item
-from raylens.client.methods import AsyncMethods, Failure
+from raylens.client.methods import AsyncMethods
+from raylens.client.pipeline import Failure
 from raylens.client.transport import Dtype, Ranked, Vector
 
 T = TypeVar("T")

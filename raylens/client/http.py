@@ -85,7 +85,7 @@ class HttpTransport:
         response = await self._answer(self._client.build_request("GET", "/v1/models"))
         with _ours(response):
             listed: dict[str, Any] = response.json()
-            if not isinstance(listed["data"], list):
+            if not (isinstance(listed["data"], list) and isinstance(listed["limits"], dict)):
                 raise TypeError
             return listed
 

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,10 @@ from raylens.client.errors import ApiError
 if TYPE_CHECKING:
     from PIL import Image
 
-Item: TypeAlias = "str | PurePath | bytes | Mapping[str, Any] | Image.Image | NDArray[np.uint8]"
+Item: TypeAlias = Union[str, PurePath, bytes, Mapping[str, Any], "Image.Image", NDArray[np.uint8]]
 """A local file, URL, data URI, text, an image's bytes, a picture, or one of the API's objects."""
 
-SentItem: TypeAlias = "bytes | str | dict[str, Any]"
+SentItem: TypeAlias = bytes | str | dict[str, Any]
 """An image's bytes, or what the API takes as it is."""
 
 # The modes that PNG keeps without loss. Others, such as CMYK, would need a conversion that
@@ -31,7 +31,7 @@ def as_items(items: "Iterable[Item] | Item") -> Iterable[Item]:
         return [cast(Item, items)]
     if not isinstance(items, Iterable):
         raise TypeError(f"items must be iterable, not {type(items).__name__}")
-    return cast(Iterable[Item], items)
+    return items
 
 
 def local_file(item: Item) -> Path | None:
@@ -65,8 +65,8 @@ def weight(item: Item) -> int:
 
 
 def sent(item: Item, *, max_bytes: int) -> SentItem:
-    """An item as it is sent. Raises OSError for an unreadable file, ApiError for an image of more
-    than `max_bytes`, ValueError or TypeError for what cannot be sent."""
+    """An item as it is sent. Raises OSError for an unreadable file, ApiError for an image of no or
+    more than `max_bytes`, ValueError or TypeError for what cannot be sent."""
     path = local_file(item)
     if path is not None:
         return _checked(path.read_bytes(), max_bytes)
@@ -95,6 +95,8 @@ def image(item: Item) -> Item:
 
 
 def _checked(data: bytes, max_bytes: int) -> bytes:
+    if not data:
+        raise ApiError("The image is empty: it has 0 bytes.", code="corrupt_image", status=422)
     if len(data) > max_bytes:
         raise ApiError(
             f"The image has {len(data)} bytes; the service takes at most {max_bytes}.",

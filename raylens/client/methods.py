@@ -1,38 +1,22 @@
 """The surface: what every client does, whichever way it reaches the service."""
 
-import asyncio
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.client.batches import MOST_BYTES, Batches, Window
-from raylens.client.errors import ApiError
-from raylens.client.items import Item, SentItem, as_items, image, sent, weight
+from raylens.client.items import Item, as_items, image
+from raylens.client.pipeline import Errors, Failure, Pipeline, Send
 from raylens.client.retries import with_retries
 from raylens.client.transport import Dtype, EmbedOptions, Ranked, Transport, Vector
 from raylens.progress import counted
 
 T = TypeVar("T")
 
-Failure = ApiError | OSError | ValueError | TypeError
-"""Why an item has no vector: the service refused it, or it could not be read or sent."""
-FAILURES = (ApiError, OSError, ValueError, TypeError)
-
 _NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "ubinary": np.uint8}
-
-
-class _Prepared(NamedTuple):
-    """A batch's items that can be sent, with their places, and the failures of the others."""
-
-    items: list[SentItem]
-    places: list[int]
-    failures: dict[int, Failure]
 
 
 class AsyncMethods:
@@ -83,7 +67,7 @@ class AsyncMethods:
         normalize: bool = True,
         truncate: bool = True,
         dtype: Dtype = "float32",
-        errors: Literal["raise", "return"] = "raise",
+        errors: Errors = "raise",
         progress: bool = False,
     ) -> NDArray[Any] | list[Vector | Failure]:
         """Any number of items to an (N, D) array in their order, or (N, D / 8) of "ubinary".
@@ -156,7 +140,7 @@ class AsyncMethods:
         """
         results: list[Ranked] = []
         send = partial(self._transport.classify, labels=labels, template=template, model=model)
-        async for batch in self._batches(as_items(items), send, errors="raise"):
+        async for batch in (await self._pipeline(send, "raise")).run(as_items(items)):
             results += batch
         return results
 
@@ -174,14 +158,14 @@ class AsyncMethods:
         items: Iterable[Item],
         options: EmbedOptions,
         *,
-        errors: Literal["raise", "return"] = "return",
+        errors: Errors = "return",
     ) -> AsyncIterator[list[Vector | Failure]]:
         """The vectors, or failures, of a stream of items in their order, a batch at a time."""
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
         options = replace(options, on_error="fail" if errors == "raise" else "report")
         send = partial(self._transport.embed, options=options)
-        async for batch in self._batches(items, send, errors=errors):
+        async for batch in (await self._pipeline(send, errors)).run(items):
             yield batch
 
     async def close(self) -> None:
@@ -193,108 +177,27 @@ class AsyncMethods:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _batches(
-        self,
-        items: Iterable[Item],
-        send: Callable[[Sequence[SentItem]], Awaitable[Sequence[Any]]],
-        *,
-        errors: Literal["raise", "return"],
-    ) -> AsyncIterator[list[Any]]:
-        """What `send` returns for each item, a batch at a time and in order, or its failure.
-
-        Several batches are under way at once. An error, or the end of the generator, cancels them.
-        """
-        limits = await self._known_limits()
-        # Base64 takes a third more, and the rest of a request a little.
-        most_bytes = min(MOST_BYTES, int(0.7 * limits["max_body_bytes"]))
-        batches = Batches(iter(items), weight, most_bytes=most_bytes)
-        window = Window(max_concurrency=self._max_concurrency)
-        running: deque[asyncio.Task[list[Any]]] = deque()
-        first, has_more = 0, True
-        try:
-            while True:
-                while has_more and len(running) < window.concurrency:
-                    most = min(window.batch_size, limits["max_items"])
-                    # In a thread, because a generator and files may take long.
-                    batch = await asyncio.to_thread(batches.next, most)
-                    has_more = bool(batch)
-                    if batch:
-                        sending = self._send(batch, first, send, window, errors=errors)
-                        running.append(asyncio.create_task(sending))
-                        first += len(batch)
-                if not running:
-                    return
-                yield await running.popleft()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-    async def _send(
-        self,
-        batch: list[Item],
-        first: int,
-        send: Callable[[Sequence[SentItem]], Awaitable[Sequence[Any]]],
-        window: Window,
-        *,
-        errors: Literal["raise", "return"],
-    ) -> list[Any]:
-        """One batch, whose first item has the index `first` in the whole call."""
-        max_bytes = (await self._known_limits())["max_image_bytes"]
-        prepared = await asyncio.to_thread(_prepared, batch, max_bytes, errors)
-        results: list[Any] = [prepared.failures.get(place) for place in range(len(batch))]
-        if not prepared.items:
-            return results
-
-        async def timed() -> Sequence[Any]:
-            began = time.monotonic()
-            answers = await send(prepared.items)
-            window.answered(time.monotonic() - began)
-            return answers
-
-        try:
-            answers = await self._repeated(timed, refused=window.refused)
-        except ApiError as error:
-            raise error.moved(first) from None
-        for place, answer in zip(prepared.places, answers, strict=True):
-            results[place] = answer
-        return results
-
-    async def _repeated(
-        self, send: Callable[[], Awaitable[T]], refused: Callable[[], None] = lambda: None
-    ) -> T:
-        return await with_retries(send, retries=self._retries, refused=refused)
-
-    async def _known_limits(self) -> dict[str, int]:
-        """The service's limits, asked for once."""
-        if self._limits is None:
+    async def _pipeline(self, send: Send, errors: Errors) -> Pipeline:
+        if self._limits is None:  # asked for once
             listed = await self._repeated(self._transport.models)
             self._limits = dict(listed["limits"])
-        return self._limits
+        return Pipeline(
+            send,
+            errors=errors,
+            limits=self._limits,
+            max_concurrency=self._max_concurrency,
+            retries=self._retries,
+        )
+
+    async def _repeated(self, send: Callable[[], Awaitable[T]]) -> T:
+        return await with_retries(send, retries=self._retries)
 
     async def _dimensions(self, options: EmbedOptions) -> int:
         """The length of the rows of an array that has none."""
         models = await self.models()
         named = [model for model in models if model["id"] == options.model]
         dimensions = options.dimensions or int((named or models)[0]["dimensions"])
-        return dimensions // 8 if options.dtype == "ubinary" else dimensions
-
-
-def _prepared(
-    batch: Sequence[Item], max_bytes: int, errors: Literal["raise", "return"]
-) -> _Prepared:
-    prepared = _Prepared([], [], {})
-    for place, item in enumerate(batch):
-        try:
-            ready = sent(item, max_bytes=max_bytes)
-        except FAILURES as error:
-            if errors == "raise":
-                raise
-            prepared.failures[place] = error.with_traceback(None)
-        else:
-            prepared.items.append(ready)
-            prepared.places.append(place)
-    return prepared
+        return -(-dimensions // 8) if options.dtype == "ubinary" else dimensions
 
 
 def _cosines(products: NDArray[np.float32]) -> NDArray[np.float32]:

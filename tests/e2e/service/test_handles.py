@@ -1,6 +1,5 @@
 """Through handles, other Ray jobs get the same vectors as over HTTP."""
 
-import base64
 import json
 from pathlib import Path
 
@@ -31,32 +30,39 @@ print("RESULT", json.dumps({"vector": vector.tolist(), "error": code}))
     assert result["error"] == ["path_not_found", 404, "input"]
 
 
-def test_connect_offers_the_handles_methods_as_plain_calls(
+def test_connect_has_the_surface_of_the_other_clients(
     server: Server, tmp_path: Path, files: str, folder: Path
 ) -> None:
-    data = base64.b64encode((folder / "5.jpg").read_bytes()).decode()
     script = f"""
-import json, numpy as np, raylens
-client = raylens.connect()
-one = client.embed_image("5.jpg")
-assert np.allclose(client.embed_image_url("{files}/5.jpg"), one, atol=1e-6)
-assert np.allclose(client.embed_image_base64("{data}"), one, atol=1e-6)
-both = client.batch_embed_images(["5.jpg", {{"path": "6.jpg"}}])
-assert both.shape == (2, 1280) and np.allclose(both[0], one, atol=1e-6)
-good, bad = client.embed([{{"path": "5.jpg"}}, {{"path": "none.jpg"}}], on_error="report")
-assert np.allclose(good, one, atol=1e-6) and bad.code == "path_not_found"
-codes = []
-for call in (client.text_embedding_dimension, lambda: client.embed_text("a cat"),
-             lambda: client.batch_text_image_similarity(["a"], [])):
-    try:
-        call()
-    except Exception as error:
-        codes.append(error.code)
-result = {{"vector": one.tolist(), "dimension": client.image_embedding_dimension(),
-           "model": client.info()["data"][0]["id"], "codes": codes}}
-print("RESULT", json.dumps(result))
+import json, pathlib, numpy as np, raylens
+with raylens.connect() as client, raylens.Client("{server.url}") as other:
+    one = client.embed_image("5.jpg")  # under the service's image root
+    for item in ("{folder}/5.jpg", pathlib.Path("{folder}/5.jpg"), "{files}/5.jpg",
+                 open("{folder}/5.jpg", "rb").read()):
+        assert np.allclose(client.embed_image(item), one, atol=1e-6)
+    items = ["{folder}/5.jpg", {{"path": "none.jpg"}}, "{folder}/6.jpg"]
+    for c in (client, other):
+        good, bad, better = c.embed(items, errors="return")
+        assert np.allclose(good, one, atol=1e-6) and bad.code == "path_not_found"
+        bits = c.embed(items[:1], dtype="ubinary")
+        assert bits.dtype == "uint8" and (bits[0] == np.packbits(one > 0)).all()
+        assert c.rank(items[0], [items[2], items[0]])[0][0] == 1
+        assert c.ready() and c.models()[0]["id"] == "efficientnet-lite0"
+    errors = []
+    for call in (lambda: client.embed(items), lambda: client.embed_text("a cat"),
+                 lambda: client.classify(items[:1], ["a", "b"]),
+                 lambda: client.embed(items[:1], dtype="int8", normalize=False)):
+        try:
+            call()
+        except raylens.ApiError as error:
+            errors.append([error.code, error.status, error.param])
+print("RESULT", json.dumps({{"vector": one.tolist(), "errors": errors}}))
 """
     result = json.loads(run_python(server, script, tmp_path).partition("RESULT")[2])
     assert result["vector"] == pytest.approx(embed(server, {"path": "5.jpg"}), abs=1e-6)
-    assert (result["dimension"], result["model"]) == (1280, "efficientnet-lite0")
-    assert result["codes"] == ["text_unsupported", "text_unsupported", "bad_request"]
+    assert result["errors"] == [
+        ["path_not_found", 404, "input[1]"],
+        ["text_unsupported", 400, "input[0]"],
+        ["text_unsupported", 400, "labels"],
+        ["bad_request", 400, "normalize"],
+    ]
