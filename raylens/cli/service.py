@@ -1,52 +1,24 @@
-"""The `raylens` command. Exit codes: 0 good, 1 failed, 2 usage, 3 service unreachable."""
+"""`raylens serve`, `export`, `models` and `health`: running a service and asking about it."""
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import httpx
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from raylens import keys as store
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="A self-hosted image embedding service on Ray Serve.",
-)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-FAILED, UNREACHABLE = 1, 3
-
-Url = Annotated[
-    str, typer.Option(envvar="RAYLENS_URL", help="The service's address.", show_default=True)
-]
-DEFAULT_URL = "http://127.0.0.1:8000"
+from raylens.cli.console import FAILED, NEEDS_KEY, UNREACHABLE, Url, fail, out
+from raylens.client.http import DEFAULT_URL
 
 # As in the settings, which a client-only installation lacks.
 Pooling = Literal["auto", "cls", "mean", "pooler", "projection"]
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "float16", "int8"]
 
 
-@app.callback(invoke_without_command=True)
-def version(
-    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    if show:
-        out.print(f"raylens {metadata.version('raylens')}")
-        raise typer.Exit
-
-
-@app.command()
 def serve(
     config: Annotated[
         Path | None, typer.Argument(help="A Serve config; without one, the bundled model.")
@@ -70,7 +42,7 @@ def serve(
     try:
         from raylens import serving
     except ModuleNotFoundError:  # a client-only installation
-        _fail("serving needs the server's packages: pip install 'raylens[server]'", FAILED)
+        fail("serving needs the server's packages: pip install 'raylens[server]'", FAILED)
     try:
         chosen = serving.read_config(config or serving.default_config(), host=host, port=port)
     except serving.ServingError as error:
@@ -78,10 +50,9 @@ def serve(
     try:
         serving.run(chosen, address=address, wait_s=wait, dashboard=dashboard)
     except serving.ServingError as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
 
 
-@app.command()
 def export(
     model: Annotated[
         str, typer.Argument(help="A Hugging Face id, a checkpoint's folder or efficientnet-lite0.")
@@ -108,11 +79,10 @@ def export(
     try:
         exported = exporting.export(settings, to=to)
     except exporting.ExportError as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     out.print(exported, markup=False, soft_wrap=True)
 
 
-@app.command()
 def models(url: Url = DEFAULT_URL) -> None:
     """List the models that the service has."""
     body = _get(url, "/v1/models")
@@ -132,73 +102,11 @@ def models(url: Url = DEFAULT_URL) -> None:
     out.print("\n".join(reasons), markup=False, soft_wrap=True)
 
 
-@app.command()
 def health(url: Url = DEFAULT_URL) -> None:
     """Check whether the service is ready; exits with 0 if it is, 1 if not, 3 if unreachable."""
     body = _get(url, "/readyz")
     with _expecting_raylens(url):
         out.print(f"ready: {body['model']} at {url}", markup=False)
-
-
-keys = typer.Typer(no_args_is_help=True, help="API keys for the service's auth.keys_file.")
-app.add_typer(keys, name="keys")
-
-KeysFile = Annotated[
-    Path, typer.Option("--file", envvar="RAYLENS_AUTH__KEYS_FILE", help="The file of keys.")
-]
-KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Who the key is for.")]
-
-
-@keys.command()
-def add(
-    name: KeyName,
-    file: KeysFile,
-    rate: Annotated[str | None, typer.Option(help="Requests, as in 600/minute.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.")] = None,
-) -> None:
-    """Make a key and show it, only once."""
-    if not re.fullmatch(store.NAME, name):
-        raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 64", param_hint="NAME")
-    if rate is not None and not re.fullmatch(store.RATE, rate):
-        raise typer.BadParameter(
-            "a number, a slash and second, minute, hour or day", param_hint="--rate"
-        )
-    with _keys_errors():
-        key = store.add(file, name, rate=rate, concurrency=concurrency)
-    err.print(
-        f"{name} may send this as Authorization: Bearer …; it is shown only now:", markup=False
-    )
-    out.print(key, markup=False, soft_wrap=True)
-
-
-@keys.command("list")
-def list_keys(file: KeysFile) -> None:
-    """List the keys with their limits, but not the keys themselves."""
-    with _keys_errors():
-        kept = store.read(file)
-        if not file.exists():
-            raise store.KeysError(f"there is no file {file}")
-    table = Table("name", "rate", "concurrency", "created")
-    for key in kept:
-        cells = (key.get(column) for column in ("name", "rate", "concurrency", "created"))
-        table.add_row(*(escape("" if value is None else str(value)) for value in cells))
-    out.print(table)
-
-
-@keys.command()
-def revoke(name: KeyName, file: KeysFile) -> None:
-    """Remove a key; a running service refuses it a second later."""
-    with _keys_errors():
-        store.revoke(file, name)
-    err.print(f"{name} has no key any more", markup=False)
-
-
-@contextlib.contextmanager
-def _keys_errors() -> Iterator[None]:
-    try:
-        yield
-    except store.KeysError as error:
-        _fail(str(error), FAILED)
 
 
 def _get(url: str, path: str) -> Any:
@@ -212,14 +120,14 @@ def _get(url: str, path: str) -> Any:
             trust_env=not here,  # a company's proxy cannot reach this machine
         )
     except httpx.LocalProtocolError:  # its text contains the header, and so the key
-        _fail("RAYLENS_API_KEY has characters that no key has", FAILED)
+        fail("RAYLENS_API_KEY has characters that no key has", FAILED)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        _fail(f"nothing answers at {url} ({error})", UNREACHABLE)
+        fail(f"nothing answers at {url} ({error})", UNREACHABLE)
     if response.status_code == 401 and _error(response, "code") == "unauthorized":
-        _fail("the service requires a valid key in RAYLENS_API_KEY", FAILED)
+        fail(NEEDS_KEY, FAILED)
     if response.status_code != 200:
         unknown = f"{response.url} answered with status {response.status_code}"
-        _fail(_error(response, "message") or unknown, FAILED)
+        fail(_error(response, "message") or unknown, FAILED)
     with _expecting_raylens(url):
         return response.json()
 
@@ -234,12 +142,7 @@ def _expecting_raylens(url: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, TypeError):
-        _fail(f"what answers at {url} is not raylens", FAILED)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    err.print(f"raylens: {sentence}", markup=False, soft_wrap=True)
-    raise typer.Exit(code)
+        fail(f"what answers at {url} is not raylens", FAILED)
 
 
 def _error(response: httpx.Response, part: str) -> str | None:
@@ -248,7 +151,3 @@ def _error(response: httpx.Response, part: str) -> str | None:
         return str(response.json()["error"][part])
     except (ValueError, LookupError, TypeError):
         return None
-
-
-def main() -> None:
-    app()
