@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from raylens.cli import keys, service
+from raylens.cli.bench import bench
 from raylens.cli.console import out
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="A self-hosted image embedding service on Ray Serve.",
 )
@@ -25,7 +25,7 @@ def version(
         raise typer.Exit
 
 
-for command in (service.serve, service.export, service.models, service.health):
+for command in (service.serve, service.export, service.models, service.health, bench):
     app.command()(command)
 app.add_typer(keys.app, name="keys")
 

@@ -1,0 +1,111 @@
+"""`raylens bench`: what a running service does on its machine."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.table import Column, Table
+
+from raylens import bench as benchmark
+from raylens.cli.console import FAILED, UNREACHABLE, USAGE, Url, calling, err, fail, out
+from raylens.client.http import DEFAULT_URL
+
+
+def bench(
+    url: Url = DEFAULT_URL,
+    seconds: Annotated[float, typer.Option(min=1, help="For each load.")] = 10.0,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="A folder of your own JPEGs; without one, made-up 640 x 480 photos."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this PNG.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write the figures to this file, as JSON.")
+    ] = None,
+) -> None:
+    """Measure a running service with 1, 16 and 64 callers, and in batches.
+
+    It keeps the service as busy as it can: do not point it at one that others need. Example:
+
+    raylens bench --plot bench.png
+    """
+    if plot is not None and plot.suffix != ".png":
+        fail("--plot draws PNGs: give it a name that ends in .png", USAGE)
+    chosen = _photos(images)
+    with calling(url) as client:
+        model = client.models()[0]
+    runs = asyncio.run(_run_all(url, seconds, chosen))
+    out.print(_table(runs))
+    name = f"{model['id']}, {model['engine']} on {model['device']} in {model['precision']}"
+    out.print(name, markup=False, soft_wrap=True)
+    if profile is not None:
+        profile.write_text(json.dumps(_profile(model, runs), indent=2) + "\n")
+    if plot is not None:
+        try:
+            benchmark.plot(runs, name, str(plot))
+        except ImportError:
+            fail("--plot needs matplotlib: pip install 'raylens[plot]'", FAILED)
+    for run in runs:
+        for code, number in run.failed.items():
+            err.print(f"{run.load.name}: {number} requests failed with {code}")
+    if any(run.failed for run in runs):
+        raise typer.Exit(FAILED)
+
+
+def _photos(folder: Path | None) -> list[bytes]:
+    if folder is None:
+        return benchmark.photos()
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:200]
+    if not paths:
+        fail(f"there are no JPEGs in {folder}", USAGE)
+    return [path.read_bytes() for path in paths]
+
+
+async def _run_all(url: str, seconds: float, images: list[bytes]) -> list[benchmark.Run]:
+    key = os.environ.get("RAYLENS_API_KEY", "").strip()
+    most = max(load.callers for load in benchmark.LOADS)
+    runs = []
+    async with httpx.AsyncClient(
+        base_url=url,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        limits=httpx.Limits(max_connections=most),
+        timeout=60,
+        trust_env=False,
+    ) as client:
+        with err.status("warming up") as status:
+            try:
+                for load in benchmark.LOADS:
+                    status.update(f"{load.name}, warming up")
+                    await benchmark.measure(client, load, min(2.0, seconds), images)
+                    status.update(f"{load.name}, {seconds:g} s")
+                    runs.append(await benchmark.measure(client, load, seconds, images))
+            except* httpx.HTTPError as group:
+                fail(f"the service at {url} went away ({group.exceptions[0]!r})", UNREACHABLE)
+    return runs
+
+
+def _table(runs: list[benchmark.Run]) -> Table:
+    table = Table(
+        Column("callers", no_wrap=True), "images/s", "p50", "p99", "decode", "queue", "model"
+    )
+    for run in runs:
+        stages = run.as_json()["stages_p50_ms"]
+        table.add_row(
+            run.load.name,
+            f"{run.images_per_s:.1f}",
+            *(f"{run.percentile_ms(percent):.1f} ms" for percent in (50, 99)),
+            *(f"{stages.get(stage, 0):.1f} ms" for stage in ("decode", "queue", "model")),
+        )
+    return table
+
+
+def _profile(model: dict[str, Any], runs: list[benchmark.Run]) -> dict[str, Any]:
+    described = ("id", "revision", "dimensions", "engine", "device", "precision")
+    return {
+        "model": {name: model[name] for name in described},
+        "runs": [run.as_json() for run in runs],
+    }

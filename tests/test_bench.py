@@ -1,0 +1,65 @@
+"""`raylens bench`: a small run against a real HTTP layer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from raylens import bench
+from raylens.cli import app
+from raylens.cluster import free_port
+from tests.client.conftest import Serve, serve
+
+__all__ = ["serve"]  # a fixture
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "LOADS", (bench.Load(2, 1), bench.Load(1, 4)))
+
+
+def test_photos_are_numbered_so_that_no_cache_knows_them() -> None:
+    images = bench.photos(2)
+    assert 30_000 < len(images[0]) < 150_000
+    numbered: Iterator[bytes] = bench.numbered([*images, b"\x89PNG"])
+    assert len({next(numbered) for _ in range(9)}) == 9
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_table_a_plot_and_a_profile(serve: Serve, tmp_path: Path) -> None:
+    plot, profile = tmp_path / "bench.png", tmp_path / "profile.json"
+    with serve() as url:
+        options = ["--seconds", "1", "--plot", str(plot), "--profile", str(profile)]
+        result = CliRunner().invoke(app, ["bench", "--url", url, *options])
+    assert result.exit_code == 0, result.output
+    assert "2 x 1 image" in result.output
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    profiled = json.loads(profile.read_text())
+    assert profiled["model"]["id"] == "fake"
+    first, second = profiled["runs"]
+    assert (second["callers"], second["images_per_request"]) == (1, 4)
+    assert first["images_per_s"] > 0
+    assert first["p99_ms"] >= first["p50_ms"] > 0
+    assert {"decode", "queue", "model", "total"} <= set(first["stages_p50_ms"])
+    assert first["failed"] == {}
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_refused_is_counted_and_is_a_failure(serve: Serve) -> None:
+    with serve(limits={"max_image_bytes": 1000}) as url:
+        result = CliRunner().invoke(app, ["bench", "--url", url, "--seconds", "1"])
+    assert result.exit_code == 1
+    assert "image_too_large" in result.output
+
+
+def test_a_wrong_call_is_explained(tmp_path: Path) -> None:
+    for arguments, sentence, code in (
+        (["--plot", "bench.pdf"], "ends in .png", 2),
+        (["--images", str(tmp_path)], "there are no JPEGs in", 2),
+        (["--url", f"http://127.0.0.1:{free_port()}"], "nothing answers at", 3),
+    ):
+        result = CliRunner().invoke(app, ["bench", *arguments])
+        assert (result.exit_code, result.exception.__class__) == (code, SystemExit)
+        assert sentence in result.output.replace("\n", " ")
