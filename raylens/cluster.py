@@ -226,6 +226,9 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
         # How soon Serve replaces an HAProxy that died: after the third check.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+        # A replica that fails its health checks is stuck: waiting for its requests would only keep
+        # them from being sent to another one.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         # A stack of pixels is one message; Ray's default is 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",

@@ -1,6 +1,7 @@
 """Pixels become the model's own vectors, and what does not fit is refused."""
 
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from deployments.models.encoder import Encoder
 from deployments.models.spec import Preprocessing
 from deployments.models.towers import ImageTower
 from deployments.settings import ModelSettings
-from deployments.wire import ProcessorSpec
+from deployments.wire import NoMemoryError, ProcessorSpec
 from tests.models.conftest import Tiny
 from tests.models.encoders import MEAN, POOLER, SPEC, STD, FakeModel, encode, load, noise
 
@@ -108,6 +109,26 @@ def test_read_only_pixels_are_taken_and_left_alone() -> None:
 def test_pixels_of_the_wrong_shape_or_type_are_an_error(pixels: Any) -> None:
     with pytest.raises(ValueError, match=r"should be uint8 \(N, 4, 6, 3\), not "):
         encode().encode(pixels)
+
+
+def test_a_batch_without_memory_is_let_go_before_the_gpus_memory_is_tidied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = FakeModel()
+    encoder = encode(model)
+    left: list[weakref.ref[torch.Tensor]] = []
+    found: list[object] = []
+
+    def run_out(flat: torch.Tensor) -> None:
+        computed = flat * 2
+        left.append(weakref.ref(computed))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model.change = run_out
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: found.append(left[0]()))
+    with pytest.raises(NoMemoryError, match="no memory left for a batch of 3"):
+        encoder.encode(noise(3, 4, 6))
+    assert found == [None]
 
 
 def test_warming_up_runs_a_batch_of_the_given_size() -> None:
