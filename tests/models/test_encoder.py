@@ -197,6 +197,23 @@ def test_the_device_can_be_pinned_to_the_cpu(tiny: Tiny) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_checkpoint_that_is_overwritten_in_place_does_not_change_a_loaded_model(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny("CLIP"), folder)
+    encoder = load(folder, device="cpu")
+    pixels = noise(2, *encoder.preprocessing.pixels.height_width)
+    tokens = encoder.tokenize(["a cat"])
+    before = encoder.encode(pixels), encoder.encode_text(tokens)
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:  # and not truncated, which would end this process
+        file.seek(weights.stat().st_size // 4)
+        file.write(b"?" * (weights.stat().st_size // 2))
+    assert (encoder.encode(pixels) == before[0]).all()
+    assert (encoder.encode_text(tokens) == before[1]).all()
+
+
 def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(CheckpointError, match=r"model\.device is 'cuda', but this P"):
         Encoder.load(ModelSettings(id="/none", device="cuda"))
