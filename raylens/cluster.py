@@ -51,7 +51,7 @@ def local_ray(show: Callable[[str], None], *, dashboard: bool) -> Iterator[tuple
     Leaves no process behind. `show` gets the log lines of the replicas. Without `dashboard`, only
     the Ray processes that serving needs are started. Raises NoRayError or StoppedError.
     """
-    with tempfile.TemporaryDirectory(prefix="raylens-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="raylens-", dir=scratch_parent()) as scratch:
         for name, value in serve_environment(Path(scratch)).items():
             os.environ.setdefault(name, value)
         _no_proxy()
@@ -243,6 +243,13 @@ def serve_environment(scratch: Path) -> dict[str, str]:
     if (os.cpu_count() or 1) <= 4:
         switches["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
     return switches
+
+
+def scratch_parent() -> str:
+    """The folder for temporary files, or /tmp if its path is long: HAProxy takes sockets with paths
+    of up to 97 characters, and most of these are taken up by the name of a node."""
+    given = tempfile.gettempdir()
+    return given if len(given) <= 10 else "/tmp"  # noqa: S108
 
 
 def _hardened_haproxy(scratch: Path) -> Path:

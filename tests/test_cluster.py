@@ -3,6 +3,7 @@
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,21 @@ def test_two_services_share_neither_haproxys_files_nor_its_ports(tmp_path: Path)
     assert all(two[name].startswith(str(tmp_path / "b")) for name in paths)
     ports = {name for name in one if name.endswith("_PORT")}
     assert len({env[name] for name in ports for env in (one, two)}) == 2 * len(ports) >= 8
+
+
+@pytest.mark.parametrize("given", ["/t", "/var/lib/some/where/deep"], ids=["short", "long"])
+def test_haproxys_sockets_have_paths_that_it_can_bind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    switches = serve_environment(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", given)
+    parent = cluster.scratch_parent()
+    assert (parent == given) == (given == "/t")
+    names = [Path(value).name for value in switches.values() if value.endswith(".sock")]
+    assert len(names) == 2
+    node = 56 * "f"  # Serve adds a folder for each node
+    for name in names:
+        assert len(str(Path(parent) / "raylens-12345678" / node / name)) <= 97
 
 
 def test_the_switches_are_strings_for_the_environment(tmp_path: Path) -> None:

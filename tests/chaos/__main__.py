@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.overload import beside_a_busy_key, flooded
+from tests.chaos.replica import REPLICA
 from tests.chaos.traffic import Traffic
 from tests.hostile import pictures
 from tests.servers import ROOT, serve
@@ -34,7 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
     runs: dict[str, Callable[[], dict[str, Any]]] = {
-        **{fault.name: partial(run, fault) for fault in FAULTS},
+        **{fault.name: partial(run, fault) for fault in (*FAULTS, *REPLICA)},
         "overload": partial(overload, flooded),
         "overload by one key": partial(overload, beside_a_busy_key),
     }
@@ -75,6 +76,7 @@ def run(fault: Fault) -> dict[str, Any]:
                 fault.strike(server, config)
                 time.sleep(3)
             log = server.log.read_text()
+
     return {
         "fault": fault.name,
         "sent": len(traffic.outcomes),

@@ -3,6 +3,10 @@
 import contextlib
 import ctypes
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,12 +20,14 @@ from tests.servers import Server
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 WALL = 0x40000000
 
+# Of a service whose export is deleted.
+CACHE = Path(tempfile.gettempdir()) / "raylens-chaos-cache"
+
 
 def model_stuck(server: Server, config: Path) -> None:
     """The threads that compute are held by a debugger; the replica's event loop runs on."""
     (victim,) = server.replicas("Embedder")
     threads = computing_threads(victim)
-    print(threads, time.ctime())
     threading.Thread(target=hold, args=(threads,), daemon=True).start()
     time.sleep(75)
 
@@ -38,7 +44,7 @@ def computing_threads(process: psutil.Process) -> list[int]:
     with_loop = set()
     for _ in range(200):
         time.sleep(0.01)
-        with_loop |= {t for t in before if (tasks / f"{t}" / "wchan").read_text() == "ep_poll"}
+        with_loop |= {t for t in before if "epoll" in (tasks / f"{t}" / "wchan").read_text()}
     return [
         thread
         for thread, used in used_s().items()
@@ -71,7 +77,29 @@ def one_of_two_stopped(server: Server, config: Path) -> None:
     time.sleep(5)
 
 
+def export_deleted(server: Server, config: Path) -> None:
+    shutil.rmtree(CACHE / "raylens" / "exported")
+    time.sleep(10)
+
+
+def processors_taken(server: Server, config: Path) -> None:
+    """By 16 busy processes for 40 s: replicas are slow to answer their health checks, and must not
+    be taken for stuck."""
+    before = server.replicas("Embedder") + server.replicas("Ingress")
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(16)]
+    try:
+        time.sleep(40)
+        after = server.replicas("Embedder") + server.replicas("Ingress")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert after == before, "a replica was replaced"
+
+
 REPLICA: tuple[Fault, ...] = (
-    Fault("model stuck", model_stuck, 60),
+    Fault("model stuck", model_stuck, 60, most_failed=600),
     Fault("one of two model replicas stopped", one_of_two_stopped, 2, embedders=2),
+    Fault("export deleted", export_deleted, 1, env={"XDG_CACHE_HOME": str(CACHE)}),
+    Fault("processors taken by others", processors_taken, 5),
 )
