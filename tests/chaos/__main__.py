@@ -76,7 +76,6 @@ def run(fault: Fault) -> dict[str, Any]:
                 fault.strike(server, config)
                 time.sleep(3)
             log = server.log.read_text()
-
     return {
         "fault": fault.name,
         "sent": len(traffic.outcomes),
