@@ -25,8 +25,8 @@ CACHE = Path(tempfile.gettempdir()) / "raylens-chaos-cache"
 
 
 def model_stuck(server: Server, config: Path) -> None:
-    """The threads that compute, in one stream of OpenVINO's or in all, are held as by a debugger; the
-    replica's event loop runs on."""
+    """The threads that compute, of one stream or of all, are held as by a debugger; the replica's
+    event loop runs on."""
     (victim,) = server.replicas("Embedder")
     threads = computing_threads(victim)
     threading.Thread(target=hold, args=(threads,), daemon=True).start()
