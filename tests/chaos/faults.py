@@ -21,7 +21,8 @@ class Fault:
     """What to do to a service under steady traffic, and what its callers may see of it."""
 
     name: str
-    strike: Callable[[Server, Path], None]
+    strike: Callable[[Server, Path], Mapping[str, Any] | None]
+    """May return figures to show; raises AssertionError if something else than traffic suffers."""
     most_gap_s: float
     ingresses: int = 1
     embedders: int = 1
