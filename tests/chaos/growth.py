@@ -11,8 +11,8 @@ from tests.chaos.faults import Fault
 from tests.chaos.job import called, deployed
 from tests.servers import Server
 
-CALLING_S = 120
-CYCLES = 12
+CALLING_S = 90
+CYCLES = 10
 
 MOST_MB_PER_10_000_CALLS = 5.0
 MOST_MB_PER_CYCLE = 0.5

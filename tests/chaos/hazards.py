@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from tests.chaos.faults import Fault, haproxies
-from tests.chaos.job import Changes, cancelled, deployed, photo
+from tests.chaos.job import Changes, cancelled, deployed, misshapen, photo
 from tests.chaos.traffic import Traffic
 from tests.load import at_once
 from tests.servers import Server
@@ -29,6 +29,14 @@ SLACK_S = 12
 
 IMAGES = [photo(seed) for seed in range(32)]
 JPEG = {"Content-Type": "image/jpeg"}
+
+
+def misshapen_stacks(server: Server, config: Path) -> dict[str, Any]:
+    before = pids(server)
+    errors = {step["shape"]: step["error"] for step in misshapen(server)}
+    assert not {None, "TimeoutError"} & set(errors.values()), f"not refused: {errors}"
+    assert before == pids(server), "a replica was replaced"
+    return {"errors": errors}
 
 
 def most_calls_cancelled(server: Server, config: Path) -> dict[str, Any]:
@@ -119,9 +127,10 @@ def embed(connection: http.client.HTTPConnection, image: bytes) -> int:
     return response.status
 
 
-def scaled_up_under_load(server: Server, config: Path) -> dict[str, Any]:
+def replicas_added_under_load(server: Server, config: Path) -> dict[str, Any]:
     before = pids(server)
-    more: Changes = {name: {"num_replicas": 3} for name in ("Ingress", "Embedder")}
+    # Each model replica takes a processor, and there may be only two.
+    more: Changes = {"Ingress": {"num_replicas": 3}, "Embedder": {"num_replicas": 2}}
     with Traffic(server.url, IMAGES, per_second=12) as traffic:
         (step,) = deployed(server, config, [more])
         time.sleep(3)
@@ -169,8 +178,8 @@ def autoscaled_up_and_down(server: Server, config: Path) -> dict[str, Any]:
     # Delays shorter than the period that is looked back on, as in the issue.
     autoscaling = {
         "min_replicas": 1,
-        "max_replicas": 3,
-        "target_ongoing_requests": 2,
+        "max_replicas": 2,
+        "target_ongoing_requests": 1,
         "look_back_period_s": 3,
         "metrics_interval_s": 1,
         "upscale_delay_s": 1,
@@ -179,23 +188,24 @@ def autoscaled_up_and_down(server: Server, config: Path) -> dict[str, Any]:
     list(deployed(server, config, [{"Embedder": {"autoscaling_config": autoscaling}}]))
     numbers = []
     statuses: Counter[int] = Counter()
-    for _ in range(4):
-        ends = time.monotonic() + 8
+    for _ in range(3):
+        ends = time.monotonic() + 7
         while time.monotonic() < ends:
-            outcomes = asyncio.run(at_once(server.url, IMAGES, callers=16))
+            outcomes = asyncio.run(at_once(server.url, IMAGES, callers=6))
             statuses.update(o.status for o in outcomes)
             numbers.append(len(server.replicas("Embedder")))
-        ends = time.monotonic() + 8
+        ends = time.monotonic() + 7
         while time.monotonic() < ends:
             time.sleep(0.5)
             numbers.append(len(server.replicas("Embedder")))
     changes = sum(a != b for a, b in itertools.pairwise(numbers))
     assert set(statuses) == {200}, f"requests failed: {dict(statuses)}"
-    assert changes > 4, f"no thrash: {numbers}"
-    return {"answered": statuses[200], "changes": changes, "most_replicas": max(numbers)}
+    assert changes >= 4, f"no thrash: {numbers}"
+    return {"answered": statuses[200], "changes": changes}
 
 
 HAZARDS = (
+    Fault("misshapen stacks for the model (ray#66140)", misshapen_stacks, 1),
     Fault("80 % of calls cancelled (ray#50046, 41057)", most_calls_cancelled, 3),
     Fault(
         "replicas leave half-open clients (ray#51598, 60748)",
@@ -204,7 +214,7 @@ HAZARDS = (
         ingresses=2,
         embedders=2,
     ),
-    Fault("scaled up under load (ray#46702)", scaled_up_under_load, 2),
+    Fault("load while replicas are added (ray#46702)", replicas_added_under_load, 2),
     Fault("HAProxy reloaded under kept connections (ray#66056)", haproxy_reloaded, 1),
-    Fault("autoscaled up and down (ray#26455)", autoscaled_up_and_down, 2),
+    Fault("autoscaled up and down (ray#26455)", autoscaled_up_and_down, 3),
 )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ def cancelled(server: Server, rounds: int) -> Iterator[Step]:
     """Calls the handle, and cancels 4 of 5 calls; a step tells how many were `given_up` and how
     many `stayed`, all of which were answered."""
     yield from _steps(server, "cancel", json.dumps(rounds))
+
+
+def misshapen(server: Server) -> Iterator[Step]:
+    """Sends the model stacks that no ingress sends; a step tells of each `shape` its `error`."""
+    yield from _steps(server, "misshape", json.dumps(20))
 
 
 def _steps(server: Server, command: str, argument: str) -> Iterator[Step]:
@@ -173,7 +178,42 @@ def cancel(rounds: int) -> None:
     tell(given_up=given_up, stayed=stayed)
 
 
+def misshape(times: int) -> None:
+    import numpy as np
+    from ray import serve
+
+    import raylens
+
+    side = raylens.connect().info()["data"][0]["image_size"]
+    handle = serve.get_deployment_handle("Embedder", "raylens")
+    stacks: list[Any] = [
+        None,
+        np.uint8(1),
+        np.zeros((0, side, side, 3), np.uint8),
+        np.zeros((1, side, side), np.uint8),
+        np.zeros((1, side, side, 4), np.uint8),
+        np.zeros((1, side - 1, side, 3), np.uint8),
+    ]
+    for _ in range(times):
+        for stack in stacks:
+            error = None
+            try:
+                handle.embed.remote(stack).result(timeout_s=ANSWER_WITHIN_S)
+            except Exception as raised:
+                error = type(getattr(raised, "cause", raised)).__name__
+            tell(shape=str(np.shape(stack)), error=error)
+        large = np.zeros((33, side, side, 3), np.uint8)
+        made = handle.embed.remote(large).result(timeout_s=ANSWER_WITHIN_S)
+        assert len(made.vectors) == len(large)
+
+
+COMMANDS: dict[str, Callable[[Any], None]] = {
+    "deploy": deploy,
+    "call": call,
+    "cancel": cancel,
+    "misshape": misshape,
+}
+
 if __name__ == "__main__":
     logging.disable(logging.INFO)  # a line for each call that is cancelled
-    commands: dict[str, Any] = {"deploy": deploy, "call": call, "cancel": cancel}
-    commands[sys.argv[1]](json.loads(sys.stdin.read()))
+    COMMANDS[sys.argv[1]](json.loads(sys.stdin.read()))
