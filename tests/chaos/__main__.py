@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import httpx
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -83,8 +84,8 @@ def run(fault: Fault) -> dict[str, Any]:
                 time.sleep(3)
                 try:
                     figures = fault.strike(server, config) or {}
-                except AssertionError as error:
-                    figures = {"broken": str(error)}
+                except (AssertionError, httpx.HTTPError) as error:
+                    figures = {"broken": str(error) or type(error).__name__}
                 time.sleep(3)
             log = server.log.read_text()
     return {

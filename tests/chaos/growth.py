@@ -15,7 +15,7 @@ CALLING_S = 90
 CYCLES = 10
 
 MOST_MB_PER_10_000_CALLS = 5.0
-MOST_MB_PER_CYCLE = 0.5
+MOST_MB_PER_CYCLE = 1.0
 
 
 def growth(longer: float = 1) -> tuple[Fault, ...]:

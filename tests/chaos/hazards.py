@@ -62,10 +62,15 @@ async def disconnecting(url: str, rounds: int) -> Counter[str]:
                 if place % 5 != number % 5:
                     asyncio.get_running_loop().call_later(random.uniform(0, 0.1), task.cancel)
             await asyncio.wait(tasks)
-            seen.update(
-                "given up" if task.cancelled() else str(task.result().status_code) for task in tasks
-            )
+            seen.update(map(ended, tasks))
     return seen
+
+
+def ended(request: asyncio.Task[httpx.Response]) -> str:
+    if request.cancelled():
+        return "given up"
+    error = request.exception()
+    return str(request.result().status_code) if error is None else type(error).__name__
 
 
 def replicas_leave_half_open_clients(server: Server, config: Path) -> dict[str, Any]:
@@ -170,6 +175,7 @@ def haproxy_reloaded(server: Server, config: Path) -> dict[str, Any]:
     ending.set()
     for thread in clients:
         thread.join()
+    assert len(workers) > 7, f"HAProxy was hardly reloaded: {workers}"
     assert set(seen) == {"200"}, f"clients with kept connections saw {dict(seen)}"
     return {"kept": seen["200"], "haproxies": len(workers)}
 
