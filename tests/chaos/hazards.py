@@ -170,11 +170,13 @@ def haproxy_reloaded(server: Server, config: Path) -> dict[str, Any]:
         thread.start()
     steps: list[Changes] = [{"Ingress": {"num_replicas": n}} for n in (2, 1) * 5]
     workers: set[int] = set()
-    for _ in deployed(server, config, steps):
-        workers |= {process.pid for process in haproxies(server)}
-    ending.set()
-    for thread in clients:
-        thread.join()
+    try:
+        for _ in deployed(server, config, steps):
+            workers |= {process.pid for process in haproxies(server)}
+    finally:
+        ending.set()
+        for thread in clients:
+            thread.join()
     assert len(workers) > 7, f"HAProxy was hardly reloaded: {workers}"
     assert set(seen) == {"200"}, f"clients with kept connections saw {dict(seen)}"
     return {"kept": seen["200"], "haproxies": len(workers)}
