@@ -153,7 +153,8 @@ class Embedder:
 
         Raises WrongGeometryError.
         """
-        if stack.shape[1:3] != self._card.pixels.height_width:
+        # A stack of another shape would fail those that share a batch with it.
+        if stack.shape[1:] != (*self._card.pixels.height_width, 3):
             raise WrongGeometryError(self._card.identity)
         return await self._submit(self._images, stack, tenant)
 

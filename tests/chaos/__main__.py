@@ -14,11 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import httpx
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.growth import growth
+from tests.chaos.hazards import HAZARDS
 from tests.chaos.overload import beside_a_busy_key, flooded
 from tests.chaos.replica import REPLICA
 from tests.chaos.traffic import Traffic
@@ -31,11 +34,15 @@ PER_SECOND = 12
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--only", default="", help="faults whose names contain this")
+    parser.add_argument(
+        "--longer", type=float, default=1, help="how many times as long to look for leaks"
+    )
     parser.add_argument("--to", type=Path, help="write the results to this file, as JSON")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
+    faults = (*FAULTS, *REPLICA, *HAZARDS, *growth(arguments.longer))
     runs: dict[str, Callable[[], dict[str, Any]]] = {
-        **{fault.name: partial(run, fault) for fault in (*FAULTS, *REPLICA)},
+        **{fault.name: partial(run, fault) for fault in faults},
         "overload": partial(overload, flooded),
         "overload by one key": partial(overload, beside_a_busy_key),
     }
@@ -53,7 +60,7 @@ def main() -> int:
 def is_good(result: dict[str, Any]) -> bool:
     is_complete: bool = sum(result["failed"].values()) <= result.get("most_failed", 0)
     is_quick: bool = result["gap_s"] <= result["most_gap_s"]
-    return is_complete and is_quick
+    return is_complete and is_quick and "broken" not in result
 
 
 def photos() -> list[bytes]:
@@ -71,9 +78,13 @@ def run(fault: Fault) -> dict[str, Any]:
         config = write_config(Path(folder), fault.ingresses, fault.embedders, fault.settings)
         with serve(Path(folder), config, env=fault.env) as server:
             traffic = Traffic(server.url, images, PER_SECOND)
+            figures: Mapping[str, Any]
             with traffic:
                 time.sleep(3)
-                fault.strike(server, config)
+                try:
+                    figures = fault.strike(server, config) or {}
+                except (AssertionError, httpx.HTTPError) as error:
+                    figures = {"broken": str(error) or type(error).__name__}
                 time.sleep(3)
             log = server.log.read_text()
     return {
@@ -85,6 +96,7 @@ def run(fault: Fault) -> dict[str, Any]:
         "most_gap_s": fault.most_gap_s,
         "p99_s": round(traffic.p99_s(), 2),
         "log_lines": len(log.splitlines()),
+        **figures,
     }
 
 
@@ -120,6 +132,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     shown = Table("fault", "sent", "failed", "longest gap", "at most", "p99", title="Faults")
     for r in results:
         failed = ", ".join(f"{n} x {what}" for what, n in r["failed"].items()) or "0"
+        failed += "; " + r["broken"] if "broken" in r else ""
         shown.add_row(
             *(r["fault"], str(r["sent"]), failed),
             *(f"{r[key]:g} s" for key in ("gap_s", "most_gap_s", "p99_s")),
