@@ -60,13 +60,14 @@ UNAVAILABLE = (
 
 # While the service has to refuse requests, HAProxy refuses most of them, at a hundredth of the
 # cost. A refusal tells how many to admit in each WINDOW_MS, a few more than can be answered;
-# without one for a second, all pass again. `deployments/api/front.py` knows the two headers.
+# without one for a second, all pass again. `deployments/api/front.py` knows the two headers. Pages
+# in browsers always pass: only the service knows which of them may read a refusal.
 WINDOW_MS = 100
 _UNTIL_MS = "date(0,ms),neg,add(proc.%s) -m int gt 0"
 _LIMITED = "{ method POST } { path_beg /v1/ }"
 _REFUSES = f"{_LIMITED} {{ {_UNTIL_MS % 'refuses_until'} }}"
 _IS_OVER = f"!{{ {_UNTIL_MS % 'window_until'} }}"
-_NONE_LEFT = "{ var(proc.left) -m int le 0 }"
+_NONE_LEFT = "{ var(proc.left) -m int le 0 } !{ req.hdr(origin) -m found }"
 _TOLD = "{ var(txn.admit) -m found }"
 _OVERLOADED = json.dumps(
     {

@@ -168,6 +168,21 @@ def test_a_second_without_a_refusal_ends_it_and_other_paths_always_pass(
     assert {front.post().status_code for _ in range(9)} == {200}
 
 
+def test_a_page_in_a_browser_is_refused_by_the_service_which_knows_its_origin(
+    front: Front, app: type[App]
+) -> None:
+    front.start()
+    allowed = {"Access-Control-Allow-Origin": "https://page.example"}
+    app.answers += [REFUSAL, (429, allowed)]
+    front.post()
+    refused = front.post(Origin="https://page.example")
+    assert (refused.status_code, len(app.seen)) == (429, 2)
+    assert refused.headers["access-control-allow-origin"] == "https://page.example"
+    time.sleep(WINDOW_MS / 1e3)
+    front.post(Origin="https://page.example")
+    assert [front.post().status_code for _ in range(2)] == [200, 429]  # each counts as admitted
+
+
 def test_requests_without_a_limit_do_not_take_the_count(front: Front, app: type[App]) -> None:
     front.start()
     app.answers.append(REFUSAL)
