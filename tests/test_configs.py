@@ -105,8 +105,10 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
     ours = {
         name: value
         for name, value in serve_environment(tmp_path).items()
-        if name.endswith("IMPORT_PATH") or not others.match(name)
+        if name.endswith(("IMPORT_PATH", "BINARY_PATH")) or not others.match(name)
     }
+    script = Path(ours["RAY_SERVE_HAPROXY_BINARY_PATH"]).name
+    ours["RAY_SERVE_HAPROXY_BINARY_PATH"] = f"/home/ray/anaconda3/bin/{script}"  # of Ray's image
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         told = {e["name"]: e["value"] for e in container["env"] if "value" in e}
