@@ -85,6 +85,14 @@ def test_only_the_gpu_profile_needs_a_gpu() -> None:
     assert {name for name, device in devices.items() if device == "cuda"} == {"gpu"}
 
 
+def test_with_gpus_an_ingress_replica_may_die_and_four_processors_are_enough() -> None:
+    ingress, embedder = application(ROOT / "configs" / "gpu.yaml")["deployments"]
+    least = [d["autoscaling_config"]["min_replicas"] for d in (ingress, embedder)]
+    assert least == [2, 1]
+    each = [d["ray_actor_options"]["num_cpus"] for d in (ingress, embedder)]
+    assert sum(n * cpus for n, cpus in zip(least, each, strict=True)) <= 4
+
+
 def manifest(name: str) -> Any:
     return yaml.safe_load((ROOT / "configs" / "cluster" / name).read_text())
 
