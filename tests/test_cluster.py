@@ -59,12 +59,14 @@ def test_no_port_is_given_twice() -> None:
 
 # Ray's switches
 
+HAPROXY = "RAY_SERVE_HAPROXY_BINARY_PATH"  # installed once for all services
+
 
 def test_two_services_share_neither_haproxys_files_nor_its_ports(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, two = (serve_environment(tmp_path / name) for name in "ab")
-    paths = {name for name, value in one.items() if "/" in value}
+    paths = {name for name, value in one.items() if "/" in value} - {HAPROXY}
     assert len(paths) >= 4
     assert all(one[name].startswith(str(tmp_path / "a")) for name in paths)
     assert all(two[name].startswith(str(tmp_path / "b")) for name in paths)

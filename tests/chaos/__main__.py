@@ -22,6 +22,7 @@ from rich.table import Table
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.growth import growth
 from tests.chaos.hazards import HAZARDS
+from tests.chaos.nodes import SkippedError, gcs_restarted, node_lost
 from tests.chaos.overload import beside_a_busy_key, flooded
 from tests.chaos.replica import REPLICA
 from tests.chaos.traffic import Traffic
@@ -45,11 +46,18 @@ def main() -> int:
         **{fault.name: partial(run, fault) for fault in faults},
         "overload": partial(overload, flooded),
         "overload by one key": partial(overload, beside_a_busy_key),
+        "node lost, model": partial(overload, partial(node_lost, lost={"model": 1})),
+        "node lost, both": partial(overload, partial(node_lost, lost={"model": 1, "ingress": 1})),
+        "GCS restarted": partial(overload, gcs_restarted),
     }
     results = []
     for name in (name for name in runs if arguments.only in name):
-        with console.status(name):
-            results.append(runs[name]())
+        try:
+            with console.status(name):
+                results.append(runs[name]())
+        except SkippedError as reason:
+            console.print(f"{name}: skipped, {reason}")
+            continue
         console.print(line(results[-1]))
     console.print(table(results))
     if arguments.to is not None:
