@@ -43,7 +43,7 @@ docs: $(DEV_INSTALLED) requirements-docs.txt
 hostile: $(DEV_INSTALLED) .pngsuite
 	$(BIN)/python -m tests.hostile
 
-# Kills, stops and floods services of its own, and says what callers saw. About ten minutes.
+# Kills, stops and floods services of its own, and says what callers saw. About twenty minutes.
 chaos: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.chaos
 

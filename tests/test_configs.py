@@ -85,6 +85,14 @@ def test_only_the_gpu_profile_needs_a_gpu() -> None:
     assert {name for name, device in devices.items() if device == "cuda"} == {"gpu"}
 
 
+def test_with_gpus_an_ingress_replica_may_die_and_four_processors_are_enough() -> None:
+    ingress, embedder = application(ROOT / "configs" / "gpu.yaml")["deployments"]
+    least = [d["autoscaling_config"]["min_replicas"] for d in (ingress, embedder)]
+    assert least == [2, 1]
+    each = [d["ray_actor_options"]["num_cpus"] for d in (ingress, embedder)]
+    assert sum(n * cpus for n, cpus in zip(least, each, strict=True)) <= 4
+
+
 def manifest(name: str) -> Any:
     return yaml.safe_load((ROOT / "configs" / "cluster" / name).read_text())
 
@@ -105,8 +113,10 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
     ours = {
         name: value
         for name, value in serve_environment(tmp_path).items()
-        if name.endswith("IMPORT_PATH") or not others.match(name)
+        if name.endswith(("IMPORT_PATH", "BINARY_PATH")) or not others.match(name)
     }
+    script = Path(ours["RAY_SERVE_HAPROXY_BINARY_PATH"]).name
+    ours["RAY_SERVE_HAPROXY_BINARY_PATH"] = f"/home/ray/anaconda3/bin/{script}"  # of Ray's image
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         told = {e["name"]: e["value"] for e in container["env"] if "value" in e}

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from raylens.haproxy import (
     UnknownTemplateError,
     check_template,
     hardened,
-    launcher,
     template,
 )
 
@@ -71,26 +71,32 @@ def test_one_address_gets_half_of_the_connections_and_unknown_methods_are_denied
     assert rules[4].startswith("    http-request deny deny_status 405 if !{ method GET HEAD POST")
 
 
-def test_the_launcher_runs_haproxy_with_its_arguments_and_the_hardened_configuration(
+def launch(haproxy: str, *arguments: str | Path) -> "subprocess.Popen[str]":
+    """What `raylens-haproxy` does, with another HAProxy."""
+    code = "import sys; from raylens.haproxy import run; run(sys.argv[1], sys.argv[2:], {})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code.format(os.getpid()), haproxy, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_launcher_becomes_haproxy_with_its_arguments_and_the_hardened_configuration(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "a folder"
-    folder.mkdir()
-    real = folder / "haproxy"
+    real = tmp_path / "haproxy"
     real.write_text('#!/bin/sh\necho "$$"; for a in "$@"; do echo "$a"; done\n')
-    script = folder / "launcher"
-    script.write_text(launcher(str(real), os.getpid()))
-    for path in (real, script):
-        path.chmod(0o700)
-    configuration = folder / "haproxy.cfg"
+    real.chmod(0o700)
+    configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(CONFIGURATION)
     arguments = ["-db", "-f", str(configuration), "-sf", "1", "2"]
-    process = subprocess.Popen([script, *arguments], stdout=subprocess.PIPE, text=True)
+    process = launch(str(real), *arguments)
     output, _ = process.communicate(timeout=30)
     pid, *seen = output.splitlines()
     assert int(pid) == process.pid  # Serve signals the process that it has started
     assert seen == arguments
-    assert configuration.read_text() == hardened(CONFIGURATION, str(folder / "503.http"))
+    assert configuration.read_text() == hardened(CONFIGURATION, str(tmp_path / "503.http"))
 
 
 def test_the_template_of_the_installed_serve_is_known() -> None:
@@ -136,11 +142,9 @@ def test_an_unknown_configuration_is_refused(line: str, changed: str) -> None:
 def test_the_launcher_starts_no_haproxy_with_a_configuration_that_it_does_not_know(
     tmp_path: Path,
 ) -> None:
-    script = tmp_path / "launcher"
-    script.write_text(launcher("/bin/true", os.getpid()))
-    script.chmod(0o700)
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text("global\n    maxconn 4096\n")
-    ended = subprocess.run([script, "-f", configuration], capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("raylens does not know this configuration of HAProxy: it has 0")
+    process = launch("/bin/true", "-f", configuration)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert said.startswith("raylens does not know this configuration of HAProxy: it has 0")

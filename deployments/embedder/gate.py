@@ -71,6 +71,8 @@ class Gate:
 
     async def submit(self, stack: Stack, tenant: str | None = None) -> StackVectors:
         """A stack of N >= 1 items to its vectors. Cancelling it drops what is still queued."""
+        if not len(stack):
+            raise ValueError("a stack has at least one item")
         due = time.monotonic() + len(stack) * self._item_s
         submitted = _Submitted(stack, tenant, due)
         self._queue.put(submitted)

@@ -29,7 +29,7 @@ from deployments.models.towers import ImageTower, TextTower, Towers, embeddings_
 from deployments.settings import ModelSettings
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.threads import thread_count
-from deployments.wire import Pixels, PixelSpec, TextSpec, Tokens, Vectors, pad_tokens
+from deployments.wire import NoMemoryError, Pixels, PixelSpec, TextSpec, Tokens, Vectors, pad_tokens
 
 # About a caption's length. Warming up with the longest texts of a BERT would take minutes.
 _WARM_TOKENS = 16
@@ -160,7 +160,8 @@ class Encoder:
         """(N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
 
         uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are
-        `preprocessing.pixels.height_width`. Raises ValueError for anything else.
+        `preprocessing.pixels.height_width`. Raises ValueError for anything else, and NoMemoryError
+        if the GPU has no memory left for so many.
         """
         check_pixels(pixels, self.preprocessing.pixels)
         return self._run(self.image_tower, pixels)
@@ -192,8 +193,16 @@ class Encoder:
         """The same for a batch of `texts`."""
         self._check(self.encode_text(self._noise_tokens(texts)), (texts, self.dimensions))
 
-    @torch.inference_mode()
     def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
+        try:
+            return self._forward(tower, stack)
+        except torch.cuda.OutOfMemoryError:
+            pass  # until here, its traceback holds what was computed so far
+        torch.cuda.empty_cache()  # what is free is in blocks of the wrong sizes
+        raise NoMemoryError(f"the GPU has no memory left for a batch of {len(stack)}")
+
+    @torch.inference_mode()
+    def _forward(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
         # Copies only what Ray hands over read-only, which torch would warn about.
         values = torch.from_numpy(np.require(stack, requirements=["C", "W"]))
         if self.device == "cpu":

@@ -233,12 +233,14 @@ def _add_int8(export: Export, *, must: bool) -> None:
         subset_size=len(samples),
         model_type=nncf.ModelType.TRANSFORMER if attention & kinds else None,
     )
+    aside = path.with_name(f".{path.name}")
     try:
-        aside = path.with_name(f".{path.name}")
         ir.save(quantised, aside)
         for suffix in (".bin", ".xml"):  # an .xml is never without its .bin
             aside.with_suffix(suffix).replace(path.with_suffix(suffix))
     except OSError as error:
+        for suffix in (".bin", ".xml"):
+            aside.with_suffix(suffix).unlink(missing_ok=True)
         raise CheckpointError(
             f"{path.parent}: the int8 model cannot be written there ({error.strerror}); export it "
             "with --precision int8"

@@ -144,11 +144,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def keep_settled(export: Export, wanted: str, found: Settled | str) -> None:
-    """Stores, for later starts on such a processor, what was settled or why no precision passes."""
+    """Stores, for later starts on such a processor, what was settled or why no precision passes.
+    Raises OSError.
+    """
     file = _settled_file(export.key, wanted)
     aside = file.with_suffix(".new")
-    aside.write_bytes(_SETTLED.dump_json(found))
-    aside.replace(file)
+    try:
+        aside.write_bytes(_SETTLED.dump_json(found))
+        aside.replace(file)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def cache_root() -> Path:

@@ -4,6 +4,8 @@ The one place that imports OpenVINO, which would send statistics of every conver
 its telemetry package is hidden from it first. Knows nothing of checkpoints.
 """
 
+import errno
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,14 @@ def read(path: Path) -> Any:
 
 
 def save(model: Any, path: Path) -> None:
-    """Writes `path`, an .xml, and its .bin beside it, with unchanged weights."""
-    ov.save_model(model, path, compress_to_fp16=False)
+    """Writes `path`, an .xml, and its .bin beside it, with unchanged weights. Raises OSError."""
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # of a full disk it says "iostream error"
+        free = shutil.disk_usage(path.parent).free // 1_000_000
+        raise OSError(
+            errno.EIO, f"OpenVINO cannot write it, and {free} MB are free there", str(path)
+        ) from error
 
 
 def compile(model: Any, precision: Precision, *, threads: int, streams: int = 1) -> Any:

@@ -67,6 +67,10 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
             "without"
         )
     module: torch.nn.Module = model.eval()
+    # Not the mapped files: the weights would change with a file that is overwritten, and a shorter
+    # one would end the process.
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
     return module
 
 

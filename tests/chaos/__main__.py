@@ -14,12 +14,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import httpx
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.growth import growth
+from tests.chaos.hazards import HAZARDS
+from tests.chaos.nodes import SkippedError, gcs_restarted, node_lost
 from tests.chaos.overload import beside_a_busy_key, flooded
+from tests.chaos.replica import REPLICA
 from tests.chaos.traffic import Traffic
 from tests.hostile import pictures
 from tests.servers import ROOT, serve
@@ -30,18 +35,29 @@ PER_SECOND = 12
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--only", default="", help="faults whose names contain this")
+    parser.add_argument(
+        "--longer", type=float, default=1, help="how many times as long to look for leaks"
+    )
     parser.add_argument("--to", type=Path, help="write the results to this file, as JSON")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
+    faults = (*FAULTS, *REPLICA, *HAZARDS, *growth(arguments.longer))
     runs: dict[str, Callable[[], dict[str, Any]]] = {
-        **{fault.name: partial(run, fault) for fault in FAULTS},
+        **{fault.name: partial(run, fault) for fault in faults},
         "overload": partial(overload, flooded),
         "overload by one key": partial(overload, beside_a_busy_key),
+        "node lost, model": partial(overload, partial(node_lost, lost={"model": 1})),
+        "node lost, both": partial(overload, partial(node_lost, lost={"model": 1, "ingress": 1})),
+        "GCS restarted": partial(overload, gcs_restarted),
     }
     results = []
     for name in (name for name in runs if arguments.only in name):
-        with console.status(name):
-            results.append(runs[name]())
+        try:
+            with console.status(name):
+                results.append(runs[name]())
+        except SkippedError as reason:
+            console.print(f"{name}: skipped, {reason}")
+            continue
         console.print(line(results[-1]))
     console.print(table(results))
     if arguments.to is not None:
@@ -52,7 +68,7 @@ def main() -> int:
 def is_good(result: dict[str, Any]) -> bool:
     is_complete: bool = sum(result["failed"].values()) <= result.get("most_failed", 0)
     is_quick: bool = result["gap_s"] <= result["most_gap_s"]
-    return is_complete and is_quick
+    return is_complete and is_quick and "broken" not in result
 
 
 def photos() -> list[bytes]:
@@ -70,9 +86,13 @@ def run(fault: Fault) -> dict[str, Any]:
         config = write_config(Path(folder), fault.ingresses, fault.embedders, fault.settings)
         with serve(Path(folder), config, env=fault.env) as server:
             traffic = Traffic(server.url, images, PER_SECOND)
+            figures: Mapping[str, Any]
             with traffic:
                 time.sleep(3)
-                fault.strike(server, config)
+                try:
+                    figures = fault.strike(server, config) or {}
+                except (AssertionError, httpx.HTTPError) as error:
+                    figures = {"broken": str(error) or type(error).__name__}
                 time.sleep(3)
             log = server.log.read_text()
     return {
@@ -84,6 +104,7 @@ def run(fault: Fault) -> dict[str, Any]:
         "most_gap_s": fault.most_gap_s,
         "p99_s": round(traffic.p99_s(), 2),
         "log_lines": len(log.splitlines()),
+        **figures,
     }
 
 
@@ -119,6 +140,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     shown = Table("fault", "sent", "failed", "longest gap", "at most", "p99", title="Faults")
     for r in results:
         failed = ", ".join(f"{n} x {what}" for what, n in r["failed"].items()) or "0"
+        failed += "; " + r["broken"] if "broken" in r else ""
         shown.add_row(
             *(r["fault"], str(r["sent"]), failed),
             *(f"{r[key]:g} s" for key in ("gap_s", "most_gap_s", "p99_s")),

@@ -1,5 +1,6 @@
 """What goes wrong with a running service, one function for each fault."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,7 +22,8 @@ class Fault:
     """What to do to a service under steady traffic, and what its callers may see of it."""
 
     name: str
-    strike: Callable[[Server, Path], None]
+    strike: Callable[[Server, Path], Mapping[str, Any] | None]
+    """May return figures to show; raises AssertionError if something else than traffic suffers."""
     most_gap_s: float
     ingresses: int = 1
     embedders: int = 1
@@ -42,14 +44,12 @@ def _killed(deployment: str, times: int, every_s: float) -> Callable[[Server, Pa
 
 def haproxies(server: Server) -> list[psutil.Process]:
     """Also those that Serve's manager did not start."""
-    found = (
-        Path(argument).parent
-        for process in server.family()
-        if process.name() == "haproxy"
-        for argument in process.cmdline()
-        if argument.endswith("haproxy.cfg")
-    )
-    folder = next(found, None)
+    folder = None
+    for process in server.family():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == "haproxy":
+                files = [a for a in process.cmdline() if a.endswith("haproxy.cfg")]
+                folder = next((Path(file).parent for file in files), folder)
     if folder is None:  # Serve's manager has not started one again yet
         return []
 

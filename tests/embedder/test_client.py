@@ -7,11 +7,12 @@ import grpc
 import numpy as np
 import pytest
 from grpc.aio import AioRpcError, Metadata
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.embedder.client import MESSAGE_BYTES, EmbedderClient
 from deployments.errors import Internal, Overloaded, Unavailable
+from deployments.wire import NoMemoryError
 from tests.embedder.handles import (
     ANSWER,
     DEATHS,
@@ -91,6 +92,15 @@ async def test_a_bug_in_the_model_is_an_internal_error_and_not_retried(bug: Exce
     error = await failure(client(handle))
     assert isinstance(error, Internal)
     assert "secret" not in str(error)
+    assert len(handle.methods["embed"].calls) == 1
+
+
+async def test_a_model_without_memory_is_unavailable_for_a_while() -> None:
+    remote = RayTaskError("embed", "Traceback …", NoMemoryError("no memory for a batch of 1"))
+    handle = Handle(embed=(pickle.loads(pickle.dumps(remote)).as_instanceof_cause(),))
+    error = await failure(client(handle))
+    assert isinstance(error, Unavailable)
+    assert error.retry_after_s == 5
     assert len(handle.methods["embed"].calls) == 1
 
 

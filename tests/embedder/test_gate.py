@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,27 @@ async def test_a_failed_batch_fails_its_callers_and_no_others() -> None:
         opened.check()
     assert isinstance(answers[1], ValueError)
     assert [float(answers[i].vectors[0, 0]) for i in (0, 2)] == [0, 2]  # type: ignore[union-attr]
+
+
+async def test_stacks_much_larger_than_a_batch_are_answered_beside_others() -> None:
+    model = FakeModel()
+    model.release.set()
+    sizes = [1, 5, 1, 100, 4, 3, 8]
+    async with gate(model, lanes=2) as opened:
+        answers = await asyncio.gather(*(opened.submit(images(*range(size))) for size in sizes))
+    assert [answer.vectors.ravel().tolist() for answer in answers] == [[*range(n)] for n in sizes]
+
+
+@pytest.mark.parametrize("stack", [images(), np.uint8(1), None])
+async def test_a_stack_without_a_length_or_items_is_refused_and_stops_no_lane(stack: Any) -> None:
+    model = FakeModel()
+    model.release.set()
+    async with gate(model) as opened:
+        for _ in range(2):
+            with pytest.raises((TypeError, ValueError)):
+                await asyncio.wait_for(opened.submit(stack), timeout=5)
+            opened.check()
+            await opened.submit(images(1))
 
 
 async def test_a_smaller_batch_size_applies_from_the_next_batch_on() -> None:

@@ -55,7 +55,7 @@ def encode(
     model: torch.nn.Module | None = None, spec: Preprocessing = SPEC, **options: Any
 ) -> Encoder:
     tower = ImageTower(model or FakeModel(), POOLER, spec)
-    checkpoint = Checkpoint("fake", None, Path("fake"))
+    checkpoint = Checkpoint("fake", "r1", Path("fake"))
     options = {"text_tower": None, **options}
     return Encoder(tower, checkpoint=checkpoint, family=POOLER, preprocessing=spec, **options)
 

@@ -1,6 +1,7 @@
 """Pixels become the model's own vectors, and what does not fit is refused."""
 
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from deployments.models.encoder import Encoder
 from deployments.models.spec import Preprocessing
 from deployments.models.towers import ImageTower
 from deployments.settings import ModelSettings
-from deployments.wire import ProcessorSpec
+from deployments.wire import NoMemoryError, ProcessorSpec
 from tests.models.conftest import Tiny
 from tests.models.encoders import MEAN, POOLER, SPEC, STD, FakeModel, encode, load, noise
 
@@ -110,6 +111,26 @@ def test_pixels_of_the_wrong_shape_or_type_are_an_error(pixels: Any) -> None:
         encode().encode(pixels)
 
 
+def test_a_batch_without_memory_is_let_go_before_the_gpus_memory_is_tidied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = FakeModel()
+    encoder = encode(model)
+    left: list[weakref.ref[torch.Tensor]] = []
+    found: list[object] = []
+
+    def run_out(flat: torch.Tensor) -> None:
+        computed = flat * 2
+        left.append(weakref.ref(computed))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model.change = run_out
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: found.append(left[0]()))
+    with pytest.raises(NoMemoryError, match="no memory left for a batch of 3"):
+        encoder.encode(noise(3, 4, 6))
+    assert found == [None]
+
+
 def test_warming_up_runs_a_batch_of_the_given_size() -> None:
     model = FakeModel()
     encoder = encode(model)
@@ -176,6 +197,23 @@ def test_the_device_can_be_pinned_to_the_cpu(tiny: Tiny) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_checkpoint_that_is_overwritten_in_place_does_not_change_a_loaded_model(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny("CLIP"), folder)
+    encoder = load(folder, device="cpu")
+    pixels = noise(2, *encoder.preprocessing.pixels.height_width)
+    tokens = encoder.tokenize(["a cat"])
+    before = encoder.encode(pixels), encoder.encode_text(tokens)
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:  # and not truncated, which would end this process
+        file.seek(weights.stat().st_size // 4)
+        file.write(b"?" * (weights.stat().st_size // 2))
+    assert (encoder.encode(pixels) == before[0]).all()
+    assert (encoder.encode_text(tokens) == before[1]).all()
+
+
 def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(CheckpointError, match=r"model\.device is 'cuda', but this P"):
         Encoder.load(ModelSettings(id="/none", device="cuda"))

@@ -1,6 +1,7 @@
 """A model is exported once, whole or not at all, by one process at a time."""
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,13 +25,22 @@ from tests.until import until
 pytestmark = pytest.mark.slow
 
 
-def start(model: ModelSettings, **request: Any) -> "subprocess.Popen[str]":
+def start(
+    model: ModelSettings, *, most_bytes_in_a_file: int | None = None, **request: Any
+) -> "subprocess.Popen[str]":
+    """`most_bytes_in_a_file` makes writes fail as on a full disk, for any user."""
+
+    def limit() -> None:
+        if most_bytes_in_a_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes_in_a_file,) * 2)
+
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "deployments.models.export"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=limit,
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps({"model": model.model_dump(mode="json"), **request}))
@@ -133,6 +143,31 @@ def test_without_a_writable_cache_there_is_no_export(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(NotExportableError, match="cannot be kept here"):
         prepare(in_float32(tiny("ViT")))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(home: Path, tiny: Tiny) -> None:
+    model = in_float32(tiny("ViT"))
+    process = start(model, most_bytes_in_a_file=20_000)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "cannot be kept here" in json.loads(out)["refusal"]
+    (said,) = (line for line in err.splitlines() if "cannot be written" in line)
+    assert said.startswith(exported.LOG_PREFIX)
+    assert str(home) in said
+    assert "MB are free" in said
+    assert "Traceback" not in err
+    assert [path.name for path in home.iterdir()] == [f"{exported.export_key(model)}.lock"]
+    assert prepare(model)[0].folder.parent == home  # once there is room
+
+
+def test_int8_on_a_full_disk_is_refused_and_leaves_the_export_whole(home: Path, tiny: Tiny) -> None:
+    export, _ = prepare(in_float32(tiny("ViT")))
+    before = sorted(path.name for path in export.folder.iterdir())
+    process = start(in_float32(tiny("ViT"), precision="int8"), most_bytes_in_a_file=4_000)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "the int8 model cannot be written there" in out
+    assert sorted(path.name for path in export.folder.iterdir()) == before
 
 
 def test_int8_is_made_once_and_close_to_float32(home: Path, tiny: Tiny) -> None:

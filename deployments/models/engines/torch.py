@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.engines.engine import EngineError, identity_in
+from deployments.models.engines.parts import InParts
 from deployments.settings import ModelSettings
-from deployments.wire import Loaded, Pixels, Tokens, Vectors
+from deployments.wire import Loaded, Pixels, Stack, Tokens, Vectors
 
 if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
@@ -72,6 +74,7 @@ class TorchEngine:
         for thread in threads:
             self._idle.put_nowait(thread)
         self._warm_images = self._warm_texts = 0
+        self._images, self._texts = InParts(self._encode), InParts(self._encode_text)
         self.lanes = self.text_lanes = len(threads)
         self.tokenizer_json = encoder.tokenizer_json
         self.loaded = Loaded(
@@ -99,10 +102,10 @@ class TorchEngine:
         return cls(encoder, threads, reason=reason)
 
     async def encode(self, pixels: Pixels) -> Vectors:
-        return await self._run(partial(self._encoder.encode, pixels))
+        return await self._images.encode(pixels)
 
     async def encode_text(self, tokens: Tokens) -> Vectors:
-        return await self._run(partial(self._encoder.encode_text, tokens))
+        return await self._texts.encode(tokens)
 
     async def warm_up(self, *, images: int, texts: int) -> None:
         began = time.monotonic()
@@ -118,13 +121,22 @@ class TorchEngine:
                 self._warm_texts = size
 
     async def prove(self) -> None:
-        await self._run(partial(self._encoder.warm_up, 1))
-        if self.loaded.text is not None:
-            await self._run(partial(self._encoder.warm_up_text, 1))
+        try:
+            await self._run(partial(self._encoder.warm_up, 1))
+            if self.loaded.text is not None:
+                await self._run(partial(self._encoder.warm_up_text, 1))
+        except CheckpointError as error:  # it passed when it was loaded
+            raise EngineError(str(error)) from error
 
     async def check(self, *, stuck_after_s: float) -> None:
         for thread in self._threads:
             await thread.check(stuck_after_s=stuck_after_s)
+
+    async def _encode(self, pixels: Stack) -> Vectors:
+        return await self._run(partial(self._encoder.encode, pixels))
+
+    async def _encode_text(self, tokens: Stack) -> Vectors:
+        return await self._run(partial(self._encoder.encode_text, tokens))
 
     async def _everywhere(self, function: Callable[[], None]) -> None:
         await asyncio.gather(*(self._run(function) for _ in self._threads))

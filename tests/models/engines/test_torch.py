@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from deployments.models.encoder import Encoder
 from deployments.models.engines.engine import EngineError
 from deployments.models.engines.torch import ModelThread, TorchEngine
 from deployments.settings import ModelSettings
+from deployments.wire import NoMemoryError
 from tests.models.conftest import Tiny
+from tests.models.encoders import FakeModel, encode, noise
 
 
 async def test_all_jobs_run_in_the_same_thread() -> None:
@@ -101,6 +104,46 @@ async def test_every_thread_is_warmed_up_for_every_size_once(
     assert sorted(fake.warmed) == [1, 1, 2, 2, 3, 3]
     await two.warm_up(images=4, texts=4)
     assert sorted(fake.warmed)[6:] == [4, 4]
+
+
+async def test_batches_that_a_gpu_has_no_memory_for_are_computed_in_parts() -> None:
+    def change(flat: torch.Tensor) -> torch.Tensor:
+        if len(flat) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return flat
+
+    model = FakeModel(change)
+    engine = TorchEngine(encode(model), [ModelThread()], reason="a test")
+    model.sizes.clear()
+    pixels = noise(8, 4, 6)
+    vectors = await engine.encode(pixels)
+    assert model.sizes == [8, 4, 2, 2, 2, 2]
+    assert (vectors == encode().encode(pixels)).all()
+
+
+async def test_a_gpu_without_memory_for_one_image_is_not_a_broken_model() -> None:
+    fails = False
+
+    def change(flat: torch.Tensor) -> torch.Tensor:
+        if fails:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return flat
+
+    engine = TorchEngine(encode(FakeModel(change)), [ModelThread()], reason="a test")
+    fails = True
+    with pytest.raises(NoMemoryError, match=r"batch of 1$"):
+        await engine.encode(noise(2, 4, 6))
+    with pytest.raises(NoMemoryError):
+        await engine.prove()
+
+
+async def test_vectors_that_are_not_finite_fail_the_engines_own_test() -> None:
+    model = FakeModel()
+    engine = TorchEngine(encode(model), [ModelThread()], reason="a test")
+    await engine.prove()
+    model.change = lambda flat: flat * torch.nan
+    with pytest.raises(EngineError, match="not finite"):
+        await engine.prove()
 
 
 async def test_a_loaded_checkpoint_gives_the_encoders_vectors_and_says_what_runs_it(

@@ -1,0 +1,184 @@
+"""A Ray of several nodes on this machine: one of them is lost, or the head's GCS dies."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from raylens.cluster import free_port, serve_environment
+from tests.chaos.traffic import Traffic
+from tests.servers import RAYLENS, ROOT, Server
+from tests.until import until
+
+PER_SECOND = 10
+# Ray's custom resource of which a replica takes one, so that a node has room for so many.
+ROOM = {"Ingress": "ingress", "Embedder": "model"}
+Room = Mapping[str, int]
+
+
+class SkippedError(Exception):
+    """A fault needs what this machine lacks; the message says what."""
+
+
+@dataclass
+class Nodes:
+    """The nodes, each with a loopback address of its own, and the service's URL."""
+
+    cluster: Any
+    running: list[Any] = field(default_factory=list)
+    url: str = ""
+
+    def add(self, room: Room, **options: Any) -> None:
+        address = f"127.0.0.{len(self.running) + 2}"
+        node = self.cluster.add_node(resources=dict(room), node_ip_address=address, **options)
+        self.running.append(node)
+
+    def lose_last(self) -> None:
+        """Kills all processes of the node that was added last, at once."""
+        node = self.running.pop()
+        for process in processes(node):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+def processes(node: Any) -> list[psutil.Process]:
+    """All processes of a node."""
+    started = [psutil.Process(popen.pid) for _, popen in node.live_processes()]
+    return [*started, *(child for p in started for child in p.children(recursive=True))]
+
+
+def replicas(node: Any, deployment: str) -> list[psutil.Process]:
+    found = []
+    for process in processes(node):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if f"ServeReplica:raylens:{deployment}" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def is_full(node: Any, room: Room) -> bool:
+    return all(len(replicas(node, name)) == room.get(of, 0) for name, of in ROOM.items())
+
+
+@contextlib.contextmanager
+def nodes(
+    config: Path, workers: Sequence[Room], env: Mapping[str, str] | None = None
+) -> Iterator[Nodes]:
+    """The service with two replicas of each deployment on a head, which has room for none, and
+    `workers`."""
+    content = yaml.safe_load(config.read_text())
+    content["proxy_location"] = "HeadOnly"  # there is one port for the HAProxy of all nodes
+    content["http_options"]["host"] = "0.0.0.0"  # replicas on all nodes are reached
+    for deployment in content["applications"][0]["deployments"]:
+        options = {"num_cpus": 1, "resources": {ROOM[deployment["name"]]: 1}}
+        deployment |= {"num_replicas": 2, "ray_actor_options": options}
+    config.write_text(yaml.safe_dump(content))
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as cleanup:
+        cleanup.callback(os.environ.update, before)
+        cleanup.callback(os.environ.clear)
+        os.environ.update({**serve_environment(Path(folder)), **(env or {})})
+        from ray.cluster_utils import Cluster
+
+        found = Nodes(Cluster())
+        cleanup.callback(found.cluster.shutdown)
+        found.add({}, num_cpus=0, include_dashboard=True, dashboard_port=free_port())
+        for room in workers:
+            found.add(room, num_cpus=4)
+        found.url = deployed(config, Path(folder) / "log", found.cluster.address)
+        yield found
+
+
+def deployed(config: Path, log: Path, address: str) -> str:
+    """Deploys to the Ray at `address`; returns the service's URL."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [RAYLENS, "serve", config, "--port", str(port), "--address", address],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        server = Server(process, port, log)
+        server.wait_until_ready()
+    finally:
+        process.terminate()  # which leaves the service running
+        process.wait(60)
+    return server.url
+
+
+def node_lost(config: Path, images: Sequence[bytes], *, lost: Room) -> dict[str, Any]:
+    """One of two workers is lost and comes back, three times. The other one has the replicas that
+    are not on it."""
+    kept = {room: 2 - lost.get(room, 0) for room in ROOM.values()}
+    with (
+        nodes(config, [kept, lost]) as service,
+        Traffic(service.url, images, PER_SECOND) as traffic,
+    ):
+        for _ in range(3):
+            until(lambda: is_full(service.running[-1], lost))
+            time.sleep(5)
+            service.lose_last()
+            time.sleep(10)
+            service.add(lost, num_cpus=4)
+        until(lambda: is_full(service.running[-1], lost))
+    return {"fault": f"node lost with replica of {' and '.join(lost)}, 3 times", **seen(traffic)}
+
+
+def gcs_restarted(config: Path, images: Sequence[bytes]) -> dict[str, Any]:
+    """The head's GCS, which keeps its state in Redis, is killed and starts again after 10 s; then a
+    model replica is killed, which it has to replace."""
+    if shutil.which("redis-server") is None:
+        raise SkippedError("the GCS keeps its state in Redis: install redis-server")
+    with tempfile.TemporaryDirectory() as folder, redis(Path(folder)) as address:
+        env = {"RAY_REDIS_ADDRESS": address, "RAY_external_storage_namespace": "raylens"}
+        with nodes(config, [{"model": 2, "ingress": 2}], env) as service:
+            head, worker = service.running
+            with Traffic(service.url, images, PER_SECOND) as traffic:
+                time.sleep(3)
+                head.kill_gcs_server(check_alive=False)
+                time.sleep(10)
+                head.start_gcs_server()
+                time.sleep(10)
+                victim, _ = replicas(worker, "Embedder")
+                victim.kill()
+                victim.wait(10)
+                until(lambda: len(replicas(worker, "Embedder")) == 2)
+                time.sleep(5)
+    return {"fault": "head's GCS restarted", **seen(traffic)}
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    port = free_port()
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def seen(traffic: Traffic) -> dict[str, Any]:
+    return {
+        "sent": len(traffic.outcomes),
+        "failed": traffic.failed,
+        "gap_s": round(traffic.longest_gap_s(), 2),
+        "most_gap_s": 3,
+        "p99_s": round(traffic.p99_s(), 2),
+    }
