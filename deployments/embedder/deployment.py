@@ -55,12 +55,19 @@ class BatchedTower:
             batches.count(modality, sum(len(piece) for piece in pieces))
             return await forward(pieces)
 
+        def size(pieces: list[Stack]) -> int:
+            items = sum(len(piece) for piece in pieces)
+            # `@serve.batch` refuses a piece that is larger than a batch, and its loop ends if that
+            # piece's caller has left. The gate cuts none, but some that it has cut may be on their
+            # way when `reconfigure` lowers the limit: each is a batch of its own.
+            return min(items, self.gate.max_batch_size) if len(pieces) == 1 else items
+
         # Decorated here and not in a class, because the settings are known only now.
         self._batched: Any = serve.batch(
             max_batch_size=max_batch_size,
             batch_wait_timeout_s=0,
             max_concurrent_batches=lanes,
-            batch_size_fn=lambda pieces: sum(len(piece) for piece in pieces),
+            batch_size_fn=size,
         )(run)
         self.gate = Gate(
             self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
@@ -70,6 +77,12 @@ class BatchedTower:
         self.gate.max_batch_size = max_batch_size
         self.gate.linger_s = linger_s
         self._batched.set_max_batch_size(max_batch_size)
+
+    async def check(self) -> None:
+        """Raises RuntimeError if one of the loops has ended, which only a bug can cause."""
+        self.gate.check()
+        if not await self._batched._is_batching_task_alive():
+            raise RuntimeError("the loop of @serve.batch has ended")
 
 
 @serve.deployment(
@@ -194,9 +207,9 @@ class Embedder:
         """Called by Serve every second; a raised error replaces the replica."""
         self._port.check()
         self._gauges.record()
-        self._images.gate.check()
+        await self._images.check()
         if self._texts is not None:
-            self._texts.gate.check()
+            await self._texts.check()
         await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
