@@ -38,6 +38,8 @@ logger = logging.getLogger("ray.serve")
 
 # How often free memory goes back to the kernel.
 TRIM_EVERY_S = 5.0
+# How long a new replica waits for the models that serve already, before it takes requests.
+LOAD_FIRST_S = 5.0
 
 
 @serve.deployment(
@@ -98,6 +100,7 @@ class Ingress:
         """Spans the replica's life: Serve enters it before any request arrives."""
         await self._fetcher.start()
         loading = [asyncio.create_task(self._get_ready(model)) for model in self._models]
+        await asyncio.wait(loading, timeout=LOAD_FIRST_S)
         try:
             yield
         finally:
@@ -219,9 +222,8 @@ class Ingress:
         *,
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(groups, Context(chosen, deadline), options)
+            embedded = await self._service.embed(groups, Context(model, deadline), options)
         return embedded.rows
 
 

@@ -26,7 +26,7 @@ from deployments.wire import (
     StackVectors,
     Tokens,
     Vectors,
-    WrongGeometryError,
+    WrongModelError,
     join_tokens,
 )
 
@@ -148,10 +148,19 @@ class Embedder:
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes new batch settings from the Serve config without a restart."""
+        """Takes new batch settings from the Serve config without a restart.
+
+        Keeps those it has where the model cannot take these. If this raised, Serve would stop the
+        replicas that serve, and could start no others.
+        """
         batching = Batching(**self._settings.model_dump(include=set(Batching.model_fields)))
-        batching = Batching(**{**batching.model_dump(), **user_config})
-        await self._warm_up(batching)
+        try:
+            batching = Batching(**{**batching.model_dump(), **user_config})
+            await self._warm_up(batching)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            logger.error(f"The batch settings stay as they are; user_config is refused: {reason}")
+            return
         linger_s = batching.batch_linger_ms / 1e3
         self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
         if self._texts is not None:
@@ -162,25 +171,31 @@ class Embedder:
             f"{batching.batch_linger_ms:g} ms."
         )
 
-    async def embed(self, stack: Pixels, tenant: str | None = None) -> StackVectors:
-        """(N, H, W, 3), already in the card's geometry, to N raw vectors.
+    async def embed(
+        self, stack: Pixels, identity: bytes, tenant: str | None = None
+    ) -> StackVectors:
+        """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors.
 
-        Raises WrongGeometryError.
+        Raises WrongModelError.
         """
-        if stack.shape[1:3] != self._card.pixels.height_width:
-            raise WrongGeometryError(self._card.identity)
-        return await self._submit(self._images, stack, tenant)
+        return await self._submit(self._images, stack, identity, tenant)
 
-    async def embed_text(self, stack: Tokens, tenant: str | None = None) -> StackVectors:
-        """(N, L) token ids to N raw vectors in the images' space."""
-        if self._texts is None:
+    async def embed_text(
+        self, stack: Tokens, identity: bytes, tenant: str | None = None
+    ) -> StackVectors:
+        """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`."""
+        return await self._submit(self._texts, stack, identity, tenant)
+
+    async def _submit(
+        self, tower: BatchedTower | None, stack: Stack, identity: bytes, tenant: str | None
+    ) -> StackVectors:
+        # Before it joins a batch, which another model's pixels or token ids could fail.
+        if identity != self._card.identity:
+            raise WrongModelError(self._card.identity)
+        if tower is None:
             raise RuntimeError("the model has no text tower")
-        return await self._submit(self._texts, stack, tenant)
-
-    async def _submit(self, tower: BatchedTower, stack: Stack, tenant: str | None) -> StackVectors:
         made = await tower.gate.submit(stack, tenant)
-        queue = tower.gate.state()._replace(replica=self._replica)
-        return made._replace(identity=self._card.identity, queue=queue)
+        return made._replace(queue=tower.gate.state()._replace(replica=self._replica))
 
     async def tokenizer(self) -> tuple[bytes, str]:
         """The card's identity, and the tokenizer of the model's text tower, for
