@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.overload import beside_a_busy_key, flooded
-from tests.chaos.traffic import Traffic
+from tests.chaos.updates import UPDATES
 from tests.hostile import pictures
 from tests.servers import ROOT, serve
 
@@ -34,7 +34,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
     runs: dict[str, Callable[[], dict[str, Any]]] = {
-        **{fault.name: partial(run, fault) for fault in FAULTS},
+        **{fault.name: partial(run, fault) for fault in (*FAULTS, *UPDATES)},
         "overload": partial(overload, flooded),
         "overload by one key": partial(overload, beside_a_busy_key),
     }
@@ -69,7 +69,7 @@ def run(fault: Fault) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), fault.ingresses, fault.embedders, fault.settings)
         with serve(Path(folder), config, env=fault.env) as server:
-            traffic = Traffic(server.url, images, PER_SECOND)
+            traffic = fault.traffic(server.url, images, PER_SECOND)
             with traffic:
                 time.sleep(3)
                 fault.strike(server, config)
