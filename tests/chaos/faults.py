@@ -122,7 +122,7 @@ def ask_serve(server: Server, statement: str) -> str:
         cwd=ROOT,
         env=server.ray_environment(),
         check=True,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
     ).stdout
 
