@@ -32,7 +32,7 @@ from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.threads import thread_count
-from deployments.wire import Vector, Vectors
+from deployments.wire import ModelCard, Vector, Vectors
 
 logger = logging.getLogger("ray.serve")
 
@@ -72,6 +72,7 @@ class Ingress:
                 embedder,
                 names=frozenset({model.name, *model.aliases}),
                 request_timeout_s=limits.request_timeout_s,
+                prepare=self._warm_up,
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
@@ -99,7 +100,7 @@ class Ingress:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Spans the replica's life: Serve enters it before any request arrives."""
         await self._fetcher.start()
-        loading = [asyncio.create_task(self._get_ready(model)) for model in self._models]
+        loading = [asyncio.create_task(model.wait_until_loaded()) for model in self._models]
         await asyncio.wait(loading, timeout=LOAD_FIRST_S)
         try:
             yield
@@ -109,10 +110,9 @@ class Ingress:
             self._workers.close()
             await self._fetcher.close()
 
-    async def _get_ready(self, model: EmbedderClient) -> None:
-        await model.wait_until_loaded()
+    async def _warm_up(self, card: ModelCard) -> None:
         try:
-            await asyncio.to_thread(self._workers.warm_up, model.card.pixels)
+            await asyncio.to_thread(self._workers.warm_up, card.pixels)
         except Exception:  # only the first images take longer then
             logger.exception("The decode workers could not be warmed up.")
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -42,18 +43,29 @@ READY_TIMEOUT_S = 5.0
 MODEL_TRIES = 4
 
 
+async def _nothing(card: ModelCard) -> None:
+    """Prepares nothing."""
+
+
 class EmbedderClient:
     """A model deployment behind its handle; the service's `ModelClient`."""
 
     stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
 
     def __init__(
-        self, handle: DeploymentHandle[Any], *, names: frozenset[str], request_timeout_s: float
+        self,
+        handle: DeploymentHandle[Any],
+        *,
+        names: frozenset[str],
+        request_timeout_s: float,
+        prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
     ) -> None:
         """`names` are what the settings call the model: its id and aliases. A call's deadline is
-        about `request_timeout_s` after its request began.
+        about `request_timeout_s` after its request began. `prepare` is awaited before requests are
+        made for a model that has not been seen.
         """
         self._names = names
+        self._prepare = prepare
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
         # Made once: a handle per call costs more than the call. By value, that is over gRPC:
@@ -118,6 +130,7 @@ class EmbedderClient:
                 tokenizer = await asyncio.to_thread(
                     TextTokenizer, json, max_tokens=card.text.max_tokens
                 )
+            await self._prepare(card)
         except Exception as error:
             name = min(self.names, default="")
             logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
@@ -131,7 +144,7 @@ class EmbedderClient:
         if card.id not in self._names:
             logger.warning(
                 f"Model {card.id} serves where this ingress replica's settings have "
-                f"{min(self._names, default='none')}: an update is under way or has failed; "
+                f"{' or '.join(sorted(self._names))}: an update is under way or has failed; "
                 "`serve status` says which."
             )
         elif known is None or (known.id, known.revision) != (card.id, card.revision):

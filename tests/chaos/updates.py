@@ -226,6 +226,8 @@ UPDATES = (
         embedders=2,
         traffic=partial(Several, model="alias"),
         settings={"model": {"id": BUNDLED, "max_batch_size": 4, "aliases": ["alias"]}},
+        # Four replicas for a while, whatever the machine has.
+        env={"RAY_OVERRIDE_RESOURCES": '{"CPU": 8}'},
     ),
     Fault("update to another precision and back", another_precision, 6, traffic=Several),
     Fault("sizes of batches changed under load", batch_sizes, 4, traffic=Leaving),

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from deployments.embedder.client import MODEL_TRIES, EmbedderClient
 from deployments.errors import ModelReplaced, Unavailable
-from deployments.wire import WrongModelError
+from deployments.wire import ModelCard, WrongModelError
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, DEATHS, STACK, Handle, client, embed, failure
 from tests.fakes import CARD, TEXT
@@ -90,6 +90,25 @@ async def test_new_aliases_of_the_same_model_count_at_once() -> None:
     opened = EmbedderClient(handle, names=frozenset({"fake", "alias"}), request_timeout_s=10)
     await opened.wait_until_loaded()
     assert opened.names == {"fake", "alias"}
+
+
+async def test_the_ingress_is_prepared_for_a_model_before_it_is_asked_of_it() -> None:
+    """Decode workers may have to import torch, while requests would pile up behind the first."""
+    newer = dataclasses.replace(CARD, identity=b"newer")
+    cards: list[tuple[bytes, bool]] = []
+
+    async def prepare(card: ModelCard) -> None:
+        cards.append((card.identity, opened.is_loaded and opened.card is card))
+
+    handle: Any = Handle(ready=(CARD, newer), embed=(WrongModelError(b"newer"),) * MODEL_TRIES)
+    opened = EmbedderClient(
+        handle, names=frozenset({"fake"}), request_timeout_s=10, prepare=prepare
+    )
+    await opened.wait_until_loaded()
+    await failure(opened)
+    await opened.reloaded()
+    assert cards == [(CARD.identity, False), (b"newer", False)]
+    assert opened.card is newer
 
 
 def test_a_wrong_model_error_keeps_its_identity_through_ray() -> None:
