@@ -189,6 +189,10 @@ class Unavailable(RaylensError):
     status, code = 503, "unavailable"
 
 
+class ModelReplaced(Unavailable):
+    """The service starts the request again, with the model that has taken the other's place."""
+
+
 class FetchTimeout(RaylensError):
     status, code = 504, "fetch_timeout"
 

@@ -36,12 +36,14 @@ from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.threads import thread_count
-from deployments.wire import Vector, Vectors
+from deployments.wire import ModelCard, Vector, Vectors
 
 logger = logging.getLogger("ray.serve")
 
 # How often free memory goes back to the kernel.
 TRIM_EVERY_S = 5.0
+# How long a new replica waits for the models that serve already, before it takes requests.
+LOAD_FIRST_S = 5.0
 
 
 @serve.deployment(
@@ -74,6 +76,7 @@ class Ingress:
                 embedder,
                 names=frozenset({model.name, *model.aliases}),
                 request_timeout_s=limits.request_timeout_s,
+                prepare=self._warm_up,
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
@@ -101,7 +104,8 @@ class Ingress:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Spans the replica's life: Serve enters it before any request arrives."""
         await self._fetcher.start()
-        loading = [asyncio.create_task(self._get_ready(model)) for model in self._models]
+        loading = [asyncio.create_task(model.wait_until_loaded()) for model in self._models]
+        await asyncio.wait(loading, timeout=LOAD_FIRST_S)
         try:
             yield
         finally:
@@ -110,10 +114,9 @@ class Ingress:
             self._workers.close()
             await self._fetcher.close()
 
-    async def _get_ready(self, model: EmbedderClient) -> None:
-        await model.wait_until_loaded()
+    async def _warm_up(self, card: ModelCard) -> None:
         try:
-            await asyncio.to_thread(self._workers.warm_up, model.card.pixels)
+            await asyncio.to_thread(self._workers.warm_up, card.pixels)
         except Exception:  # only the first images take longer then
             logger.exception("The decode workers could not be warmed up.")
 
@@ -158,10 +161,9 @@ class Ingress:
         asked = {"input": as_list(items), "labels": list(as_list(labels, "labels"))}
         body = parse(ClassifyBody, {**asked, "template": template})
         group = ItemGroup("input", parse_items(body.input))
-        chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
-            rows, _ = await Classifier(self._service).classify(
-                group, body.labels, body.template, Context(chosen, deadline)
+            rows, _, _ = await Classifier(self._service).classify(
+                group, body.labels, body.template, Context(model, deadline)
             )
         return await asyncio.to_thread(lambda: [*ranked_labels(rows, body.labels)])
 
@@ -257,9 +259,8 @@ class Ingress:
         *,
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        chosen = self._service.model(model)
         async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(groups, Context(chosen, deadline), options)
+            embedded = await self._service.embed(groups, Context(model, deadline), options)
         return embedded.rows
 
 

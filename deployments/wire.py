@@ -135,15 +135,12 @@ class StackVectors(NamedTuple):
     """From arrival to the moment the model took the first item."""
     model_ms: float
     """From that moment to the last vector."""
-    identity: bytes = b""
-    """The `ModelCard.identity` of the model that computed them."""
     queue: QueueState = QueueState()
     """Of the replica, when these were ready."""
 
 
-class WrongGeometryError(Exception):
-    """A stack does not have the model's geometry: the ingress still has the card of the model that
-    this one replaced."""
+class WrongModelError(Exception):
+    """A stack was made for another model, which this one replaced or is about to replace."""
 
     identity: bytes
     """Of the model that received the stack."""

@@ -32,9 +32,11 @@ from raylens.cluster import (
     kill,
     local_ray,
 )
+from raylens.failures import failures, reason
 
 CLIENT_VARIABLES = ("RAYLENS_URL", "RAYLENS_API_KEY")
 IMPORT_PATH = "deployments.app:build_app"
+WATCH_EVERY_S = 5.0
 
 console = Console(stderr=True, highlight=False)
 
@@ -111,7 +113,7 @@ def run(
                 cleanup.callback(_delete_quietly, client)
             client.deploy_applications(config)
         except (ConnectionError, RuntimeError) as error:  # all that Ray's client raises
-            raise ServingError(f"Ray refuses the config: {_reason(str(error))}") from None
+            raise ServingError(f"Ray refuses the config: {reason(str(error))}") from None
         _wait_until_ready(client, url, stop, wait_s)
         if not stop.is_set():
             end = "stops it" if address is None else "leaves; the service keeps running"
@@ -236,10 +238,8 @@ def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: floa
         applications = {}
         with contextlib.suppress(Exception):  # the dashboard may be busy; there is a timeout
             applications = client.get_serve_details().get("applications", {})
-        for name, application in applications.items():
-            if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
-                which = f"{name}: " if len(applications) > 1 else ""
-                raise ServingError(f"{which}{_reason(*_messages(application))}")
+        if found := failures(applications):
+            raise ServingError(found[0])
         if applications and all(a["status"] == "RUNNING" for a in applications.values()):
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz", timeout=10, trust_env=False).status_code == 200:
@@ -256,35 +256,25 @@ def _key_header(url: str) -> str:
     return ""
 
 
-def _messages(application: Mapping[str, Any]) -> list[str]:
-    """Serve's messages about a failed application and its deployments, and its bare status."""
-    deployments = application.get("deployments", {}).values()
-    details = [application["message"], *(d.get("message", "") for d in deployments)]
-    return [*details, str(application["status"])]
-
-
-def _reason(*messages: str) -> str:
-    """The last sentence of an error in the first message that has one, without its traceback."""
-    for message in messages:
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
-        for line in reversed(lines):
-            kind, _, sentence = line.partition(": ")
-            if kind.endswith(("Error", "Exception")) and sentence:
-                return sentence
-    return next(message for message in messages if message)
-
-
 def _watch(client: Any, stop: threading.Event) -> None:
-    """Returns when told to stop. Raises ServingError when Ray itself is gone."""
-    failures = 0
-    while not stop.wait(5):
+    """Returns when told to stop; until then, shows why an update failed or a part died. Raises
+    ServingError when Ray itself is gone."""
+    silences = 0
+    shown: list[str] = []
+    while not stop.wait(WATCH_EVERY_S):
         try:
-            client.get_serve_details()
-            failures = 0
+            applications = client.get_serve_details().get("applications", {})
+            silences = 0
         except Exception:
-            failures += 1
-            if failures == 3:
+            silences += 1
+            if silences == 3:
                 raise ServingError("Ray has stopped answering") from None
+            continue
+        found = failures(applications)
+        for failure in found:
+            if failure not in shown:
+                _show_log(f"ERROR: Serve reports: {failure} (`serve status` has the details)")
+        shown = found
 
 
 def _delete_quietly(client: Any) -> None:

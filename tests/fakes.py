@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.errors import RaylensError, Unavailable
+from deployments.errors import ModelReplaced, RaylensError, Unavailable
 from deployments.pixels.decode import decode
 from deployments.service.embedding import EmbeddingService
 from deployments.service.loader import ImageLoader
@@ -88,25 +88,32 @@ class FakeModel:
     async def ready(self) -> ModelCard:
         return self.card
 
+    async def reloaded(self) -> None:
+        pass
+
     async def embed(
-        self, stack: Pixels, deadline: float, tenant: str | None = None
+        self, stack: Pixels, identity: bytes, deadline: float, tenant: str | None = None
     ) -> StackVectors:
-        if self.error is not None:
-            raise self.error
+        self._refuse(identity)
         self.stacks.append(stack)
         quarters = stack.reshape(len(stack), 2, 4, 2, 4, 3).mean(axis=(2, 4))
         vectors = quarters.reshape(len(stack), 12).astype(np.float32) - 127.5
-        return StackVectors(vectors, 1.5, 2.5, self.card.identity)
+        return StackVectors(vectors, 1.5, 2.5)
 
     async def embed_text(
-        self, stack: Tokens, deadline: float, tenant: str | None = None
+        self, stack: Tokens, identity: bytes, deadline: float, tenant: str | None = None
     ) -> StackVectors:
-        if self.error is not None:
-            raise self.error
+        self._refuse(identity)
         self.token_stacks.append(stack)
         texts = ["".join(chr(i) for i in row if i >= 0) for row in stack]
         vectors = np.stack([self._vector(text) for text in texts])
-        return StackVectors(vectors, 0.5, 1.0, self.card.identity)
+        return StackVectors(vectors, 0.5, 1.0)
+
+    def _refuse(self, identity: bytes) -> None:
+        if self.error is not None:
+            raise self.error
+        if identity != self.card.identity:
+            raise ModelReplaced("The model is being replaced by another; retry.")
 
     @staticmethod
     def _vector(text: str) -> Vector:

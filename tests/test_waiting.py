@@ -1,4 +1,4 @@
-"""`raylens serve` waits until the service is ready, or says why it never will be."""
+"""`raylens serve` waits until the service is ready, or says why it is not; later, too."""
 
 import threading
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raylens import serving
+from raylens.failures import failures
 from raylens.serving import ServingError
 from tests.answering import answering
 
@@ -72,7 +73,7 @@ def failed(message: str = "", **deployments: str) -> dict[str, Any]:
 def test_the_reason_is_the_sentence_of_the_innermost_error(
     application: dict[str, Any], reason: str
 ) -> None:
-    assert serving._reason(*serving._messages(application)) == reason
+    assert failures({"raylens": application}) == [reason]
 
 
 class FakeServe:
@@ -142,3 +143,18 @@ def test_the_service_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NO_PROXY", "")
     with service(200) as url:
         serving._wait_until_ready(FakeServe(RUNNING), url, threading.Event(), 1)
+
+
+def test_later_it_says_once_why_an_update_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serving, "WATCH_EVERY_S", 0.01)
+    broken = {"raylens": failed("Failed to update …", Embedder=START_FAILED)}
+    again = {"raylens": failed(BUILD_FAILED)}
+    gone = ConnectionError()
+    client = FakeServe(RUNNING, broken, broken, gone, broken, RUNNING, again, broken, gone)
+    with pytest.raises(ServingError, match="stopped answering"):
+        serving._watch(client, threading.Event())
+    shown = capsys.readouterr().err
+    assert shown.count("model '/nowhere': there is no such folder") == 2
+    assert shown.count("model.device: Input should be") == 1

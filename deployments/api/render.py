@@ -66,7 +66,7 @@ def quantised(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
 
 
 def embeddings_json(
-    embedded: Embedded, model: str, dtype: Dtype, encoding: EncodingFormat, headers: dict[str, str]
+    embedded: Embedded, dtype: Dtype, encoding: EncodingFormat, headers: dict[str, str]
 ) -> Response:
     good = [row for row in embedded.rows if not isinstance(row, RaylensError)]
     arrays = iter(quantised(np.stack(good), dtype) if good else ())
@@ -89,7 +89,7 @@ def embeddings_json(
         "texts": embedded.texts,
         "cached": embedded.cached,
     }
-    body = {"object": "list", "model": model, "data": data, "usage": usage}
+    body = {"object": "list", "model": embedded.card.id, "data": data, "usage": usage}
     return json_response(body, headers=headers)
 
 

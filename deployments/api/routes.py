@@ -56,7 +56,7 @@ from deployments.errors import (
 from deployments.fairness import FairSemaphore
 from deployments.items import BytesItem, Modality, parse_items, signature_of
 from deployments.service.classify import Classifier
-from deployments.service.embedding import EmbeddingService, too_many_items
+from deployments.service.embedding import Embedded, EmbeddingService, too_many_items
 from deployments.service.job import Context, ItemGroup, Timing
 from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix, cosines
@@ -160,20 +160,15 @@ class Api:
         preferred = preferred_format(request)
         asked, group = await self._embedding_input(request)
         context = self._context(request, asked.model, deadline)
-        card = context.model.card
         embedded = await self.service.embed([group], context, asked.options())
         headers = server_timing(embedded.timing)
         if preferred == "npy":
-            width = asked.dimensions or card.dimensions
+            width = asked.dimensions or embedded.card.dimensions
             return render.embeddings_npy(embedded.rows, width, asked.dtype, headers)
-        return render.embeddings_json(
-            embedded, card.id, asked.dtype, asked.encoding_format, headers
-        )
+        return render.embeddings_json(embedded, asked.dtype, asked.encoding_format, headers)
 
     def _context(self, request: Request, model: str | None, deadline: float) -> Context:
-        return Context(
-            self.service.model(model), deadline, tenant_of(request), request.state.arrival
-        )
+        return Context(model, deadline, tenant_of(request), request.state.arrival)
 
     async def _json(self, request: Request) -> dict[str, Any]:
         turn = self._parsing.turn(tenant_of(request))
@@ -209,9 +204,9 @@ class Api:
         limit = self._limits.max_items
         groups = [one_or_more("a", body.a, limit), one_or_more("b", body.b, limit)]
         context = self._context(request, body.model, deadline)
-        (a, b), timing = await self._vectors(groups, context)
+        (a, b), embedded = await self._vectors(groups, context)
         scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
-        return render.json_response({"scores": scores}, headers=server_timing(timing))
+        return render.json_response({"scores": scores}, headers=server_timing(embedded.timing))
 
     @endpoint
     async def rank(self, request: Request, deadline: float) -> Response:
@@ -219,22 +214,24 @@ class Api:
         documents = one_or_more("documents", body.documents, self._limits.max_items)
         query = ItemGroup("query", parse_items([body.query]), is_list=False)
         context = self._context(request, body.model, deadline)
-        (target, others), timing = await self._vectors([query, documents], context)
+        (target, others), embedded = await self._vectors([query, documents], context)
         scores = (others @ target[0]).clip(-1, 1)
         best = np.argsort(-scores, kind="stable")[: body.top_n]
         results = [{"index": int(i), "score": scores[i]} for i in best]
-        answer = {"object": "list", "model": context.model.card.id, "results": results}
-        return render.json_response(answer, headers=server_timing(timing))
+        answer = {"object": "list", "model": embedded.card.id, "results": results}
+        return render.json_response(answer, headers=server_timing(embedded.timing))
 
     @endpoint
     async def classify(self, request: Request, deadline: float) -> Response:
         body = parse(ClassifyBody, await self._json(request))
         group = one_or_more("input", body.input, self._limits.max_items)
         context = self._context(request, body.model, deadline)
-        rows, timing = await self._classifier.classify(group, body.labels, body.template, context)
+        rows, card, timing = await self._classifier.classify(
+            group, body.labels, body.template, context
+        )
         # In a thread: half a million labels and more would block the event loop.
         return await asyncio.to_thread(
-            render.labels_json, rows, body.labels, context.model.card.id, server_timing(timing)
+            render.labels_json, rows, body.labels, card.id, server_timing(timing)
         )
 
     @endpoint
@@ -261,11 +258,11 @@ class Api:
 
     async def _vectors(
         self, groups: Sequence[ItemGroup], context: Context
-    ) -> tuple[list[Vectors], Timing]:
+    ) -> tuple[list[Vectors], Embedded]:
         """Each group of items as its (N, D) unit vectors, embedded together."""
         embedded = await self.service.embed(groups, context)
         ends = np.cumsum([len(group.items) for group in groups])
-        return np.split(as_matrix(embedded.rows), ends[:-1]), embedded.timing
+        return np.split(as_matrix(embedded.rows), ends[:-1]), embedded
 
 
 def one_or_more(name: str, value: Any, limit: int, modality: Modality | None = None) -> ItemGroup:

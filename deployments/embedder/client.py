@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -16,7 +17,13 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from deployments.embedder.pace import Pace
-from deployments.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from deployments.errors import (
+    DeadlineExceeded,
+    Internal,
+    ModelReplaced,
+    Overloaded,
+    Unavailable,
+)
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import (
     ModelCard,
@@ -25,7 +32,7 @@ from deployments.wire import (
     Stack,
     StackVectors,
     Tokens,
-    WrongGeometryError,
+    WrongModelError,
 )
 
 logger = logging.getLogger("ray.serve")
@@ -39,6 +46,14 @@ ENVELOPE_BYTES = 64 * 1024
 
 READY_TIMEOUT_S = 5.0
 
+# While a model is being replaced, replicas of both may serve. How many are asked for the one that
+# a stack was made for, before the ingress goes over to the other.
+MODEL_TRIES = 4
+
+
+async def _nothing(card: ModelCard) -> None:
+    """Prepares nothing."""
+
 
 class EmbedderClient:
     """A model deployment behind its handle; the service's `ModelClient`."""
@@ -46,12 +61,19 @@ class EmbedderClient:
     stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
 
     def __init__(
-        self, handle: DeploymentHandle[Any], *, names: frozenset[str], request_timeout_s: float
+        self,
+        handle: DeploymentHandle[Any],
+        *,
+        names: frozenset[str],
+        request_timeout_s: float,
+        prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
     ) -> None:
-        """`names` are what a request may call the model: its id and aliases. A call's deadline is
-        about `request_timeout_s` after its request began.
+        """`names` are what the settings call the model: its id and aliases. A call's deadline is
+        about `request_timeout_s` after its request began. `prepare` is awaited before requests are
+        made for a model that has not been seen.
         """
-        self.names = names
+        self._names = names
+        self._prepare = prepare
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
         # Made once: a handle per call costs more than the call. By value, that is over gRPC:
@@ -85,6 +107,14 @@ class EmbedderClient:
         return self._card is not None
 
     @property
+    def names(self) -> frozenset[str]:
+        """What a request may call the model that serves, which need not be that of the settings:
+        theirs may not have started yet, or cannot, or has been replaced already."""
+        if self._card is None or self._card.id in self._names:
+            return self._names
+        return frozenset({self._card.id, *self._card.aliases})
+
+    @property
     def tokenizer(self) -> TextTokenizer:
         if self._tokenizer is None:
             raise Unavailable("The model is still being loaded; retry.", retry_after_s=5)
@@ -99,31 +129,39 @@ class EmbedderClient:
     async def _load(self) -> bool:
         """Fetches the model's card and tokenizer; returns whether that worked."""
         try:
-            card = await self._ready.remote()
+            card: ModelCard = await self._ready.remote()
+            tokenizer = None
             if card.text is not None:
                 identity, json = await self._read_tokenizer.remote()
                 if identity != card.identity:  # of another replica, while models are replaced
                     return False
-                self._tokenizer = await asyncio.to_thread(
+                tokenizer = await asyncio.to_thread(
                     TextTokenizer, json, max_tokens=card.text.max_tokens
                 )
-            self._warn_of_mixed_precisions(card)
-            self._card = card
+            await self._prepare(card)
         except Exception as error:
             name = min(self.names, default="")
             logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
             return False
+        self._warn_of_another(card)
+        self._card, self._tokenizer = card, tokenizer  # together, for a job takes both
         return True
 
-    def _warn_of_mixed_precisions(self, card: ModelCard) -> None:
+    def _warn_of_another(self, card: ModelCard) -> None:
         known = self._card
-        if known is None or (known.id, known.revision) != (card.id, card.revision):
+        if card.id not in self._names:
+            logger.warning(
+                f"Model {card.id} serves where this ingress replica's settings have "
+                f"{' or '.join(sorted(self._names))}: an update is under way or has failed; "
+                "`serve status` says which."
+            )
+        elif known is None or (known.id, known.revision) != (card.id, card.revision):
             return
-        if known.precision != card.precision:
+        elif known.precision != card.precision:
             logger.warning(
                 f"Replicas of {card.id} run in {known.precision} and in {card.precision}, whose "
-                "vectors are not mixed: requests fail while both serve. If their processors "
-                "differ, set model.precision to float32."
+                "vectors are not mixed: requests take longer while both serve. If their "
+                "processors differ, set model.precision to float32."
             )
 
     def _reload_unless(self, identity: bytes) -> None:
@@ -132,6 +170,10 @@ class EmbedderClient:
             return
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self._load())
+
+    async def reloaded(self) -> None:
+        if self._reloading is not None:
+            await asyncio.wait([self._reloading])
 
     async def ready(self) -> ModelCard:
         self.card  # noqa: B018  # raises at once if there is none yet
@@ -160,26 +202,28 @@ class EmbedderClient:
     def others_s(self) -> float:
         return self._images.others_s + self._texts.others_s
 
-    async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
-        return await self._send_paced(self._images, self._embed, stack, deadline, tenant)
-
-    async def embed_text(self, stack: Tokens, deadline: float, tenant: str | None) -> StackVectors:
-        return await self._send_paced(self._texts, self._embed_text, stack, deadline, tenant)
-
-    async def _send_paced(
-        self, pace: Pace, method: Any, stack: Stack, deadline: float, tenant: str | None
+    async def embed(
+        self, stack: Pixels, identity: bytes, deadline: float, tenant: str | None
     ) -> StackVectors:
-        with pace.sent(len(stack)):
-            made = await self._send(method, stack, deadline, tenant)
-        pace.note(made.queue)
+        with self._images.sent(len(stack)):
+            made = await self._send(self._embed, stack, identity, deadline, tenant)
+        self._images.note(made.queue)
+        return made
+
+    async def embed_text(
+        self, stack: Tokens, identity: bytes, deadline: float, tenant: str | None
+    ) -> StackVectors:
+        with self._texts.sent(len(stack)):
+            made = await self._send(self._embed_text, stack, identity, deadline, tenant)
+        self._texts.note(made.queue)
         return made
 
     async def _send(
-        self, method: Any, stack: Stack, deadline: float, tenant: str | None
+        self, method: Any, stack: Stack, identity: bytes, deadline: float, tenant: str | None
     ) -> StackVectors:
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                made = await self._call_with_retry(method, stack, tenant)
+                made = await self._call_with_retry(method, stack, identity, tenant)
         except TimeoutError:
             if not timer.expired():  # raised by the model, not by our deadline
                 logger.exception("The model failed on a stack.")
@@ -191,9 +235,9 @@ class EmbedderClient:
                     "The model did not get to this request in time; send fewer items or retry."
                 ) from None
             raise Unavailable("The model does not answer; retry.", retry_after_s=5) from None
-        except WrongGeometryError as error:
+        except WrongModelError as error:
             self._reload_unless(error.identity)
-            raise Unavailable(
+            raise ModelReplaced(
                 "The model is being replaced by another; retry.", retry_after_s=1
             ) from None
         except NoMemoryError as error:
@@ -208,15 +252,23 @@ class EmbedderClient:
             logger.exception("The model failed on a stack.")
             raise Internal("The model failed on this request.") from None
         self._last_success = asyncio.get_running_loop().time()
-        self._reload_unless(made.identity)
         return made
 
     async def _call_with_retry(self, method: Any, *args: Any) -> StackVectors:
-        try:
-            return await self._call(method, *args)
-        except REPLICA_DIED as error:
-            logger.warning(f"A model replica died ({_reason(error)}); trying another.")
-            return await self._call(method, *args)
+        tries = MODEL_TRIES
+        may_die = True
+        while True:
+            try:
+                return await self._call(method, *args)
+            except WrongModelError:
+                tries -= 1
+                if not tries:
+                    raise
+            except REPLICA_DIED as error:
+                if not may_die:
+                    raise
+                may_die = False
+                logger.warning(f"A model replica died ({_reason(error)}); trying another.")
 
     async def _call(self, method: Any, *args: Any) -> StackVectors:
         try:

@@ -25,7 +25,7 @@ from deployments.wire import (
     StackVectors,
     Tokens,
     Vectors,
-    WrongGeometryError,
+    WrongModelError,
     join_tokens,
 )
 
@@ -52,12 +52,19 @@ class BatchedTower:
             batches.count(modality, sum(len(piece) for piece in pieces))
             return await forward(pieces)
 
+        def size(pieces: list[Stack]) -> int:
+            items = sum(len(piece) for piece in pieces)
+            # `@serve.batch` refuses a piece that is larger than a batch, and its loop ends if that
+            # piece's caller has left. The gate cuts none, but some that it has cut may be on their
+            # way when `reconfigure` lowers the limit: each is a batch of its own.
+            return min(items, self.gate.max_batch_size) if len(pieces) == 1 else items
+
         # Decorated here and not in a class, because the settings are known only now.
         self._batched: Any = serve.batch(
             max_batch_size=max_batch_size,
             batch_wait_timeout_s=0,
             max_concurrent_batches=lanes,
-            batch_size_fn=lambda pieces: sum(len(piece) for piece in pieces),
+            batch_size_fn=size,
         )(run)
         self.gate = Gate(
             self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
@@ -67,6 +74,12 @@ class BatchedTower:
         self.gate.max_batch_size = max_batch_size
         self.gate.linger_s = linger_s
         self._batched.set_max_batch_size(max_batch_size)
+
+    async def check(self) -> None:
+        """Raises RuntimeError if one of the loops has ended, which only a bug can cause."""
+        self.gate.check()
+        if not await self._batched._is_batching_task_alive():
+            raise RuntimeError("the loop of @serve.batch has ended")
 
 
 @serve.deployment(
@@ -134,10 +147,19 @@ class Embedder:
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes new batch settings from the Serve config without a restart."""
+        """Takes new batch settings from the Serve config without a restart.
+
+        Keeps those it has where the model cannot take these. If this raised, Serve would stop the
+        replicas that serve, and could start no others.
+        """
         batching = Batching(**self._settings.model_dump(include=set(Batching.model_fields)))
-        batching = Batching(**{**batching.model_dump(), **user_config})
-        await self._warm_up(batching)
+        try:
+            batching = Batching(**{**batching.model_dump(), **user_config})
+            await self._warm_up(batching)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            logger.error(f"The batch settings stay as they are; user_config is refused: {reason}")
+            return
         linger_s = batching.batch_linger_ms / 1e3
         self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
         if self._texts is not None:
@@ -148,26 +170,37 @@ class Embedder:
             f"{batching.batch_linger_ms:g} ms."
         )
 
-    async def embed(self, stack: Pixels, tenant: str | None = None) -> StackVectors:
-        """(N, H, W, 3), already in the card's geometry, to N raw vectors.
+    async def embed(
+        self, stack: Pixels, identity: bytes, tenant: str | None = None
+    ) -> StackVectors:
+        """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors.
 
-        Raises WrongGeometryError.
+        Raises WrongModelError, and ValueError for another shape.
         """
+        self._check_identity(identity)
         # A stack of another shape would fail those that share a batch with it.
-        if stack.shape[1:] != (*self._card.pixels.height_width, 3):
-            raise WrongGeometryError(self._card.identity)
+        height, width = self._card.pixels.height_width
+        if stack.shape[1:] != (height, width, 3):
+            raise ValueError(f"a stack of this model's has the shape (N, {height}, {width}, 3)")
         return await self._submit(self._images, stack, tenant)
 
-    async def embed_text(self, stack: Tokens, tenant: str | None = None) -> StackVectors:
-        """(N, L) token ids to N raw vectors in the images' space."""
+    async def embed_text(
+        self, stack: Tokens, identity: bytes, tenant: str | None = None
+    ) -> StackVectors:
+        """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`."""
+        self._check_identity(identity)
         if self._texts is None:
             raise RuntimeError("the model has no text tower")
         return await self._submit(self._texts, stack, tenant)
 
+    def _check_identity(self, identity: bytes) -> None:
+        """Before a stack joins a batch, which another model's pixels or token ids could fail."""
+        if identity != self._card.identity:
+            raise WrongModelError(self._card.identity)
+
     async def _submit(self, tower: BatchedTower, stack: Stack, tenant: str | None) -> StackVectors:
         made = await tower.gate.submit(stack, tenant)
-        queue = tower.gate.state()._replace(replica=self._replica)
-        return made._replace(identity=self._card.identity, queue=queue)
+        return made._replace(queue=tower.gate.state()._replace(replica=self._replica))
 
     async def tokenizer(self) -> tuple[bytes, str]:
         """The card's identity, and the tokenizer of the model's text tower, for
@@ -186,9 +219,9 @@ class Embedder:
         """Called by Serve every second; a raised error replaces the replica."""
         self._port.check()
         self._gauges.record()
-        self._images.gate.check()
+        await self._images.check()
         if self._texts is not None:
-            self._texts.gate.check()
+            await self._texts.check()
         self._proof.check()
         await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 

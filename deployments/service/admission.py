@@ -76,7 +76,7 @@ class Admission:
         good = [slot for slot in job.slots if not isinstance(slot.item, RaylensError)]
         texts = sum(map(is_text, good))
         tenant, arrival = job.context.tenant, job.context.arrival
-        queue = self._queues[job.context.model]
+        queue = self._queues[job.model]
         if arrival is not None:
             arrival.close()
         elif refusal := queue.refusal(tenant):  # came through a handle

@@ -11,11 +11,11 @@ from deployments.errors import (
     TooManyItems,
 )
 from deployments.items import TextItem
-from deployments.service.embedding import EmbeddingService
+from deployments.service.embedding import Embedded, EmbeddingService
 from deployments.service.job import Context, ItemGroup, Timing
 from deployments.service.vectors import as_matrix, probabilities
 from deployments.settings import Limits
-from deployments.wire import Vectors
+from deployments.wire import ModelCard, TextSpec, Vectors
 
 # Of JSON around each label and its probability in the answer.
 ENTRY_BYTES = 50
@@ -33,39 +33,48 @@ class Classifier:
         labels: Sequence[str],
         template: str,
         context: Context,
-    ) -> tuple[Vectors, Timing]:
-        """(items, labels) probabilities. `{}` in `template` stands for the label.
+    ) -> tuple[Vectors, ModelCard, Timing]:
+        """(items, labels) probabilities, and whose they are. `{}` in `template` stands for the
+        label.
 
         Raises TextUnsupported for a model without a text tower, TooManyItems, TextTooLong,
         BodyTooLarge, and what embedding the items raises.
         """
-        card = context.model.card
-        if card.text is None:
-            raise TextUnsupported(
-                f"{card.id} has no text tower to compare labels with.", param="labels"
-            )
+        _text_spec(self._service.model(context.model).card)
         _check_sizes(len(group.items), labels, template, self._service.settings.limits)
         prompts = [template.replace("{}", label) for label in labels]
         # Labels first, not concurrently with the items: each is admitted like a request.
+        while True:
+            parts = await self._labels(prompts, context)
+            parts.append(await self._service.embed([group], context))
+            card = parts[-1].card
+            if all(part.card.identity == card.identity for part in parts):
+                break  # otherwise, the model was replaced in the middle
         timing = Timing()
-        vectors = await self._label_vectors(prompts, context, timing)
-        embedded = await self._service.embed([group], context)
-        timing.add(embedded.timing)
-        return probabilities(as_matrix(embedded.rows) @ vectors.T, card.text), timing
+        for part in parts:
+            timing.add(part.timing)
+        *labelled, items = (as_matrix(part.rows) for part in parts)
+        rule = _text_spec(card)
+        return probabilities(items @ np.concatenate(labelled).T, rule), card, timing
 
-    async def _label_vectors(
-        self, prompts: Sequence[str], context: Context, timing: Timing
-    ) -> Vectors:
-        """(L, D); those of earlier requests come from the service's cache."""
+    async def _labels(self, prompts: Sequence[str], context: Context) -> list[Embedded]:
+        """In parts; vectors of earlier requests come from the service's cache."""
         size = self._service.settings.limits.max_items
-        vectors = []
+        parts = []
         for start in range(0, len(prompts), size):
             items = [TextItem(prompt) for prompt in prompts[start : start + size]]
             part = ItemGroup("labels", items, first=start)
-            embedded = await self._service.embed([part], context)
-            timing.add(embedded.timing)
-            vectors.append(as_matrix(embedded.rows))
-        return np.concatenate(vectors)
+            parts.append(await self._service.embed([part], context))
+        return parts
+
+
+def _text_spec(card: ModelCard) -> TextSpec:
+    """Raises TextUnsupported."""
+    if card.text is None:
+        raise TextUnsupported(
+            f"{card.id} has no text tower to compare labels with.", param="labels"
+        )
+    return card.text
 
 
 def _check_sizes(items: int, labels: Sequence[str], template: str, limits: Limits) -> None:

@@ -14,6 +14,7 @@ from deployments.errors import (
     DimensionsUnsupported,
     Internal,
     ModelNotFound,
+    ModelReplaced,
     RaylensError,
     TooManyItems,
 )
@@ -38,12 +39,16 @@ from deployments.wire import ModelCard, Vector
 
 # The last part of a request's time, kept for the model to embed what has been decoded by then.
 MODEL_PART = 0.1
+# Before a request is started again with the model that has replaced another.
+REPLACED_PAUSE_S = 0.05
 
 
 @dataclass(slots=True)
 class Embedded:
     """A request's result: for each item, in order, its (D,) float32 vector or its error."""
 
+    card: ModelCard
+    """Of the model that all vectors are from."""
     rows: list[Vector | RaylensError]
     texts: int
     """How many of the vectors are of texts."""
@@ -130,7 +135,8 @@ class EmbeddingService:
         job = self._job(groups, context, options)
         try:
             with self.admission.admitted(job):
-                await self._stacks.fill(job)
+                while not await self._filled(job):
+                    job = self._job(groups, context, options)
         except RaylensError as error:
             self._count(error.code, number)
             raise
@@ -142,6 +148,7 @@ class EmbeddingService:
         good_slots = [slot for slot in job.slots if not slot.is_bad]
         self._count("ok", len(good_slots))
         return Embedded(
+            card=job.card,
             rows=rows,
             texts=sum(is_text(slot) for slot in good_slots),
             tokens=sum(slot.tokens for slot in job.slots),
@@ -150,13 +157,26 @@ class EmbeddingService:
             timing=job.timing,
         )
 
+    async def _filled(self, job: Job) -> bool:
+        """Fills the job's rows. Returns False if its model was replaced by another meanwhile."""
+        try:
+            await self._stacks.fill(job)
+        except ModelReplaced:
+            await job.model.reloaded()
+            await asyncio.sleep(REPLACED_PAUSE_S)
+            return False
+        return True
+
     def _job(self, groups: Sequence[ItemGroup], context: Context, options: Options) -> Job:
-        card = context.model.card
+        model = self.model(context.model)
+        card = model.card
         _check_dimensions(options.dimensions, card)
         return Job(
             slots=[Slot(item) for group in groups for item in group.items],
             context=context,
+            model=model,
             card=card,
+            tokenizer=model.tokenizer if card.text is not None else None,
             options=options,
             load_by=context.deadline - MODEL_PART * self.settings.limits.request_timeout_s,
             limits=self._limits(context.tenant),

@@ -21,10 +21,12 @@ Stage = Literal["fetch", "decode", "queue", "model"]
 class ModelClient(Protocol):
     """A model deployment as the service sees it."""
 
-    names: frozenset[str]
-    """Its id and its aliases."""
     stack_bytes: int
     """The largest stack of pixels that fits into one call."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Its id and its aliases."""
 
     @property
     def is_loaded(self) -> bool:
@@ -45,15 +47,24 @@ class ModelClient(Protocol):
     def tokenizer(self) -> TextTokenizer:
         """Of a model whose card has a text tower. Raises Unavailable like `card`."""
 
-    async def embed(self, stack: Pixels, deadline: float, tenant: str | None) -> StackVectors:
-        """(N, H, W, 3) in the card's geometry to N raw vectors, before `deadline` on the loop's
-        clock. Tenants share the model; stacks of the same tenant wait for each other.
+    async def embed(
+        self, stack: Pixels, identity: bytes, deadline: float, tenant: str | None
+    ) -> StackVectors:
+        """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors, before
+        `deadline` on the loop's clock. Tenants share the model; stacks of the same tenant wait for
+        each other.
 
-        Raises Unavailable, Overloaded, DeadlineExceeded or Internal.
+        Raises ModelReplaced if only another model serves, Unavailable, Overloaded, DeadlineExceeded
+        or Internal.
         """
 
-    async def embed_text(self, stack: Tokens, deadline: float, tenant: str | None) -> StackVectors:
+    async def embed_text(
+        self, stack: Tokens, identity: bytes, deadline: float, tenant: str | None
+    ) -> StackVectors:
         """(N, L) token ids to N raw vectors; otherwise like `embed`."""
+
+    async def reloaded(self) -> None:
+        """To be awaited after ModelReplaced: until `card` and `tokenizer` may be the other's."""
 
     async def ready(self) -> ModelCard:
         """Checks that the model works right now. Raises Unavailable with the reason."""
@@ -63,7 +74,8 @@ class ModelClient(Protocol):
 class Context:
     """What every step of a request needs to know."""
 
-    model: ModelClient
+    model: str | None
+    """What the request calls it; None for the first one."""
     deadline: float
     """On the loop's clock: when the model must have returned the vectors."""
     tenant: str | None = None
@@ -163,7 +175,10 @@ class Job:
 
     slots: list[Slot]
     context: Context
+    model: ModelClient
     card: ModelCard
+    """The model's when the job began, as is `tokenizer`: the model may be replaced meanwhile."""
+    tokenizer: TextTokenizer | None
     options: Options
     load_by: float
     """On the loop's clock: when images that are not decoded yet fail, so that the model has time

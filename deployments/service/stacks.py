@@ -20,7 +20,6 @@ from deployments.errors import (
     RaylensError,
     TextTooLong,
     TextUnsupported,
-    Unavailable,
 )
 from deployments.items import TextItem, UrlItem
 from deployments.service.cache import Entry, VectorCache
@@ -64,7 +63,7 @@ class StackEmbedder:
                 first = by_url.setdefault(slot.item.url, slot)
                 slot.duplicate_of = None if first is slot else first
         todo = [slot for slot in job.slots if not slot.is_bad and slot.duplicate_of is None]
-        max_images = _max_images(job.card, job.context.model.stack_bytes)
+        max_images = _max_images(job.card, job.model.stack_bytes)
         try:
             while todo:
                 images = [slot for slot in todo if not is_text(slot)]
@@ -120,8 +119,6 @@ class StackEmbedder:
     def _fill_rows(self, job: Job, slots: Sequence[Slot], made: StackVectors) -> None:
         job.timing.note("queue", made.queue_ms)
         job.timing.note("model", made.model_ms)
-        if made.identity != job.card.identity:
-            raise Unavailable("The model is being replaced by another; retry.", retry_after_s=1)
         for slot, vector in zip(slots, made.vectors, strict=True):
             slot.row = vector
             if slot.key is not None and np.isfinite(vector).all():
@@ -138,11 +135,11 @@ class StackEmbedder:
             slot.key = None
 
     async def _embed_images(self, job: Job, slots: Sequence[Slot]) -> None:
-        pixels = await all_or_none([self._pixels_or_none(job, slot) for slot in slots])
-        good = {s: p for s, p in zip(slots, pixels, strict=True) if p is not None}
+        decoded = await all_or_none([self._pixels_or_none(job, slot) for slot in slots])
+        good = {s: p for s, p in zip(slots, decoded, strict=True) if p is not None}
         if good and not job.is_doomed:
-            to = job.context
-            made = await to.model.embed(np.stack([*good.values()]), to.deadline, to.tenant)
+            pixels, to = np.stack([*good.values()]), job.context
+            made = await job.model.embed(pixels, job.card.identity, to.deadline, to.tenant)
             self._fill_rows(job, [*good], made)
 
     async def _pixels_or_none(self, job: Job, slot: Slot) -> Pixels | None:
@@ -184,16 +181,16 @@ class StackEmbedder:
             good |= await self._tokenise(job, part)
         job.timing.note("decode", (time.perf_counter() - began) * 1e3)
         if good and not job.is_doomed:
-            to = job.context
-            tokens = pad_tokens([*good.values()])
-            made = await to.model.embed_text(tokens, to.deadline, to.tenant)
+            tokens, to = pad_tokens([*good.values()]), job.context
+            made = await job.model.embed_text(tokens, job.card.identity, to.deadline, to.tenant)
             self._fill_rows(job, [*good], made)
 
     async def _tokenise(self, job: Job, texts: dict[Slot, str]) -> dict[Slot, list[int]]:
         """The token ids of each text, without those that are too long."""
+        assert job.tokenizer is not None  # noqa: S101  (`_text_or_none` let only such texts pass)
         try:
             encoded = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, job.context.model.tokenizer.encode, list(texts.values())
+                self._tokenizing, job.tokenizer.encode, list(texts.values())
             )
         except Exception:
             logger.exception("Tokenising failed with an unexpected error.")

@@ -88,8 +88,8 @@ async def test_a_vector_that_is_not_finite_is_an_error_of_its_item(
     connect: Connect, photo: Path, jpeg: Jpeg
 ) -> None:
     class Broken(FakeModel):
-        async def embed(self, stack: Any, deadline: float, tenant: str | None = None) -> Any:
-            answer = await super().embed(stack, deadline)
+        async def embed(self, *call: Any) -> Any:
+            answer = await super().embed(*call)
             answer.vectors[0, 3] = np.nan
             return answer
 

@@ -25,7 +25,7 @@ from tests.chaos.hazards import HAZARDS
 from tests.chaos.nodes import SkippedError, gcs_restarted, node_lost
 from tests.chaos.overload import beside_a_busy_key, flooded
 from tests.chaos.replica import REPLICA
-from tests.chaos.traffic import Traffic
+from tests.chaos.updates import UPDATES
 from tests.hostile import pictures
 from tests.servers import ROOT, serve
 
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--to", type=Path, help="write the results to this file, as JSON")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    faults = (*FAULTS, *REPLICA, *HAZARDS, *growth(arguments.longer))
+    faults = (*FAULTS, *REPLICA, *UPDATES, *HAZARDS, *growth(arguments.longer))
     runs: dict[str, Callable[[], dict[str, Any]]] = {
         **{fault.name: partial(run, fault) for fault in faults},
         "overload": partial(overload, flooded),
@@ -85,7 +85,7 @@ def run(fault: Fault) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), fault.ingresses, fault.embedders, fault.settings)
         with serve(Path(folder), config, env=fault.env) as server:
-            traffic = Traffic(server.url, images, PER_SECOND)
+            traffic = fault.traffic(server.url, images, PER_SECOND)
             figures: Mapping[str, Any]
             with traffic:
                 time.sleep(3)

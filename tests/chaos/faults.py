@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.chaos.traffic import Traffic
 from tests.servers import ROOT, Server
 from tests.until import until
 
@@ -30,6 +31,7 @@ class Fault:
     most_failed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    traffic: Callable[[str, Sequence[bytes], float], Traffic] = Traffic
 
 
 def _killed(deployment: str, times: int, every_s: float) -> Callable[[Server, Path], None]:
@@ -94,21 +96,35 @@ def decode_workers_killed(server: Server, config: Path) -> None:
 def deploy(server: Server, config: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
     """Deploys the config again with changed deployments, as `serve deploy` does."""
     content = yaml.safe_load(config.read_text())
-    content["http_options"]["port"] = int(server.url.rpartition(":")[2])
     for deployment in content["applications"][0]["deployments"]:
         change = changes.get(deployment["name"])
         if change is not None:  # any difference makes Serve start new replicas
             deployment["ray_actor_options"] = {"runtime_env": {"env_vars": dict(change)}}
+    deploy_content(server, content)
+
+
+def deploy_content(server: Server, content: dict[str, Any]) -> None:
+    content["http_options"]["port"] = int(server.url.rpartition(":")[2])
+    ask_serve(server, f"client.deploy_applications(json.loads({json.dumps(content)!r}))")
+
+
+def ask_serve(server: Server, statement: str) -> str:
+    """What a statement prints that uses Serve's `client`."""
     script = (
         "import json, ray\n"
         "from ray.dashboard.modules.serve.sdk import ServeSubmissionClient\n"
         "context = ray.init(address='auto', log_to_driver=False)\n"
         "client = ServeSubmissionClient('http://' + context.dashboard_url)\n"
-        f"client.deploy_applications(json.loads({json.dumps(content)!r}))\n"
+        f"{statement}\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=server.ray_environment(), check=True
-    )
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=server.ray_environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 FAULTS = (

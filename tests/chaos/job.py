@@ -126,11 +126,17 @@ def _has(deployment: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
     )
 
 
+def ingress() -> Any:
+    import ray
+    from ray import serve
+
+    ray.init(address="auto", log_to_driver=False)
+    return serve.get_app_handle("raylens")
+
+
 def call(seconds: float) -> None:
     """Nine of ten calls do not embed, so that there are many."""
-    import raylens
-
-    client = raylens.connect()
+    handle = ingress()
     data = [base64.b64encode(photo(seed)) for seed in range(32)]
     process = psutil.Process()
     ends = time.monotonic() + seconds
@@ -139,9 +145,10 @@ def call(seconds: float) -> None:
     def run(caller: int) -> None:
         while time.monotonic() < ends:
             if calls[caller] % 10:
-                client.image_embedding_dimension()
+                handle.image_embedding_dimension.remote().result()
             else:
-                client.embed_image_base64(data[(caller + calls[caller]) % len(data)])
+                image = data[(caller + calls[caller]) % len(data)]
+                handle.embed_image_base64.remote(image).result()
             calls[caller] += 1
 
     threads = [threading.Thread(target=run, args=[caller]) for caller in range(len(calls))]
@@ -153,12 +160,7 @@ def call(seconds: float) -> None:
 
 
 def cancel(rounds: int) -> None:
-    from ray import serve
-
-    import raylens
-
-    raylens.connect()
-    handle = serve.get_app_handle("raylens")
+    handle = ingress()
     data = [base64.b64encode(photo(seed)).decode() for seed in range(32)]
     stayed = given_up = 0
     for number in range(rounds):
@@ -182,10 +184,9 @@ def misshape(times: int) -> None:
     import numpy as np
     from ray import serve
 
-    import raylens
-
-    side = raylens.connect().info()["data"][0]["image_size"]
+    side = ingress().info.remote().result()["data"][0]["image_size"]
     handle = serve.get_deployment_handle("Embedder", "raylens")
+    identity = handle.ready.remote().result().identity
     stacks: list[Any] = [
         None,
         np.uint8(1),
@@ -198,12 +199,12 @@ def misshape(times: int) -> None:
         for stack in stacks:
             error = None
             try:
-                handle.embed.remote(stack).result(timeout_s=ANSWER_WITHIN_S)
+                handle.embed.remote(stack, identity).result(timeout_s=ANSWER_WITHIN_S)
             except Exception as raised:
                 error = type(getattr(raised, "cause", raised)).__name__
             tell(shape=str(np.shape(stack)), error=error)
         large = np.zeros((33, side, side, 3), np.uint8)
-        made = handle.embed.remote(large).result(timeout_s=ANSWER_WITHIN_S)
+        made = handle.embed.remote(large, identity).result(timeout_s=ANSWER_WITHIN_S)
         assert len(made.vectors) == len(large)
 
 

@@ -73,14 +73,17 @@ class Traffic:
         began = time.monotonic()
         status: int | str
         try:
-            async with session.post(
-                f"{self.url}/v1/embeddings", data=self.images[number % len(self.images)]
-            ) as response:
-                await response.read()
-                status = response.status
+            status = await self._ask(session, number)
         except (aiohttp.ClientError, TimeoutError) as error:
             status = type(error).__name__
         self.outcomes.append(Outcome(began, time.monotonic(), status))
+
+    async def _ask(self, session: aiohttp.ClientSession, number: int) -> int | str:
+        async with session.post(
+            f"{self.url}/v1/embeddings", data=self.images[number % len(self.images)]
+        ) as response:
+            await response.read()
+            return response.status
 
     @property
     def failed(self) -> dict[str, int]:

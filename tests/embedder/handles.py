@@ -17,7 +17,7 @@ from deployments.wire import Pixels, StackVectors
 from tests.fakes import CARD
 
 STACK = np.zeros((2, 8, 8, 3), np.uint8)
-ANSWER = StackVectors(np.ones((2, 12), np.float32), 1.0, 2.0, CARD.identity)
+ANSWER = StackVectors(np.ones((2, 12), np.float32), 1.0, 2.0)
 
 DEATHS = [
     ActorDiedError(),
@@ -67,7 +67,8 @@ def client(handle: Handle) -> EmbedderClient:
 async def embed(
     opened: EmbedderClient, stack: Pixels = STACK, within_s: float = 10.0
 ) -> StackVectors:
-    return await opened.embed(stack, asyncio.get_running_loop().time() + within_s, None)
+    deadline = asyncio.get_running_loop().time() + within_s
+    return await opened.embed(stack, CARD.identity, deadline, None)
 
 
 async def failure(opened: EmbedderClient, within_s: float = 10.0) -> RaylensError:

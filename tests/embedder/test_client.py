@@ -24,13 +24,14 @@ from tests.embedder.handles import (
     named,
     never,
 )
+from tests.fakes import CARD
 
 
 async def test_the_answer_is_passed_on_as_the_replica_gave_it() -> None:
     handle = Handle(embed=(ANSWER,))
     assert await embed(client(handle)) is ANSWER
     (arguments,) = handle.methods["embed"].calls
-    assert arguments == (STACK, None)
+    assert arguments == (STACK, CARD.identity, None)
 
 
 def test_arrays_go_by_value_and_not_through_the_object_store() -> None:
@@ -54,7 +55,7 @@ def test_the_largest_stack_fits_into_one_message() -> None:
 async def test_a_call_whose_replica_died_is_retried_on_another(death: Exception) -> None:
     handle = Handle(embed=(death, ANSWER))
     assert await embed(client(handle)) is ANSWER
-    assert handle.methods["embed"].calls == [(STACK, None), (STACK, None)]
+    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None)] * 2
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=named)
@@ -118,7 +119,7 @@ async def test_a_call_for_texts_is_retried_after_a_death_as_well() -> None:
     tokens = np.ones((2, 5), np.int32)
     handle = Handle(embed_text=(DEATHS[0], ANSWER))
     deadline = asyncio.get_running_loop().time() + 10
-    assert await client(handle).embed_text(tokens, deadline, None) is ANSWER
+    assert await client(handle).embed_text(tokens, CARD.identity, deadline, None) is ANSWER
     calls = handle.methods["embed_text"].calls
     assert [arguments[0] is tokens for arguments in calls] == [True, True]
 

@@ -8,6 +8,7 @@ from ray.exceptions import ActorDiedError
 from deployments.errors import DeadlineExceeded, Internal, Unavailable
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, STACK, Handle, after, client, embed, failure, never
+from tests.fakes import CARD
 
 
 @without_waiting
@@ -33,9 +34,9 @@ async def test_no_answer_while_others_are_answered_is_an_exceeded_deadline() -> 
 async def test_a_request_whose_earlier_calls_were_answered_exceeds_its_deadline() -> None:
     opened = client(Handle(embed=(after(4, ANSWER), never())))
     deadline = asyncio.get_running_loop().time() + 10
-    await opened.embed(STACK, deadline, None)
+    await opened.embed(STACK, CARD.identity, deadline, None)
     with pytest.raises(DeadlineExceeded):
-        await opened.embed(STACK, deadline, None)
+        await opened.embed(STACK, CARD.identity, deadline, None)
 
 
 @without_waiting

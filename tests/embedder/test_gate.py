@@ -235,5 +235,5 @@ async def test_the_state_tells_what_waits_and_how_long_full_batches_take() -> No
         one = asyncio.create_task(opened.submit(images(1)))
         await asyncio.sleep(0.2)
         await one
-    assert state.item_s == pytest.approx(0.1 / 4 / 2, rel=0.5)
+    assert 0.1 / 4 / 2 <= state.item_s < 0.1  # about 0.0125 where nothing else runs
     assert opened.state().item_s == state.item_s  # which a batch of one does not change

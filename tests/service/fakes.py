@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from deployments.wire import Pixels, StackVectors
+from deployments.wire import StackVectors
 from tests.fakes import FakeModel
 
 IMAGE_BYTES = 8 * 8 * 3  # of the fake model
@@ -27,14 +27,12 @@ class HeldModel(FakeModel):
         self.calls: list[asyncio.Future[None]] = []
         self._arrival = asyncio.Event()
 
-    async def embed(
-        self, stack: Pixels, deadline: float, tenant: str | None = None
-    ) -> StackVectors:
-        call = asyncio.get_running_loop().create_future()
-        self.calls.append(call)
+    async def embed(self, *call: Any) -> StackVectors:
+        held = asyncio.get_running_loop().create_future()
+        self.calls.append(held)
         self._arrival.set()
-        await call
-        return await super().embed(stack, deadline)
+        await held
+        return await super().embed(*call)
 
     async def taken(self, number: int) -> None:
         """Waits for `number` calls to arrive; their images are decoded first."""

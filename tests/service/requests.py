@@ -23,7 +23,7 @@ async def embed(
 ) -> Embedded:
     if deadline is None:
         deadline = asyncio.get_running_loop().time() + 10
-    context = Context(opened.models[0], deadline, tenant)
+    context = Context(None, deadline, tenant)
     return await opened.embed([ItemGroup("input", items)], context, Options(**options))
 
 

@@ -8,7 +8,7 @@ import pytest
 from deployments.errors import DeadlineExceeded, InvalidItem
 from deployments.items import UrlItem
 from deployments.service.stacks import STACK_ITEMS
-from deployments.wire import Pixels, StackVectors
+from deployments.wire import StackVectors
 from tests.fakes import FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher, HeldModel
@@ -78,11 +78,9 @@ async def test_the_model_is_told_the_deadline(images: Images) -> None:
     class PunctualModel(FakeModel):
         deadlines: tuple[float, ...] = ()
 
-        async def embed(
-            self, stack: Pixels, deadline: float, tenant: str | None = None
-        ) -> StackVectors:
-            self.deadlines += (deadline,)
-            return await super().embed(stack, deadline)
+        async def embed(self, *call: Any) -> StackVectors:
+            self.deadlines += (call[2],)
+            return await super().embed(*call)
 
     model = PunctualModel()
     await embed(service(model), images(STACK_ITEMS + 1), 1e9)

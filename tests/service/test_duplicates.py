@@ -63,7 +63,7 @@ async def test_a_failed_request_names_duplicates_among_its_bad_items(images: Ima
 
 async def test_bad_items_are_named_by_their_parameter_and_their_index_in_it(images: Images) -> None:
     opened = service()
-    context = Context(opened.models[0], asyncio.get_running_loop().time() + 10)
+    context = Context(None, asyncio.get_running_loop().time() + 10)
     groups = [
         ItemGroup("query", images(1), is_list=False),
         ItemGroup("documents", [CORRUPT, *images(1), CORRUPT]),

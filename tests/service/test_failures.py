@@ -10,7 +10,7 @@ import pytest
 
 from deployments.errors import Internal, PathNotFound, Unavailable
 from deployments.items import PathItem, UrlItem
-from deployments.wire import Pixels, StackVectors
+from deployments.wire import StackVectors
 from tests.fakes import FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher, HeldModel
@@ -96,10 +96,8 @@ async def test_a_bug_in_one_item_is_an_internal_error_of_that_item_alone(images:
 
 async def test_a_vector_that_is_not_finite_is_an_error_of_its_item_alone(images: Images) -> None:
     class NanModel(FakeModel):
-        async def embed(
-            self, stack: Pixels, deadline: float, tenant: str | None = None
-        ) -> StackVectors:
-            answer = await super().embed(stack, deadline)
+        async def embed(self, *call: Any) -> StackVectors:
+            answer = await super().embed(*call)
             answer.vectors[1, 3] = np.nan
             return answer
 

@@ -10,10 +10,10 @@ from deployments.errors import Internal, TextTooLong, Unavailable
 from deployments.items import TextItem, UrlItem
 from deployments.service import stacks
 from deployments.service.embedding import Embedded
-from deployments.wire import Pixels, StackVectors
+from deployments.wire import StackVectors
 from tests.fakes import TEXT, FakeModel, service
 from tests.service.conftest import Images
-from tests.service.fakes import IMAGE_BYTES, FakeFetcher, HeldModel
+from tests.service.fakes import FakeFetcher, HeldModel
 from tests.service.requests import embed, errors, vectors
 
 # The cache
@@ -53,10 +53,8 @@ async def test_a_cached_long_text_is_still_reported_as_truncated_or_refused() ->
 
 async def test_a_vector_that_is_not_finite_is_not_cached(images: Images) -> None:
     class OnceNan(FakeModel):
-        async def embed(
-            self, stack: Pixels, deadline: float, tenant: str | None = None
-        ) -> StackVectors:
-            answer = await super().embed(stack, deadline)
+        async def embed(self, *call: Any) -> StackVectors:
+            answer = await super().embed(*call)
             if len(self.stacks) == 1:
                 answer.vectors[:] = np.nan
             return answer
@@ -65,24 +63,6 @@ async def test_a_vector_that_is_not_finite_is_not_cached(images: Images) -> None
     bad = await embed(opened, images(1), on_error="report")
     assert isinstance(errors(bad)[0], Internal)
     assert (await embed(opened, images(1))).cached == 0
-
-
-async def test_vectors_of_two_models_are_never_in_one_answer(images: Images) -> None:
-    class Replaced(FakeModel):
-        stack_bytes = IMAGE_BYTES
-        identities = iter([b"fake", b"newer", b"fake"])
-
-        async def embed(
-            self, stack: Pixels, deadline: float, tenant: str | None = None
-        ) -> StackVectors:
-            answer = await super().embed(stack, deadline)
-            return answer._replace(identity=next(self.identities))
-
-    opened = service(Replaced())
-    with pytest.raises(Unavailable) as caught:
-        await embed(opened, images(2))
-    assert caught.value.retry_after_s == 1
-    assert (await embed(opened, images(2))).cached == 1  # the older model's vector is still good
 
 
 # Requests for the same item at the same time

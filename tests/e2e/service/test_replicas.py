@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Jpeg
 from tests.e2e.service.clients import embed, run_python
 from tests.load import at_rate
@@ -11,7 +13,13 @@ from tests.until import until
 DEADLINE_S = 30
 
 
-def test_the_batch_size_changes_without_a_restart(server: Server, config: Path, jpeg: Jpeg) -> None:
+@pytest.mark.parametrize(
+    ("size", "logged"),
+    [(3, "batches of at most 3"), (0, "user_config is refused"), (2, "batches of at most 2")],
+)
+def test_the_batch_size_changes_without_a_restart(
+    server: Server, config: Path, size: int, logged: str
+) -> None:
     script = f"""
 import yaml, ray
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
@@ -20,13 +28,13 @@ config = yaml.safe_load(open("{config}"))
 config["http_options"]["port"] = {server.url.rpartition(":")[2]}
 for deployment in config["applications"][0]["deployments"]:
     if deployment["name"] == "Embedder":
-        deployment["user_config"] = {{"max_batch_size": 3}}
+        deployment["user_config"] = {{"max_batch_size": {size}}}
 ServeSubmissionClient("http://" + context.dashboard_url).deploy_applications(config)
 """
     pids = [p.pid for p in server.replicas("Embedder")]
     log = server.log.read_text()
     run_python(server, script, Path("/"))
-    until(lambda: "batches of at most 3" in server.log.read_text()[len(log) :])
+    until(lambda: logged in server.log.read_text()[len(log) :])
     assert len(embed(server, {"path": "1.jpg"})) == 1280
     assert [p.pid for p in server.replicas("Embedder")] == pids
 
