@@ -25,6 +25,8 @@ def nearest(embeddings: Embeddings, query: ArrayLike, top: int = 10) -> list[Hit
     vector of the embeddings' dimensions or has no direction.
     """
     target = np.asarray(query, dtype=np.float64)
+    if not embeddings.dimensions:  # all rows failed
+        return []
     if target.shape != (embeddings.dimensions,):
         raise ValueError(
             f"the query has the shape {target.shape}, the embeddings ({embeddings.dimensions},)"
