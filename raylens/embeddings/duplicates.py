@@ -32,7 +32,7 @@ class Member(NamedTuple):
     record: Record
 
 
-class MissingIndex(ImportError):
+class MissingIndexError(ImportError):
     """More rows than are compared pair by pair, and no usearch."""
 
 
@@ -133,7 +133,7 @@ def _neighbours(
     try:
         from usearch.index import Index
     except ImportError:
-        raise MissingIndex(
+        raise MissingIndexError(
             f"more than {EXACT_ROWS:,} rows need usearch: pip install 'raylens[dedupe]'"
         ) from None
     # 16-bit vectors halve the index's memory; `_alike` computes the true cosines.

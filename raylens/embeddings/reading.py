@@ -57,17 +57,23 @@ class Embeddings:
         """(N, D), mapped from the disk and read-only.
 
         What Parquet and JSON hold is first written to a file in the folder for temporary files,
-        which goes away with this process. `blocks` and what uses it are the faster for it.
+        which goes away with this process; `blocks` and what uses it are the faster for it. Raises
+        EmbeddingsError if there is no space.
         """
         if isinstance(self._file, NpyFile):
             return self._file.vectors
         if not len(self) or not self.dimensions:
             return np.zeros((len(self), self.dimensions), np.float32)
         with tempfile.TemporaryFile(prefix="raylens-") as file:
-            for block in self.blocks():
-                # Written, not assigned to a map, where a full disk would end the process.
-                file.write(np.ascontiguousarray(block.vectors).data)
-            file.flush()
+            try:
+                for block in self.blocks():
+                    # Written, not assigned to a map, where a full disk would end the process.
+                    file.write(np.ascontiguousarray(block.vectors).data)
+                file.flush()
+            except OSError as error:
+                raise EmbeddingsError(
+                    f"cannot write the vectors to {tempfile.gettempdir()}: {error.strerror}"
+                ) from None
             return np.memmap(file, np.float32, mode="r", shape=(len(self), self.dimensions))
 
     def blocks(self) -> Iterator[Block]:

@@ -34,11 +34,9 @@ def thumbnails(
                 advance(len(part), 0)
                 continue
             for thumbnail in threads.map(lambda source: _thumbnail(source, side), part):
-                fits = thumbnail is not None and total + len(thumbnail) <= most_bytes
-                made.append(thumbnail if fits else None)
-                # One that does not fit ends it, or the smallest would be preferred.
-                total = total + len(thumbnail) if thumbnail and fits else total
-                total = most_bytes if thumbnail and not fits else total
+                # It counts even if it does not fit any more, or the smallest would be preferred.
+                total += len(thumbnail or "")
+                made.append(thumbnail if total <= most_bytes else None)
                 advance(1, 0)
     return made
 
@@ -53,10 +51,11 @@ def _thumbnail(source: str, side: int) -> str | None:
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None
-            image.thumbnail((side, side))  # of JPEGs, it decodes no more than it needs
-            upright = _rgb(ImageOps.exif_transpose(image))
+            image.draft("RGB", (2 * side, 2 * side))  # JPEGs are decoded no larger than needed
+            small = _rgb(ImageOps.exif_transpose(image))
+        small.thumbnail((side, side))
         buffer = io.BytesIO()
-        upright.save(buffer, "WEBP", quality=70, method=2)
+        small.save(buffer, "WEBP", quality=70, method=2)
     except Exception:  # Pillow has raised nearly everything about broken files
         return None
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

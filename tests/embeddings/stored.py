@@ -15,7 +15,7 @@ KINDS = ("photos.parquet", "photos.npy", "photos.jsonl")
 
 def store(
     path: Path,
-    vectors: NDArray[np.float32],
+    vectors: NDArray[Any],
     sources: Sequence[str] | None = None,
     *,
     failed: Sequence[int] = (),

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from raylens.embeddings.duplicates import Links, groups
+from raylens.embeddings.duplicates import Links, Member, groups
 from raylens.embeddings.reading import read
 from tests.embeddings.stored import store
 
 
-def rows(found: list[list[object]]) -> list[list[int]]:
-    return [sorted(member.row for member in group) for group in found]  # type: ignore[attr-defined]
+def rows(found: list[list[Member]]) -> list[list[int]]:
+    return [sorted(member.row for member in group) for group in found]
 
 
 def clusters(sizes: list[int], noise: float, dimensions: int = 64) -> NDArray[np.float32]:
@@ -30,9 +30,11 @@ def components(vectors: NDArray[np.float32], threshold: float) -> list[list[int]
     unit = vectors.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     alike = unit @ unit.T >= threshold
-    found, seen = [], set()
+    found: list[list[int]] = []
+    seen: set[int] = set()
     for start in range(len(vectors)):
-        group, todo = set(), [start]
+        group: set[int] = set()
+        todo = [start]
         while todo:
             row = todo.pop()
             if row not in seen:
