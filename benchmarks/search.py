@@ -82,7 +82,8 @@ def measured(path: Path, queries: NDArray[np.float32], mapped: bool) -> dict[str
     embeddings = read(path)
     if mapped:
         embeddings.vectors  # noqa: B018  # from here on they are mapped
-    times, found = [], []
+    times: list[float] = []
+    found: list[float] = []
     for query in queries:
         began = time.perf_counter()
         hits = nearest(embeddings, query, TOP)

@@ -14,9 +14,9 @@ from raylens.cli.query import check, embedded
 from raylens.client.http import DEFAULT_URL
 from raylens.client.items import local_file
 from raylens.embeddings.duplicates import Member, MissingIndexError, groups
-from raylens.embeddings.galleries import Group, Picture, chosen, draw_map, gallery
-from raylens.embeddings.projection import NEEDS_UMAP, best_method, has_umap
 from raylens.embeddings.files import EmbeddingsError
+from raylens.embeddings.galleries import Group, Picture, chosen, draw_map, gallery
+from raylens.embeddings.projection import NEEDS_UMAP, best_method, has_umap, project
 from raylens.embeddings.reading import Embeddings, read
 from raylens.embeddings.search import nearest
 from raylens.progress import counted
@@ -103,13 +103,13 @@ def dedupe(
             if as_json:
                 _print_json(_as_json(members))
                 continue
-            out.print(f"{number}. {_summary(members)}", markup=False)
+            out.print(f"{number}. {_summary(members)}", markup=False, soft_wrap=True)
             for member in members:
                 line = f"   {member.similarity:.4f}  {_shown(member.record.source)}"
                 out.print(line, markup=False, soft_wrap=True)
         surplus = sum(map(len, found)) - len(found)
         total = f"{len(found):,} groups from {threshold:g}; without repeats, {surplus:,} fewer"
-        err.print(total, markup=False)
+        err.print(total, markup=False, soft_wrap=True)
         if gallery_page is not None:
             _write_groups(gallery_page, file, threshold, found)
 
@@ -143,14 +143,16 @@ def map_(
         good = len(embeddings.good())
         what = f"{len(rows):,} of {good:,} images" if len(rows) < good else f"{good:,} images"
         note = f"{what} of {file}, by {used.upper() if used == 'pca' else 'UMAP'}"
-        err.print(f"{note}{'' if has_umap() else f' ({NEEDS_UMAP})'}", markup=False)
+        err.print(f"{note}{'' if has_umap() else f' ({NEEDS_UMAP})'}", markup=False, soft_wrap=True)
+        with err.status("Finding places for the points"):
+            places = project(embeddings.vectors[rows], used)
         with counted(rows, shown=sys.stderr.isatty()) as advance:
             drawn = draw_map(
                 embeddings,
                 rows,
+                places,
                 title=f"Map of {file.name}",
                 note=note,
-                method=used,
                 most_bytes=max_mb * 1_000_000,
                 advance=advance,
             )
@@ -160,6 +162,7 @@ def map_(
                 f"{drawn.points - drawn.thumbnails:,} points have no thumbnail: the image is not "
                 f"there, cannot be read, or there was no room in {max_mb} MB",
                 markup=False,
+                soft_wrap=True,
             )
 
 
@@ -203,7 +206,7 @@ def _write_groups(
 
 def _summary(members: Sequence[Member]) -> str:
     least = min(member.similarity for member in members)
-    return f"{len(members):,} images, the least like the first {least:.4f}"
+    return f"{len(members):,} images, at least {least:.4f} like the first"
 
 
 def _as_json(members: Sequence[Member]) -> dict[str, Any]:
@@ -227,4 +230,4 @@ def _write(page: Path, html: str) -> None:
         page.write_text(html, encoding="utf-8")
     except OSError as error:
         fail(f"cannot write {page}: {error.strerror}", FAILED)
-    err.print(f"{page}: {len(html) / 1e6:.1f} MB", markup=False)
+    err.print(f"{page}: {len(html) / 1e6:.1f} MB", markup=False, soft_wrap=True)

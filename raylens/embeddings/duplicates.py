@@ -53,6 +53,8 @@ def groups(
     if not 0 < threshold <= 1:
         raise ValueError("the threshold must be above 0 and at most 1")
     good = embeddings.good()
+    if not len(good):
+        return []
     vectors = embeddings.vectors
     links = Links(len(embeddings))
     distinct, equal = _distinct(vectors, good, threshold)
@@ -101,7 +103,7 @@ def _distinct(
     Many equal rows would be as many pairs as their square, and would make an index of
     neighbours fall apart: each has more nearest ones than are looked at.
     """
-    hashes = np.concatenate([_hashes(vectors[rows]) for rows in _batches(good)] or [good])
+    hashes = np.concatenate([_hashes(vectors[rows]) for rows in _batches(good)])
     _, firsts, places = np.unique(hashes, return_index=True, return_inverse=True)
     repeated = firsts[places] != np.arange(len(good))
     rows, first = good[repeated], good[firsts[places]][repeated]
@@ -175,12 +177,13 @@ def _cosines(left: Vectors, right: Vectors) -> NDArray[np.float64]:
     """Of each row with the one beside it. One of equal vectors is 1, not a little less."""
     left, right = left.astype(np.float64), right.astype(np.float64)
     lengths = (left * left).sum(axis=1) * (right * right).sum(axis=1)
-    cosines = (left * right).sum(axis=1) / np.sqrt(lengths)
+    cosines: NDArray[np.float64] = (left * right).sum(axis=1) / np.sqrt(lengths)
     return cosines.round(12).clip(-1, 1)
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def _batches(rows: Rows) -> Iterator[Rows]:
@@ -192,7 +195,8 @@ def _hashes(vectors: Vectors) -> NDArray[np.uint64]:
     """Equal for equal vectors, and hardly ever for others."""
     words = np.ascontiguousarray(vectors).view(np.uint32).astype(np.uint64)
     factors = np.random.default_rng(0).integers(1, 2**63, words.shape[1], dtype=np.uint64)
-    return (words * (factors | 1)).sum(axis=1, dtype=np.uint64)
+    hashes: NDArray[np.uint64] = (words * (factors | 1)).sum(axis=1, dtype=np.uint64)
+    return hashes
 
 
 def _described(embeddings: Embeddings, found: list[Rows]) -> list[list[Member]]:

@@ -185,7 +185,8 @@ class JsonLines:
             for row in rows:
                 file.seek(self._starts[row])
                 value = self._parsed(file.readline(), row)
-                records.append(Record(**{name: value.get(name) for name in _RECORD}))
+                source, *others = (value.get(name) for name in _RECORD)
+                records.append(Record(str(source), *others))
         return records
 
 

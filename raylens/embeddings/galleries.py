@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raylens.embeddings.pages import link, page
-from raylens.embeddings.projection import Method, project
 from raylens.embeddings.reading import Embeddings
 from raylens.embeddings.thumbnails import thumbnails
 
@@ -35,13 +35,15 @@ def gallery(
     """A page with a thumbnail, name and label for each picture, of at most MOST_BYTES of
     thumbnails."""
     sources = [picture.source for group in groups for picture in group.pictures]
+    folder = _folder(sources)
     made = iter(thumbnails(sources, _SIDE, most_bytes=MOST_BYTES, advance=advance))
     shown = [
         {
             "title": group.title,
             "items": [
                 {
-                    "name": picture.source,
+                    "name": picture.source.removeprefix(folder),
+                    "source": picture.source,
                     "label": picture.label,
                     "link": link(picture.source),
                     "thumbnail": next(made),
@@ -71,20 +73,21 @@ def chosen(embeddings: Embeddings, most: int) -> list[int]:
 def draw_map(
     embeddings: Embeddings,
     rows: Sequence[int],
+    points: NDArray[np.float32],
     *,
     title: str,
     note: str,
-    method: Method,
     most_bytes: int,
     advance: Advance = lambda done, failed: None,
 ) -> Map:
-    """The rows in a plane. Thumbnails get what the points leave of `most_bytes`, and the more
-    points there are, the smaller they are; the last rows may get none."""
-    points = project(embeddings.vectors[np.asarray(rows)], method)
+    """The rows as points, which are (N, 2) from 0 to 1.
+
+    Thumbnails get what the points leave of `most_bytes`, and the more points there are, the
+    smaller they are; the last rows may get none.
+    """
     columns, lines = (points.T * _FULL).round().astype(int).tolist()
     sources = [record.source for record in embeddings.records(rows)]
-    folder, _, _ = os.path.commonprefix(sources).rpartition("/")  # noqa: RUF071  # of URLs too
-    folder = folder + "/" if folder else ""
+    folder = _folder(sources)
     data = {
         "note": note,
         "full": _FULL,
@@ -98,3 +101,9 @@ def draw_map(
     made = thumbnails(sources, side, most_bytes=max(0, left - 10 * len(rows)), advance=advance)
     html = page("map", title, {**data, "thumbnails": made})
     return Map(html, len(rows), sum(thumbnail is not None for thumbnail in made))
+
+
+def _folder(sources: Sequence[str]) -> str:
+    """What all begin with, up to a slash, and with it."""
+    common = os.path.commonprefix(list(sources))  # noqa: RUF071  # whole names would lose "//"
+    return common[: common.rfind("/") + 1]

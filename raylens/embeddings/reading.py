@@ -110,6 +110,8 @@ def read(path: str | Path) -> Embeddings:
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise EmbeddingsError(f"{path} does not end in {', '.join(_KINDS)}")
+    if not path.is_file():
+        raise EmbeddingsError(f"there is no file {path}")
     with _reading(path):
         return Embeddings(kind(path), path)
 

@@ -20,7 +20,7 @@ function card(item) {
     picture.textContent = "no thumbnail";
   }
   const name = element(item.link ? "a" : "span", "name", item.name);
-  name.title = item.name;
+  name.title = item.source;
   if (item.link) name.href = item.link;
   made.append(picture, element("div", "score", item.label), name);
   return made;

@@ -5,9 +5,9 @@ const $ = (id) => document.getElementById(id);
 const canvas = document.querySelector("canvas");
 const context = canvas.getContext("2d");
 const card = $("card");
-const PICTURES = 120; // so many points in view are drawn as pictures
+const CELL = 56; // pixels: in each such square, one point is drawn as its picture
 const pictures = new Map();
-let scale, left, top_, chosen = -1, found = null, asked = false;
+let scale, left, top_, chosen = -1, found = null, asked = false, moved = false;
 
 document.querySelector("h1").textContent = data.title;
 $("note").textContent = data.note;
@@ -17,6 +17,7 @@ const screenY = (i) => y[i] * scale + top_;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
 
 function showAll() {
+  moved = false;
   const width = canvas.clientWidth, height = canvas.clientHeight;
   let right = 1, bottom = 1;
   for (let i = 0; i < x.length; i++) { right = Math.max(right, x[i]); bottom = Math.max(bottom, y[i]); }
@@ -32,10 +33,11 @@ function zoom(factor, atX = canvas.clientWidth / 2, atY = canvas.clientHeight / 
   left = atX - (atX - left) * next / scale;
   top_ = atY - (atY - top_) * next / scale;
   scale = next;
+  moved = true;
   draw();
 }
 
-function move(byX, byY) { left += byX; top_ += byY; draw(); }
+function move(byX, byY) { left += byX; top_ += byY; moved = true; draw(); }
 
 function draw() {
   if (asked) return;
@@ -62,13 +64,16 @@ function paint() {
     context.globalAlpha = found && !found[i] ? 0.12 : 0.8;
     context.fillRect(screenX(i) - size / 2, screenY(i) - size / 2, size, size);
   }
-  if (seen.length <= PICTURES) {
-    for (const i of seen) {
-      context.globalAlpha = found && !found[i] ? 0.15 : 1;
-      drawPicture(i);
-    }
-  }
   context.globalAlpha = 1;
+  const taken = new Set();
+  for (const i of seen) {
+    if (!thumbnails[i] || (found && !found[i])) continue;
+    // Squares of the map, not of the screen, so that moving it does not change the choice.
+    const square = Math.floor(x[i] * scale / CELL) + "," + Math.floor(y[i] * scale / CELL);
+    if (taken.has(square)) continue;
+    taken.add(square);
+    drawPicture(i);
+  }
   if (chosen >= 0) {
     context.strokeStyle = colour("--ink");
     context.lineWidth = 2;
@@ -79,7 +84,6 @@ function paint() {
 }
 
 function drawPicture(i) {
-  if (!thumbnails[i]) return;
   if (!pictures.has(i)) {
     if (pictures.size > 1000) pictures.clear();
     const image = new Image();
@@ -89,7 +93,7 @@ function drawPicture(i) {
   }
   const image = pictures.get(i);
   if (!image.complete || !image.naturalWidth) return;
-  const shrink = 48 / Math.max(image.naturalWidth, image.naturalHeight);
+  const shrink = (CELL - 8) / Math.max(image.naturalWidth, image.naturalHeight);
   const width = image.naturalWidth * shrink, height = image.naturalHeight * shrink;
   context.drawImage(image, screenX(i) - width / 2, screenY(i) - height / 2, width, height);
 }
@@ -193,5 +197,4 @@ $("find").addEventListener("input", (event) => {
   draw();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-new ResizeObserver(() => { if (chosen >= 0) choose(-1); draw(); }).observe(canvas);
-showAll();
+new ResizeObserver(() => { choose(-1); if (moved) draw(); else showAll(); }).observe(canvas);
