@@ -108,7 +108,8 @@ def dedupe(
                 line = f"   {member.similarity:.4f}  {_shown(member.record.source)}"
                 out.print(line, markup=False, soft_wrap=True)
         surplus = sum(map(len, found)) - len(found)
-        total = f"{len(found):,} groups from {threshold:g}; without repeats, {surplus:,} fewer"
+        many = "1 group" if len(found) == 1 else f"{len(found):,} groups"
+        total = f"{many} from {threshold:g}; one of each kept, {surplus:,} images would go"
         err.print(total, markup=False, soft_wrap=True)
         if gallery_page is not None:
             _write_groups(gallery_page, file, threshold, found)
