@@ -128,7 +128,7 @@ def test_transparency_is_white(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(path)
     small = opened(thumbnails([str(path)], 40, most_bytes=10**6)[0])
-    assert min(channel[0] for channel in small.convert("RGB").getextrema()) > 250  # type: ignore[index, type-var]
+    assert min(channel[0] for channel in small.convert("RGB").getextrema()) > 250  # type: ignore[index]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "CMYK", "P", "1", "LA", "F"])

@@ -9,7 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from raylens.embeddings import files
-from raylens.embeddings.reading import EmbeddingsError, read
+from raylens.embeddings.files import EmbeddingsError
+from raylens.embeddings.reading import read
 from tests.embeddings.stored import KINDS, store
 
 VECTORS = np.arange(60, dtype=np.float32).reshape(20, 3) + 1
@@ -94,7 +95,7 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "array", [np.zeros(3, np.float32), np.zeros((2, 3)), np.array([{}], dtype=object)]
 )
-def test_another_array_is_refused(array: np.ndarray, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_another_array_is_refused(array: np.ndarray, tmp_path: Path) -> None:
     path = store(tmp_path / "x.npy", VECTORS)
     np.save(path, array)
     with pytest.raises(EmbeddingsError, match=r"x\.npy"):
