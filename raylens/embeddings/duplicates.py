@@ -40,7 +40,7 @@ def groups(
     embeddings: Embeddings,
     threshold: float,
     *,
-    exact_rows: int = EXACT_ROWS,
+    exact_rows: int | None = None,
     advance: Advance = lambda done, failed: None,
 ) -> list[list[Member]]:
     """Groups of two rows and more, the largest first.
@@ -61,7 +61,8 @@ def groups(
     for a, b in equal:
         links.add(a, b)
     advance(len(embeddings) - len(distinct), 0)
-    propose = _every_pair if len(distinct) <= exact_rows else _neighbours
+    most = EXACT_ROWS if exact_rows is None else exact_rows
+    propose = _every_pair if len(distinct) <= most else _neighbours
     for a, b in propose(vectors, distinct, threshold, advance):
         links.add(a, b)
     return _described(embeddings, links.groups())

@@ -197,4 +197,5 @@ $("find").addEventListener("input", (event) => {
   draw();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+showAll();
 new ResizeObserver(() => { choose(-1); if (moved) draw(); else showAll(); }).observe(canvas);
