@@ -103,7 +103,7 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,int8,s3]' --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,int8,s3,parquet,dedupe,map]' --requirement requirements-dev.txt
 	touch $@
 
 $(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from raylens.cli import keys, service
+from raylens.cli import collection, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
 
@@ -25,8 +25,17 @@ def version(
         raise typer.Exit
 
 
-for command in (service.serve, service.export, service.models, service.health, bench):
+for command in (
+    service.serve,
+    service.export,
+    service.models,
+    service.health,
+    bench,
+    collection.search,
+    collection.dedupe,
+):
     app.command()(command)
+app.command("map")(collection.map_)
 app.add_typer(keys.app, name="keys")
 
 
