@@ -6,18 +6,26 @@ Starts or joins a Ray; what runs in it is in `deployments.bulk`.
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from raylens.progress import counted
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-INSTALL = "this needs Ray Data: pip install 'raylens[bulk]'"
+# Blocks of pixels and vectors under way; the rest of the memory is for the processes.
+OBJECT_STORE_BYTES = 1024 * 1024 * 1024
+# Errors of these are about what the user has named.
+_USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError")
 
 
 class BulkError(Exception):
     """The run cannot go on; the message says why."""
+
+    usage = False
+    """Whether it was called wrongly."""
 
 
 def embed(
@@ -41,11 +49,11 @@ def embed(
     BulkError.
     """
     with _explained():
-        from deployments.bulk import pipeline
+        from deployments.bulk.pipeline import ActorPool
         from deployments.config import load_settings
 
-        pool = pipeline.Pool(load_settings(config or {}), replicas)
-        return pipeline.embed(dataset, column, pool).drop_columns(["_stages"])
+        pool = ActorPool(load_settings(config or {}), replicas)
+        return pool.embed(dataset, column, None).drop_columns(["_stages"])
 
 
 def run(
@@ -57,18 +65,35 @@ def run(
     address: str | None = None,
     cpus: int | None = None,
     replicas: tuple[int, int] | None = None,
-    advance: Callable[[int, int], None] = lambda rows, failed: None,
+    service: str | None = None,
+    progress: bool = False,
 ) -> Any:
-    """Embeds all of `source` into parts in `destination`, and returns a `pipeline.Summary`.
+    """Embeds all of `source` that `destination` does not have; returns a `pipeline.Summary`.
 
-    `advance` gets rows and failures as parts are written. Raises BulkError.
+    `service` is a running one's URL, or "auto" for the one in the cluster at `address`; without,
+    actors hold the model. Raises BulkError, and ConnectionError without a service.
     """
     with _explained(), _ray(address, cpus):
         from deployments.bulk import pipeline
         from deployments.bulk.places import Place
+        from deployments.config import load_settings
 
-        plan = pipeline.Plan(config, column=column, replicas=replicas)
-        return pipeline.run(plan, Place.of(source), Place.of(destination), advance=advance)
+        places = Place.of(source), Place.of(destination)
+        embedding: pipeline.Embedding
+        if service is None:
+            embedding = pipeline.ActorPool(load_settings(config), replicas)
+        else:
+            from raylens.bulk_service import ServiceCalls
+
+            embedding = ServiceCalls(service, replicas)
+        return pipeline.run(
+            *places,
+            embedding,
+            column=column,
+            counting=lambda rows: counted(
+                iter(()) if rows is None else range(rows), shown=progress
+            ),
+        )
 
 
 @contextlib.contextmanager
@@ -77,32 +102,47 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise BulkError(f"{INSTALL} ({error})") from None
+        raise BulkError(f"this needs Ray Data: pip install 'raylens[bulk]' ({error})") from None
+    except (BulkError, ConnectionError, TimeoutError):
+        raise
     except Exception as error:
-        cause = getattr(error, "cause", None) or error
-        ours = type(cause).__module__.startswith("deployments.")
-        if isinstance(error, BulkError) or not ours:
-            raise
-        raise BulkError(str(cause)) from error
+        cause: BaseException | None = error
+        while cause is not None and not type(cause).__module__.startswith("deployments."):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        told = BulkError(str(cause or f"{type(error).__name__}: {error}"))
+        told.usage = type(cause).__name__ in _USAGE
+        raise told from error
 
 
 @contextlib.contextmanager
 def _ray(address: str | None, cpus: int | None) -> Iterator[None]:
-    """Joins the Ray at `address`, or starts one that ends with this process."""
+    """Joins the Ray at `address`, or starts one that ends with this process; does neither if this
+    process is in a Ray already."""
     from raylens.cluster import node_address
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data keeps arguments of its actors in the object store, and Ray warns of it each time.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address is None or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `raylens serve` starts its own
     import ray
     import ray.data
 
+    if ray.is_initialized():
+        yield
+        return
     options: dict[str, Any] = {"address": address}
     if address is None:
-        options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-        options["_node_ip_address"] = node_address()
+        options = {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": node_address(),
+        }
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        with _silent():  # Ray tells of the log level itself
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BulkError(f"no Ray at {address}: {error}") from None
     context = ray.data.DataContext.get_current()
@@ -113,3 +153,16 @@ def _ray(address: str | None, cpus: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps what is written to stderr, in C++ too, from the terminal."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

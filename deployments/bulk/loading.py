@@ -165,7 +165,7 @@ def _with_columns(
     table: pa.Table, rows: list[Loaded], spec: PixelSpec | ProcessorSpec, spent: list[Spent]
 ) -> pa.Table:
     size = spec.dtype.itemsize * 3 * int(np.prod(spec.height_width))
-    data = [None if row.pixels is None else memoryview(row.pixels).cast("B") for row in rows]
+    data = [None if row.pixels is None else row.pixels.tobytes() for row in rows]
     sizes = [row.width_height or (None, None) for row in rows]
     said = [json.dumps([part._asdict() for part in spent]), *[None] * (len(rows) - 1)]
     columns = {

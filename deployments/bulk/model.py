@@ -68,15 +68,14 @@ class BulkModel:
     async def _encode(self, stack: Any) -> Vectors:
         async with self._turns:
             with self._busy:
-                return await self._engine.encode(stack)
+                vectors: Vectors = await self._engine.encode(stack)
+                return vectors
 
     def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _with_vectors(
-    table: pa.Table, rows: list[Any], dimensions: int, spent: Spent
-) -> pa.Table:
+def _with_vectors(table: pa.Table, rows: list[Any], dimensions: int, spent: Spent) -> pa.Table:
     """The rows belong to those of the table that have pixels."""
     errors = table["error"].to_pylist()
     good = np.flatnonzero(np.asarray(table["_pixels"].is_valid()))

@@ -77,7 +77,7 @@ class Destination:
         Raises DestinationError or PlaceError if it holds anything else.
         """
         self.place = place
-        self._model = model
+        self.model = model
         self._run = uuid.uuid4().hex
         self._parts = self._committed()
         self._number = max((_number(path) for path in self._parts), default=-1) + 1
@@ -143,10 +143,10 @@ class Destination:
                 f"{self.place} holds other files ({path.rpartition('/')[2]}); name an empty folder"
             )
         other = Model(**json.loads(known[_METADATA]))
-        if other.identity != self._model.identity:
+        if other.identity != self.model.identity:
             raise DestinationError(
                 f"{self.place} holds vectors of {other.name} (revision {other.revision}), made "
-                f"with other settings than {self._model.name} has here; name another folder"
+                f"with other settings than {self.model.name} has here; name another folder"
             )
 
 

@@ -7,8 +7,8 @@ written as vectors arrive.
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import ray
@@ -21,7 +21,6 @@ from deployments.bulk.model import BulkModel, loaded_model
 from deployments.bulk.parts import Destination, Keys, Model, WrittenPart, write_part
 from deployments.bulk.places import Place
 from deployments.bulk.stages import Stage, stages
-from deployments.config import load_settings
 from deployments.settings import MIB, ModelSettings, Settings
 from deployments.wire import Loaded
 
@@ -31,18 +30,6 @@ PART_ROWS = 8192
 PART_S = 30.0
 # Blocks of pixels that wait for the model, in all. More would only take memory.
 WAITING_BYTES = 512 * MIB
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is given: see `raylens.bulk`."""
-
-    args: Mapping[str, Any]
-    """A Serve config's own settings of raylens."""
-    column: str | None = None
-    replicas: tuple[int, int] | None = None
-    """The least and the most actors; None for one on each node, or GPU."""
-    part_rows: int = PART_ROWS
 
 
 class Summary(NamedTuple):
@@ -59,105 +46,116 @@ class Summary(NamedTuple):
     stages: list[Stage]
 
 
-@dataclass
-class Pool:
-    """The actors that hold the model, and the model itself."""
+class Embedding(Protocol):
+    """A way from images to vectors: `ActorPool`, or a running service."""
 
-    settings: Settings
-    replicas: tuple[int, int] | None = None
-    has_gpu: bool = field(init=False)
-    loaded: Loaded = field(init=False)
-    size: tuple[int, int] = field(init=False)
+    model: Model
 
-    def __post_init__(self) -> None:
-        """Loads the model once, in a task, which exports it if need be. Raises what that raises."""
-        model = self.settings.model
+    def embed(self, dataset: Dataset, column: str, place: Place | None) -> Dataset:
+        """`dataset` with the columns of `parts.schema` that are known of the images in `column`,
+        and `_stages`: see `loading` and `stages`."""
+
+    def workers(self) -> Mapping[str, int]:
+        """How many each stage has."""
+
+
+Counting = Callable[[int | None], AbstractContextManager[Callable[[int, int], None]]]
+"""Given the number of rows, if it is known, a function that gets how many more are done, and how
+many of those failed."""
+
+
+class ActorPool:
+    """Tasks that load images, and actors that hold the model."""
+
+    def __init__(self, settings: Settings, replicas: tuple[int, int] | None = None) -> None:
+        """`replicas` are the least and the most actors; by default up to one on each node, or for
+        each GPU. Loads the model once, in a task, which exports it if need be; raises what that
+        raises."""
+        self._settings = settings
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        self.has_gpu = gpus > 0 and model.device != "cpu"
+        self._has_gpu = gpus > 0 and settings.model.device != "cpu"
         nodes = sum(1 for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1)
-        most = gpus if self.has_gpu else max(1, nodes)
-        self.size = self.replicas or (1, most)
-        probe = ray.remote(_probe).options(**self.resources, max_retries=1)
-        self.loaded = ray.get(probe.remote(model, self.has_gpu))
+        self._least, self._most = replicas or (1, gpus if self._has_gpu else max(1, nodes))
+        # One logical processor each, whatever its threads take: loading needs the others, and uses
+        # no more of them than the model leaves, because its blocks wait for the model.
+        self._resources = {"num_cpus": 1, "num_gpus": 1 if self._has_gpu else 0}
+        probe = ray.remote(_probe).options(**self._resources)
+        self._loaded: Loaded = ray.get(probe.remote(settings.model, self._has_gpu))
+        loaded = self._loaded
+        self.model = Model(loaded.id, loaded.revision, loaded.dimensions, loaded.identity.hex())
 
-    @property
-    def resources(self) -> dict[str, Any]:
-        """Of each actor. One logical processor, whatever its threads take: loading needs the
-        others, and gets no more than the model leaves, because blocks wait for it."""
-        return {"num_cpus": 1, "num_gpus": 1 if self.has_gpu else 0}
+    def embed(self, dataset: Dataset, column: str, place: Place | None) -> Dataset:
+        config = LoadConfig(self._settings, self._loaded.pixels)
+        decoded = dataset.map_batches(
+            lambda table: loader(config).load(table, column, place),
+            batch_format="pyarrow",
+            batch_size=sources.ROWS_AT_A_TIME,
+            num_cpus=1,
+        )
+        return decoded.map_batches(
+            _ModelActor,
+            fn_constructor_args=(self._settings.model, self._loaded.identity, self._has_gpu),
+            batch_format="pyarrow",
+            batch_size=None,
+            compute=ActorPoolStrategy(
+                min_size=self._least,
+                max_size=self._most,
+                max_tasks_in_flight_per_actor=3,
+                max_concurrent_calls_per_actor=2,  # so that the model need not wait between blocks
+                enable_true_multi_threading=True,
+            ),
+            **self._resources,
+        )
 
-    @property
-    def loading_tasks(self) -> int:
-        """How many can run beside the actors."""
-        return max(1, int(ray.cluster_resources().get("CPU", 1)) - self.size[1])
-
-
-def embed(dataset: Dataset, column: str, pool: Pool, *, place: Place | None = None) -> Dataset:
-    """`dataset` with vectors of the images in `column`, and what is known of them.
-
-    With the column `_stages` of `stages`, which a user has no use for.
-    """
-    config = LoadConfig(pool.settings, pool.loaded.pixels)
-    decoded = dataset.map_batches(
-        lambda table: loader(config).load(table, column, place),
-        batch_format="pyarrow",
-        batch_size=sources.ROWS_AT_A_TIME,
-        zero_copy_batch=True,
-        num_cpus=1,
-    )
-    least, most = pool.size
-    return decoded.map_batches(
-        _ModelActor,
-        fn_constructor_args=(pool.settings.model, pool.loaded.identity, pool.has_gpu),
-        batch_format="pyarrow",
-        batch_size=None,
-        zero_copy_batch=True,
-        compute=ActorPoolStrategy(
-            min_size=least,
-            max_size=most,
-            max_tasks_in_flight_per_actor=3,
-            max_concurrent_calls_per_actor=2,
-            enable_true_multi_threading=True,
-        ),
-        scheduling_strategy="SPREAD",
-        **pool.resources,
-    )
+    def workers(self) -> Mapping[str, int]:
+        loading = max(1, int(ray.cluster_resources().get("CPU", 1)) - self._most)
+        return {"read": loading, "decode": loading, "model": self._most}
 
 
 def run(
-    plan: Plan, source: Place, destination: Place, *, advance: Callable[[int, int], None]
+    source: Place,
+    destination: Place,
+    embedding: Embedding,
+    *,
+    counting: Counting,
+    column: str | None = None,
+    part_rows: int = PART_ROWS,
 ) -> Summary:
-    """Embeds all of `source` that `destination` does not have yet."""
+    """Embeds all of `source` that `destination` does not have yet. `column` is that of the images
+    in Parquet files. Raises SourceError, PlaceError or DestinationError."""
     found = sources.find(source, leave_out=destination)
-    pool = Pool(load_settings(plan.args), plan.replicas)
-    model = Model(
-        pool.loaded.id, pool.loaded.revision, pool.loaded.dimensions, pool.loaded.identity.hex()
-    )
-    target = Destination(destination, model)
+    target = Destination(destination, embedding.model)
     done = target.done()
     began = time.time()
-    parts: list[WrittenPart] = []
-    waiting = ExecutionResources.for_limits(object_store_memory=WAITING_BYTES * pool.size[1])
+    waiting = ExecutionResources.for_limits(object_store_memory=WAITING_BYTES * len(ray.nodes()))
     ray.data.DataContext.get_current().execution_options.resource_limits = waiting
-    for dataset, column in _datasets(plan, source, found, done):
-        embedded = embed(dataset, column, pool, place=source)
-        parts += _write(embedded, model, target, part_rows=plan.part_rows, advance=advance)
+    parts: list[WrittenPart] = []
+    with counting(_number(source, found, done)) as advance:
+        for dataset, images in _datasets(source, found, done, column):
+            embedded = embedding.embed(dataset, images, source)
+            parts += _write(embedded, target, part_rows=part_rows, advance=advance)
     target.close()
     spent = [one for part in parts for one in part.stages]
-    workers = {"read": pool.loading_tasks, "decode": pool.loading_tasks, "model": pool.size[1]}
-    first = min((one["began"] for one in spent), default=began)
     return Summary(
         rows=sum(part.rows for part in parts),
         failed=sum(part.failed for part in parts),
         before=len(done),
         skipped=found.skipped,
-        seconds=time.time() - first,
-        stages=stages(spent, workers=workers),
+        seconds=time.time() - min((one["began"] for one in spent), default=began),
+        stages=stages(spent, workers=embedding.workers()),
     )
 
 
+def _number(source: Place, found: sources.Sources, done: Keys) -> int | None:
+    """How many rows are left, unless there are tars, which do not tell."""
+    if found.tars:
+        return None
+    rows = sum(group.rows for group in sources.row_groups(source, found.parquets))
+    return max(0, len(found.images) + rows - len(done))
+
+
 def _datasets(
-    plan: Plan, source: Place, found: sources.Sources, done: Keys
+    source: Place, found: sources.Sources, done: Keys, column: str | None
 ) -> list[tuple[Dataset, str]]:
     """Rows of all that is not done, and the column in which each dataset has its images."""
     datasets: list[tuple[Dataset, str]] = []
@@ -173,20 +171,18 @@ def _datasets(
 
         datasets.append((_read([{"path": path} for path in found.tars], tar_tables), "bytes"))
     if found.parquets:
-        datasets.append(_parquet(plan, source, found, known))
+        datasets.append(_parquet(source, found, known, column))
     return datasets
 
 
 def _parquet(
-    plan: Plan, source: Place, found: sources.Sources, known: Any
+    source: Place, found: sources.Sources, known: Any, wanted: str | None
 ) -> tuple[Dataset, str]:
-    column = sources.image_column(source, found.parquets[0], plan.column)
+    column = sources.image_column(source, found.parquets[0], wanted)
 
     def parquet_tables(batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
-            yield from sources.parquet_rows(
-                source, sources.RowGroup(**row), column, ray.get(known)
-            )
+            yield from sources.parquet_rows(source, sources.RowGroup(**row), column, ray.get(known))
 
     groups = [group._asdict() for group in sources.row_groups(source, found.parquets)]
     dataset = _read(groups, parquet_tables)
@@ -199,21 +195,18 @@ def _parquet(
 def _read(units: list[dict[str, Any]], tables: Callable[[pa.Table], Iterator[pa.Table]]) -> Dataset:
     """A dataset of what `tables` yields for each unit, in a task for each."""
     dataset = ray.data.from_items(units, override_num_blocks=len(units))
-    return dataset.map_batches(
-        tables, batch_format="pyarrow", batch_size=None, zero_copy_batch=True, num_cpus=1
-    )
+    return dataset.map_batches(tables, batch_format="pyarrow", batch_size=None, num_cpus=1)
 
 
 def _write(
     embedded: Dataset,
-    model: Model,
     target: Destination,
     *,
     part_rows: int,
     advance: Callable[[int, int], None],
 ) -> list[WrittenPart]:
     """Writes blocks as they come, in tasks of their own, and commits each part when it is whole."""
-    write = ray.remote(write_part_task).options(num_cpus=0, max_retries=5)
+    write = ray.remote(_write_part).options(num_cpus=0, max_retries=5)
     written: list[WrittenPart] = []
     under_way: list[Any] = []
     blocks: list[Any] = []
@@ -222,7 +215,7 @@ def _write(
     def start() -> None:
         nonlocal blocks, rows
         if blocks:
-            under_way.append(write.remote(target.next_unfinished(), model, *blocks))
+            under_way.append(write.remote(target.next_unfinished(), target.model, *blocks))
             blocks, rows = [], 0
 
     def commit(*, wait: bool) -> None:
@@ -234,13 +227,14 @@ def _write(
             part: WrittenPart = ray.get(ready[0])
             target.commit(part)
             written.append(part)
-            advance(part.rows, part.failed)
+            advance(0, part.failed)
 
     for bundle in embedded.iter_internal_ref_bundles():
         if not blocks:
             since = time.monotonic()
         blocks += [entry.ref for entry in bundle.blocks]
         rows += bundle.num_rows() or 0
+        advance(bundle.num_rows() or 0, 0)
         if rows >= part_rows or time.monotonic() - since > PART_S:
             start()
         commit(wait=False)
@@ -249,7 +243,7 @@ def _write(
     return written
 
 
-def write_part_task(place: Place, model: Model, *tables: pa.Table) -> WrittenPart:
+def _write_part(place: Place, model: Model, *tables: pa.Table) -> WrittenPart:
     return write_part(place, model, tables)
 
 

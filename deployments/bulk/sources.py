@@ -7,7 +7,7 @@ Leaves reading files and URLs one by one to `loading`.
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -16,7 +16,7 @@ from deployments.bulk.parts import Keys, is_done, keys_of
 from deployments.bulk.places import Place, PlaceError
 
 IMAGE_ENDINGS = frozenset(
-    f".{name}" for name in ("jpg jpeg jpe jfif png webp gif bmp avif tif tiff mpo").split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff"}
 )
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 # Names that columns of images usually have, for a file whose column is not named by the user.
@@ -45,6 +45,7 @@ class RowGroup(NamedTuple):
     path: str
     number: int
     first_row: int
+    rows: int
 
 
 def find(place: Place, *, leave_out: Place | None = None) -> Sources:
@@ -91,8 +92,9 @@ def row_groups(place: Place, paths: Iterable[str]) -> Iterator[RowGroup]:
             raise PlaceError(f"{place.prefix}{path}: no readable Parquet file ({error})") from None
         first = 0
         for number in range(metadata.num_row_groups):
-            yield RowGroup(path, number, first)
-            first += metadata.row_group(number).num_rows
+            rows = metadata.row_group(number).num_rows
+            yield RowGroup(path, number, first, rows)
+            first += rows
 
 
 def image_column(place: Place, path: str, wanted: str | None) -> str:
@@ -117,9 +119,7 @@ def holds_bytes(place: Place, path: str, column: str) -> bool:
     return not _is_string(kind)
 
 
-def parquet_rows(
-    place: Place, group: RowGroup, column: str, done: Keys
-) -> Iterator[pa.Table]:
+def parquet_rows(place: Place, group: RowGroup, column: str, done: Keys) -> Iterator[pa.Table]:
     """The rows of a row group that are not done: `source`, `origin`, and `bytes` if it has them."""
     name = f"{place.prefix}{group.path}"
     row = group.first_row
@@ -146,20 +146,22 @@ def tar_rows(place: Place, path: str, done: Keys) -> Iterator[pa.Table]:
     reading at random from an object store would take a request for each."""
     names: list[str] = []
     data: list[bytes] = []
-    with place.system.open_input_stream(path, compression=None) as file:
-        with tarfile.open(fileobj=file, mode="r|*") as tar:
-            for member in tar:
-                if PurePosixPath(member.name.lower()).suffix not in IMAGE_ENDINGS:
-                    continue
-                name = f"{place.prefix}{path}/{member.name}"
-                if not member.isreg() or is_done(keys_of([None], [name]), done)[0]:
-                    continue
-                content = tar.extractfile(member)
-                names.append(name)
-                data.append(content.read() if content is not None else b"")
-                if len(names) == ROWS_AT_A_TIME:
-                    yield _tar_table(names, data)
-                    names, data = [], []
+    with (
+        place.system.open_input_stream(path, compression=None) as file,
+        tarfile.open(fileobj=file, mode="r|*") as tar,
+    ):
+        for member in tar:
+            if PurePosixPath(member.name.lower()).suffix not in IMAGE_ENDINGS:
+                continue
+            name = f"{place.prefix}{path}/{member.name}"
+            if not member.isreg() or is_done(keys_of([None], [name]), done)[0]:
+                continue
+            content = tar.extractfile(member)
+            names.append(name)
+            data.append(content.read() if content is not None else b"")
+            if len(names) == ROWS_AT_A_TIME:
+                yield _tar_table(names, data)
+                names, data = [], []
     yield _tar_table(names, data)
 
 
@@ -169,10 +171,8 @@ def _tar_table(names: list[str], data: list[bytes]) -> pa.Table:
 
 def _holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        index: Any = kind.get_field_index("bytes")
-        return index >= 0
-    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return binary or _is_string(kind)
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is_string(kind))
 
 
 def _is_string(kind: pa.DataType) -> bool:
