@@ -109,7 +109,7 @@ def _explained() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not type(cause).__module__.startswith("deployments."):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        told = BulkError(str(cause or f"{type(error).__name__}: {error}"))
+        told = BulkError(str(cause or str(error).strip().rpartition("\n")[2]))
         told.usage = type(cause).__name__ in _USAGE
         raise told from error
 
@@ -160,7 +160,7 @@ def _silent() -> Iterator[None]:
     """Keeps what is written to stderr, in C++ too, from the terminal."""
     kept = os.dup(2)
     try:
-        with open(os.devnull, "wb") as nothing:
+        with Path(os.devnull).open("wb") as nothing:
             os.dup2(nothing.fileno(), 2)
         yield
     finally:

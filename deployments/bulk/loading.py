@@ -59,13 +59,13 @@ class Loader:
         limits = settings.limits
         self._spec = config.spec
         self._max_bytes = limits.max_image_bytes
-        workers = DecodeWorkers(settings.decode, max_pixels=limits.max_image_pixels)
+        self._workers = DecodeWorkers(settings.decode, max_pixels=limits.max_image_pixels)
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         self._images = ImageLoader(
             settings,
             roots=ImageRoots((), max_bytes=limits.max_image_bytes),
             fetcher=self._fetcher,
-            workers=workers,
+            workers=self._workers,
             threads=1,  # a task has one processor
         )
         self._limits = self._images.limits()
@@ -73,7 +73,13 @@ class Loader:
         self._decoding = BusyClock()
         self._runner = asyncio.Runner()
         self._runner.run(self._fetcher.start())
-        workers.warm_up(config.spec)
+        self._workers.warm_up(config.spec)
+
+    def close(self) -> None:
+        """Ends its worker processes and connections; those of a task end with its process."""
+        self._workers.close()
+        self._runner.run(self._fetcher.close())
+        self._runner.close()
 
     def load(self, table: pa.Table, column: str, place: Place | None = None) -> pa.Table:
         """`table` with the columns `_pixels`, `sha256`, `width`, `height`, `error` and `_stages`

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from deployments.bulk.loading import pixels_of
 from deployments.bulk.stages import BusyClock, Spent
+from deployments.errors import RaylensError
 from deployments.models.engines.choice import load_engine
 from deployments.service.vectors import finished
 from deployments.settings import ModelSettings
-from deployments.errors import RaylensError
 from deployments.wire import Loaded, Vectors
 
 

@@ -174,6 +174,8 @@ def write_part(place: Place, model: Model, tables: Iterable[pa.Table]) -> Writte
     place.make_folder()
     with parquet.ParquetWriter(place.path, columns, filesystem=place.system) as writer:
         for table in tables:
+            if not len(table):  # it may lack columns
+                continue
             rows += len(table)
             failed += len(table) - table["error"].null_count
             stages += [s for text in table["_stages"].drop_null() for s in json.loads(text.as_py())]

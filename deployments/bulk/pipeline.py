@@ -76,9 +76,11 @@ class ActorPool:
         self._has_gpu = gpus > 0 and settings.model.device != "cpu"
         nodes = sum(1 for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1)
         self._least, self._most = replicas or (1, gpus if self._has_gpu else max(1, nodes))
-        # One logical processor each, whatever its threads take: loading needs the others, and uses
-        # no more of them than the model leaves, because its blocks wait for the model.
-        self._resources = {"num_cpus": 1, "num_gpus": 1 if self._has_gpu else 0}
+        # About one logical processor each, whatever its threads take: loading needs the others, and
+        # uses no more of them than the model leaves, because its blocks wait for the model. Not
+        # the same number as a loading task's, or Ray Data would load in the actors as well, and
+        # the model would wait for it (`are_remote_args_compatible` in its operator_fusion.py).
+        self._resources = {"num_cpus": 0.9, "num_gpus": 1 if self._has_gpu else 0}
         probe = ray.remote(_probe).options(**self._resources)
         self._loaded: Loaded = ray.get(probe.remote(settings.model, self._has_gpu))
         loaded = self._loaded
@@ -86,8 +88,12 @@ class ActorPool:
 
     def embed(self, dataset: Dataset, column: str, place: Place | None) -> Dataset:
         config = LoadConfig(self._settings, self._loaded.pixels)
+
+        def load(table: pa.Table) -> pa.Table:
+            return loader(config).load(table, column, place)
+
         decoded = dataset.map_batches(
-            lambda table: loader(config).load(table, column, place),
+            load,
             batch_format="pyarrow",
             batch_size=sources.ROWS_AT_A_TIME,
             num_cpus=1,
@@ -230,11 +236,14 @@ def _write(
             advance(0, part.failed)
 
     for bundle in embedded.iter_internal_ref_bundles():
+        number = bundle.num_rows()
+        if not number:  # of a task whose rows are all done
+            continue
         if not blocks:
             since = time.monotonic()
         blocks += [entry.ref for entry in bundle.blocks]
-        rows += bundle.num_rows() or 0
-        advance(bundle.num_rows() or 0, 0)
+        rows += number
+        advance(number, 0)
         if rows >= part_rows or time.monotonic() - since > PART_S:
             start()
         commit(wait=False)

@@ -26,7 +26,8 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> "Place":
-        """`name` is a path or a URI, with options such as `?region=eu-west-1`. Raises PlaceError."""
+        """`name` is a path, or a URI that may have options (`?region=eu-west-1`). Raises
+        PlaceError."""
         from pyarrow import fs
 
         if "://" not in name:
