@@ -73,7 +73,7 @@ def run(
     `service` is a running one's URL, or "auto" for the one in the cluster at `address`; without,
     actors hold the model. Raises BulkError, and ConnectionError without a service.
     """
-    with _explained(), _ray(address, cpus):
+    with _explained(), _ray(address, cpus, serves=service == "auto"):
         from deployments.bulk import pipeline
         from deployments.bulk.places import Place
         from deployments.config import load_settings
@@ -115,16 +115,18 @@ def _explained() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, cpus: int | None) -> Iterator[None]:
+def _ray(address: str | None, cpus: int | None, *, serves: bool) -> Iterator[None]:
     """Joins the Ray at `address`, or starts one that ends with this process; does neither if this
-    process is in a Ray already."""
+    process is in a Ray already. `serves` says that `raylens serve` has started that Ray."""
     from raylens.cluster import node_address
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data keeps arguments of its actors in the object store, and Ray warns of it each time.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if address is None or (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `raylens serve` starts its own
+    if address is None or serves:
+        # As `raylens serve` starts its own. Not for every cluster: with a token, actors in one
+        # without (Ray 2.60) are cancelled before they start.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
     import ray.data
 

@@ -24,6 +24,7 @@ DRIVER = """
 import json, sys
 from deployments.bulk import pipeline
 pipeline.PART_S = 0.5
+from raylens import bulk
 summary = bulk.run(sys.argv[1], sys.argv[2], address=sys.argv[3], config=json.loads(sys.argv[4]))
 print(summary.rows, summary.before, summary.failed)
 """
@@ -50,13 +51,23 @@ def cluster() -> Iterator[Cluster]:
 
 
 def start(photos: Path, out: Path, address: str) -> "subprocess.Popen[str]":
+    log = out.with_suffix(".log").open("a")
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(photos), str(out), address, json.dumps(CONFIG)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
+
+
+def wait_for_parts(driver: "subprocess.Popen[str]", out: Path, *, more_than: int) -> None:
+    def are_there() -> bool:
+        assert driver.poll() is None, out.with_suffix(".log").read_text()[-2000:]
+        return len(parts(out)) > more_than
+
+    until(are_there, within_s=150)
 
 
 def parts(out: Path) -> list[Path]:
@@ -76,7 +87,7 @@ def test_a_killed_driver_goes_on_and_a_killed_node_is_made_up_for(
 ) -> None:
     out = tmp_path / "out"
     driver = start(photos, out, cluster.address)
-    until(lambda: bool(parts(out)), within_s=120)
+    wait_for_parts(driver, out, more_than=0)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     before = sum(parquet.read_metadata(part).num_rows for part in parts(out))
@@ -85,7 +96,7 @@ def test_a_killed_driver_goes_on_and_a_killed_node_is_made_up_for(
     earlier = len(parts(out))
     worker = cluster.add_node(num_cpus=2)
     driver = start(photos, out, cluster.address)
-    until(lambda: len(parts(out)) > earlier, within_s=120)
+    wait_for_parts(driver, out, more_than=earlier)
     cluster.remove_node(worker, allow_graceful=False)
     said, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0
