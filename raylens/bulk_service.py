@@ -111,6 +111,10 @@ class Caller:
             kept = kept.append_column(name, values)
         return kept
 
+    def close(self) -> None:
+        """Closes its connections; an actor's end with its process."""
+        self._client.close()
+
     def _item(self, value: Any) -> Any:
         """Bytes, an object that names a URL, or why there is neither."""
         from deployments.bulk.places import Place
