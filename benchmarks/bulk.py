@@ -30,7 +30,7 @@ from benchmarks.photos import jpeg
 
 def main(
     photos: Annotated[int, typer.Argument(help="How many JPEGs.")] = 1000,
-    cpus: Annotated[int, typer.Option(help="Logical processors of each Ray.")] = 2,
+    cpus: Annotated[int, typer.Option(help="Logical processors of each Ray.")] = 3,
     model: Annotated[Path | None, typer.Option(help="Another checkpoint's folder.")] = None,
 ) -> None:
     print(machine())

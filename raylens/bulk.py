@@ -135,9 +135,13 @@ def _ray(address: str | None, cpus: int | None, *, serves: bool) -> Iterator[Non
         return
     options: dict[str, Any] = {"address": address}
     if address is None:
+        from deployments.threads import thread_count
+
         options = {
             "address": "local",
-            "num_cpus": cpus,
+            # One more than there are: the model's actor takes one, and as many loading tasks as
+            # there are processors keep it busy. With one less, they were the bottleneck.
+            "num_cpus": cpus or thread_count("auto") + 1,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             "_node_ip_address": node_address(),

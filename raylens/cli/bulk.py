@@ -38,7 +38,8 @@ def bulk(
         int | None,
         typer.Option(
             min=2,
-            help="Logical processors of the Ray that is started; the model takes one of them.",
+            help="Logical processors of the Ray that is started: one for the model, the others "
+            "for loading. By default one more than there are.",
         ),
     ] = None,
     replicas: Annotated[
