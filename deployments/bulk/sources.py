@@ -36,7 +36,7 @@ class Sources(NamedTuple):
     parquets: list[str]
     tars: list[str]
     skipped: int
-    """Files of other kinds."""
+    """Files of other kinds, and those whose names are not UTF-8, which no column can hold."""
 
 
 class RowGroup(NamedTuple):
@@ -56,7 +56,9 @@ def find(place: Place, *, leave_out: Place | None = None) -> Sources:
         if leave_out is not None and f"{place.prefix}{path}".startswith(f"{leave_out}/"):
             continue
         name = path.lower()
-        if name.endswith(TAR_ENDINGS):
+        if not _is_utf8(name):
+            skipped += 1
+        elif name.endswith(TAR_ENDINGS):
             found.tars.append(path)
         elif name.endswith(".parquet"):
             found.parquets.append(path)
@@ -75,7 +77,6 @@ def find(place: Place, *, leave_out: Place | None = None) -> Sources:
 def image_tables(place: Place, paths: Iterable[str], done: Keys) -> list[pa.Table]:
     """The images that are not done, in tables of a size for one task."""
     names = [f"{place.prefix}{path}" for path in paths]
-    names = [n for n in names if _is_utf8(n)]
     left = ~is_done(keys_of([None] * len(names), names), done)
     todo = pa.array(names, pa.string()).filter(pa.array(left))
     return [

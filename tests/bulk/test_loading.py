@@ -111,10 +111,11 @@ def test_a_folder_is_listed_without_what_is_no_image_and_without_results(tmp_pat
     (tmp_path / "out").mkdir()
     for name in ("b.JPG", "a.png", "notes.txt", "out/part-000000.parquet"):
         (tmp_path / name).write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"")
     place = Place.of(str(tmp_path))
     found = find(place, leave_out=place / "out")
     assert found.images == [str(tmp_path / "a.png"), str(tmp_path / "b.JPG")]
-    assert (found.parquets, found.skipped) == ([], 1)
+    assert (found.parquets, found.skipped) == ([], 2)
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.txt").write_bytes(b"")
     with pytest.raises(SourceError, match="no images, Parquet files or tars among its 1 files"):
