@@ -7,11 +7,11 @@ URL ?= http://127.0.0.1:8000
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 ENGINES_INSTALLED := $(VENV)/.installed-engines
-START_RAY := tests/e2e tests/chaos
+START_RAY := tests/e2e tests/chaos tests/bulk/cluster
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text lock clean
+.PHONY: serve test quick check format docs hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text bench-bulk lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -76,6 +76,10 @@ bench: $(ENGINES_INSTALLED) .venv-infinity/.installed
 bench-sweeps: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.sweeps --out benchmarks/results $(BENCH)
 
+# raylens bulk, map_batches by hand and a plain loop, on the same photos.
+bench-bulk: $(DEV_INSTALLED)
+	$(BIN)/python -m benchmarks.bulk $(BENCH)
+
 # The bare model in every engine that could run it on this processor.
 bench-encoder: $(ENGINES_INSTALLED)
 	$(BIN)/python -m benchmarks.encoder $(BENCH)
@@ -103,7 +107,7 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,int8,s3,parquet,dedupe,map]' --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,bulk,int8,s3,parquet,dedupe,map,plot]' --requirement requirements-dev.txt
 	touch $@
 
 $(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt

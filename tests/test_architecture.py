@@ -85,6 +85,16 @@ MAY_IMPORT = {
     "embedder.proof": {"models"},
     "embedder.deployment": {"embedder.gate", "embedder.proof", "models", "metrics"},
     "models": {"checkpoints", "config"},
+    "bulk.places": set(),
+    "bulk.parts": {"bulk.places"},
+    "bulk.stages": set(),
+    "bulk.sources": {"bulk.parts", "bulk.places"},
+    "bulk.loading": {
+        *("bulk.places", "bulk.stages", "service.loader", "sources.fetch", "sources.files"),
+        "pixels.workers",
+    },
+    "bulk.model": {"bulk.loading", "bulk.stages", "models", "service.vectors"},
+    "bulk.pipeline": {"bulk"},
     "checkpoints": set(),
     "metrics": set(),
     "ray_internals": set(),
@@ -108,7 +118,7 @@ def test_imports_point_down_the_page(name: str) -> None:
 def test_every_module_of_the_deployments_has_its_place() -> None:
     known = [f"deployments.{name}" for name in (*MAY_IMPORT, *VOCABULARY)]
     assert not {n for n in room("deployments") if not within(n, known) and "." in n} - {
-        f"deployments.{package}" for package in ("embedder",)
+        f"deployments.{package}" for package in ("embedder", "bulk")
     }
 
 
@@ -120,7 +130,8 @@ def test_the_vocabulary_knows_nothing_of_the_rooms() -> None:
 
 
 def test_only_the_rim_of_the_deployments_imports_ray() -> None:
-    rim = ("app", "ingress", "embedder.deployment", "embedder.client", "metrics", "ray_internals")
+    serving = ("app", "ingress", "embedder.deployment", "embedder.client", "metrics")
+    rim = (*serving, "bulk.pipeline", "ray_internals")
     assert importers("ray") & room("deployments") == {f"deployments.{name}" for name in rim}
 
 
@@ -159,15 +170,20 @@ def test_openvino_is_imported_only_where_its_telemetry_is_kept_out() -> None:
 
 def test_only_the_loader_knows_both_where_images_are_and_how_they_are_decoded() -> None:
     both = importers("deployments.sources") & importers("deployments.pixels")
-    assert both == room("deployments.service.loader", "deployments.ingress")
+    wiring = room("deployments.ingress", "deployments.bulk.loading")
+    assert both == room("deployments.service.loader") | wiring
 
 
 def test_the_deployments_import_nothing_of_the_users_package() -> None:
     assert not importers("raylens") & room("deployments")
 
 
-def test_the_users_package_imports_nothing_of_the_deployments() -> None:
-    assert not importers("deployments") & room("raylens")
+def test_the_users_package_imports_the_deployments_only_to_run_them_in_bulk() -> None:
+    """Within functions, because a dataset of Ray Data cannot come from another process."""
+    users = importers("deployments") & room("raylens")
+    assert users == {"raylens.bulk", "raylens.bulk_service"}
+    for name in users:
+        assert not {i for i in imports(name, deep=False) if within(i, ["deployments"])}
 
 
 @pytest.mark.parametrize("name", sorted(room("raylens")))

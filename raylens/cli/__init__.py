@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from raylens.cli import collection, keys, service
+from raylens.cli import bulk, collection, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
 
@@ -30,6 +30,7 @@ for command in (
     service.export,
     service.models,
     service.health,
+    bulk.bulk,
     bench,
     collection.search,
     collection.dedupe,

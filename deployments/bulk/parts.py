@@ -1,0 +1,201 @@
+"""The result: Parquet parts in a folder or object store, each of them whole or not there.
+
+A part is written under a name that readers pass over, and renamed by the one process that leads
+the run; what a killed run has left unfinished never counts. Knows nothing of Ray.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from deployments.bulk.places import Place, PlaceError
+
+# Readers of a folder of Parquet files pass over names that begin so.
+_UNFINISHED = "_unfinished"
+_LEADER = "_leader"
+_METADATA = b"raylens"
+
+Keys = NDArray[np.bytes_]
+"""(N,) hashes of what is done, sorted."""
+
+
+class DestinationError(Exception):
+    """Nothing can be written there; the message says why."""
+
+
+class WrittenPart(NamedTuple):
+    """A part that is whole and not yet committed."""
+
+    path: str
+    rows: int
+    failed: int
+    stages: list[dict[str, Any]]
+    """What the stages said about their work on it, see `stages`."""
+
+
+class Model(NamedTuple):
+    """What the vectors of one destination have in common."""
+
+    name: str
+    revision: str | None
+    dimensions: int
+    identity: str
+    """Vectors of different identities cannot be compared."""
+
+
+def schema(model: Model) -> pa.Schema:
+    """Of every part. `origin` is the row of the Parquet file that named the source."""
+    return pa.schema(
+        [
+            ("source", pa.string()),
+            ("origin", pa.string()),
+            ("sha256", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("embedding", pa.list_(pa.float32(), model.dimensions)),
+            ("error", pa.string()),
+            ("model", pa.string()),
+            ("revision", pa.string()),
+        ],
+        metadata={_METADATA: json.dumps(model._asdict())},
+    )
+
+
+class Destination:
+    """A folder of parts, led by one run at a time."""
+
+    def __init__(self, place: Place, model: Model) -> None:
+        """Takes the folder over from earlier runs, and removes what they left unfinished.
+
+        Raises DestinationError or PlaceError if it holds anything else.
+        """
+        self.place = place
+        self.model = model
+        self._run = uuid.uuid4().hex
+        self._parts = self._committed()
+        self._number = max((_number(path) for path in self._parts), default=-1) + 1
+        self._started = 0
+        try:
+            (place / _LEADER).write(self._run.encode())
+            (place / _UNFINISHED).remove_folder()
+        except OSError as error:
+            raise DestinationError(f"{place}: cannot be written ({error})") from None
+
+    def done(self) -> Keys:
+        """The keys of all rows in the parts."""
+        keys = []
+        for path in self._parts:
+            table = parquet.read_table(
+                path, columns=["source", "origin"], filesystem=self.place.system
+            )
+            keys.append(keys_of(table["origin"].to_pylist(), table["source"].to_pylist()))
+        return np.sort(np.concatenate(keys)) if keys else np.empty(0, "S16")
+
+    def next_unfinished(self) -> Place:
+        """Where the next part is to be written."""
+        self._started += 1
+        return self.place / f"{_UNFINISHED}/{self._run}-{self._started}.parquet"
+
+    def commit(self, part: WrittenPart) -> None:
+        """Makes a part count. Raises DestinationError if another run has taken over."""
+        if (self.place / _LEADER).read(most=64) != self._run.encode():
+            raise DestinationError(
+                f"{self.place}: another run has taken this destination over; this one stops here"
+            )
+        final = self.place / f"part-{self._number:06d}.parquet"
+        self.place._replace(path=part.path).move_to(final)
+        self._number += 1
+
+    def close(self) -> None:
+        (self.place / _UNFINISHED).remove_folder()
+
+    def _committed(self) -> list[str]:
+        if not self.place.exists():
+            return []
+        if self.place.is_file():
+            raise DestinationError(f"{self.place} is a file; name a folder for the parts")
+        try:
+            names = [path for path in self.place.files() if f"/{_UNFINISHED}/" not in path]
+        except PlaceError as error:
+            raise DestinationError(str(error)) from None
+        paths = [path for path in names if not path.endswith(f"/{_LEADER}")]
+        for path in paths:
+            self._check(path)
+        return paths
+
+    def _check(self, path: str) -> None:
+        """Raises DestinationError for what is no part, or one of another model."""
+        known: Mapping[bytes, bytes] = {}
+        if _number(path) >= 0:
+            try:
+                known = parquet.read_schema(path, filesystem=self.place.system).metadata or {}
+            except (OSError, pa.ArrowInvalid):
+                known = {}
+        if _METADATA not in known:
+            raise DestinationError(
+                f"{self.place} holds other files ({path.rpartition('/')[2]}); name an empty folder"
+            )
+        other = Model(**json.loads(known[_METADATA]))
+        if other.identity != self.model.identity:
+            raise DestinationError(
+                f"{self.place} holds vectors of {other.name} (revision {other.revision}), made "
+                f"with other settings than {self.model.name} has here; name another folder"
+            )
+
+
+def keys_of(origins: Iterable[str | None], sources: Iterable[str]) -> Keys:
+    """(N,) what identifies each row: where its source was named, or the source itself."""
+    names = (origin or source for origin, source in zip(origins, sources, strict=True))
+    digests = [hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names]
+    return np.array(digests, "S16")
+
+
+def is_done(keys: Keys, done: Keys) -> NDArray[np.bool_]:
+    """(N,) whether each key is among those of `done`, which are sorted."""
+    if not len(done):
+        return np.zeros(len(keys), bool)
+    places = np.searchsorted(done, keys).clip(max=len(done) - 1)
+    found: NDArray[np.bool_] = done[places] == keys
+    return found
+
+
+def write_part(place: Place, model: Model, tables: Iterable[pa.Table]) -> WrittenPart:
+    """Writes rows, as the model's actors give them, as one file."""
+    rows = failed = 0
+    stages: list[dict[str, Any]] = []
+    columns = schema(model)
+    place.make_folder()
+    with parquet.ParquetWriter(place.path, columns, filesystem=place.system) as writer:
+        for table in tables:
+            if not len(table):  # it may lack columns
+                continue
+            rows += len(table)
+            failed += len(table) - table["error"].null_count
+            stages += [s for text in table["_stages"].drop_null() for s in json.loads(text.as_py())]
+            writer.write_table(_with_model(table, model, columns))
+    return WrittenPart(place.path, rows, failed, stages)
+
+
+def _with_model(table: pa.Table, model: Model, columns: pa.Schema) -> pa.Table:
+    nulls = pa.nulls(len(table), pa.string())
+    every = {
+        "origin": nulls,
+        **{name: table[name] for name in table.column_names},
+        "model": pa.repeat(pa.scalar(model.name, pa.string()), len(table)),
+        "revision": pa.repeat(pa.scalar(model.revision, pa.string()), len(table)),
+    }
+    return pa.table([every[name] for name in columns.names], schema=columns)
+
+
+def _number(path: str) -> int:
+    """Of the part at `path`; -1 if it is none."""
+    name = path.rpartition("/")[2]
+    digits = name.removeprefix("part-").removesuffix(".parquet")
+    return int(digits) if name == f"part-{digits}.parquet" and digits.isdecimal() else -1

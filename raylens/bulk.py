@@ -1,0 +1,174 @@
+"""Embeds whole datasets on Ray Data: `embed` for one's own, `run` for what `raylens bulk` does.
+
+Starts or joins a Ray; what runs in it is in `deployments.bulk`.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raylens.progress import counted
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Blocks of pixels and vectors under way; the rest of the memory is for the processes.
+OBJECT_STORE_BYTES = 1024 * 1024 * 1024
+# Errors of these are about what the user has named.
+_USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError")
+
+
+class BulkError(Exception):
+    """The run cannot go on; the message says why."""
+
+    usage = False
+    """Whether it was called wrongly."""
+
+
+def embed(
+    dataset: "Dataset",
+    column: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    replicas: tuple[int, int] | None = None,
+) -> "Dataset":
+    """`dataset` with vectors of the images in `column`, which holds bytes, URLs or paths.
+
+    ```python
+    vectors = raylens.bulk.embed(ray.data.read_parquet("s3://bucket/photos"), "url")
+    vectors.write_parquet("s3://bucket/vectors")
+    ```
+
+    Adds the columns `embedding` (float32, null where it failed), `error` ("code: message", null
+    where it did not), `sha256`, `width` and `height`. `config` has raylens's own settings, as
+    `args` in a Serve config. The model runs in `replicas` actors, the least and the most; by
+    default in up to one on each node, or for each GPU. Loads it once to begin with. Raises
+    BulkError.
+    """
+    with _explained():
+        from deployments.bulk.pipeline import ActorPool
+        from deployments.config import load_settings
+
+        pool = ActorPool(load_settings(config or {}), replicas)
+        return pool.embed(dataset, column, None).drop_columns(["_stages"])
+
+
+def run(
+    source: str,
+    destination: str,
+    *,
+    config: Mapping[str, Any],
+    column: str | None = None,
+    address: str | None = None,
+    cpus: int | None = None,
+    replicas: tuple[int, int] | None = None,
+    service: str | None = None,
+    progress: bool = False,
+) -> Any:
+    """Embeds all of `source` that `destination` does not have; returns a `pipeline.Summary`.
+
+    `service` is a running one's URL, or "auto" for the one in the cluster at `address`; without,
+    actors hold the model. Raises BulkError, and ConnectionError without a service.
+    """
+    with _explained(), _ray(address, cpus, serves=service == "auto"):
+        from deployments.bulk import pipeline
+        from deployments.bulk.places import Place
+        from deployments.config import load_settings
+
+        places = Place.of(source), Place.of(destination)
+        embedding: pipeline.Embedding
+        if service is None:
+            embedding = pipeline.ActorPool(load_settings(config), replicas)
+        else:
+            from raylens.bulk_service import ServiceCalls
+
+            embedding = ServiceCalls(service, replicas)
+        return pipeline.run(
+            *places,
+            embedding,
+            column=column,
+            counting=lambda rows: counted(
+                iter(()) if rows is None else range(rows), shown=progress
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raises what goes wrong as a BulkError with one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BulkError(f"this needs Ray Data: pip install 'raylens[bulk]' ({error})") from None
+    except (BulkError, ConnectionError, TimeoutError):
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not type(cause).__module__.startswith("deployments."):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        told = BulkError(str(cause or str(error).strip().rpartition("\n")[2]))
+        told.usage = type(cause).__name__ in _USAGE
+        raise told from error
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, cpus: int | None, *, serves: bool) -> Iterator[None]:
+    """Joins the Ray at `address`, or starts one that ends with this process; does neither if this
+    process is in a Ray already. `serves` says that `raylens serve` has started that Ray."""
+    from raylens.cluster import node_address
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data keeps arguments of its actors in the object store, and Ray warns of it each time.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if address is None or serves:
+        # As `raylens serve` starts its own. Not for every cluster: with a token, actors in one
+        # without (Ray 2.60) are cancelled before they start.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        from deployments.threads import thread_count
+
+        options = {
+            "address": "local",
+            # One more than there are: the model's actor takes one, and as many loading tasks as
+            # there are processors keep it busy. With one less, they were the bottleneck.
+            "num_cpus": cpus or thread_count("auto") + 1,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": node_address(),
+        }
+    try:
+        with _silent():  # Ray tells of the log level itself
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BulkError(f"no Ray at {address}: {error}") from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps what is written to stderr, in C++ too, from the terminal."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,131 @@
+"""`raylens bulk`: whole folders, object stores and datasets, on this machine or a cluster."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raylens.cli.console import FAILED, UNREACHABLE, USAGE, fail, out
+
+
+def bulk(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, an s3:// or gs:// URI, a Parquet file or a tar; folders may hold all "
+            "of these."
+        ),
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="A folder or URI for the Parquet parts.")
+    ],
+    column: Annotated[
+        str | None, typer.Option(help="The column of bytes, URLs or paths in Parquet files.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A Hugging Face id or a checkpoint's folder.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A Serve config, whose settings apply here too.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="Run on this Ray instead of starting one."),
+    ] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Logical processors of the Ray that is started: one for the model, the others "
+            "for loading. By default one more than there are.",
+        ),
+    ] = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(help="Actors with the model, as in 4 or 1:8; one for each node or GPU."),
+    ] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(help="Use a running service instead: its URL, or auto for the cluster's."),
+    ] = None,
+    progress: Annotated[
+        bool | None, typer.Option("--progress/--no-progress", help="Show a bar.")
+    ] = None,
+) -> None:
+    """Embed whole datasets with Ray Data. Run again after a stop, it goes on. Example:
+
+    raylens bulk s3://bucket/photos s3://bucket/vectors
+    """
+    try:
+        from raylens import bulk as running
+        from raylens import serving
+    except ModuleNotFoundError:  # a client-only installation
+        fail("this needs the server's packages and Ray Data: pip install 'raylens[bulk]'", FAILED)
+    try:
+        chosen = serving.read_config(config or serving.default_config(), host=None, port=None)
+    except serving.ServingError as error:
+        raise typer.BadParameter(str(error), param_hint="--config") from None
+    try:
+        summary = running.run(
+            source,
+            destination,
+            config=_with_model(chosen["applications"][0].get("args") or {}, model),
+            column=column,
+            address=address,
+            cpus=cpus,
+            replicas=_range(replicas),
+            service=service,
+            progress=sys.stderr.isatty() if progress is None else progress,
+        )
+    except running.BulkError as error:
+        fail(str(error), USAGE if error.usage else FAILED)
+    except (ConnectionError, TimeoutError) as error:
+        fail(str(error), UNREACHABLE)
+    except KeyboardInterrupt:
+        fail("stopped; the same command goes on from here", FAILED)
+    out.print(report(summary), markup=False, soft_wrap=True)
+    if summary.failed:
+        raise typer.Exit(FAILED)
+
+
+def report(summary: Any) -> str:
+    """What was done, and how fast and busy each stage was."""
+    rate = summary.rows / max(summary.seconds, 1e-9)
+    told = f"{summary.rows:,} images in {summary.seconds:,.1f} s"
+    if summary.rows:
+        told += f", {rate:,.1f} images/s"
+    told += f"; {summary.failed:,} failed" if summary.failed else ""
+    told += f"; {summary.before:,} were there before" if summary.before else ""
+    told += f"; {summary.skipped:,} other files passed over" if summary.skipped else ""
+    lines = [told]
+    slowest = max((s.busy for s in summary.stages), default=0.0)
+    for stage in summary.stages:
+        mark = "  the bottleneck" if stage.busy == slowest else ""
+        lines.append(
+            f"  {stage.name:<8} {stage.workers:>4} at a time, {stage.busy:>4.0%} busy, "
+            f"{stage.images_per_s:>9,.1f} images/s if it never waited{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _with_model(args: Any, model: str | None) -> dict[str, Any]:
+    """The settings with another model, without what describes the config's own."""
+    if model is None:
+        return dict(args)
+    own = ("id", "revision", "aliases", "pooling", "matryoshka", "exports")
+    kept = {k: v for k, v in (args.get("model") or {}).items() if k not in own}
+    return {**args, "model": {**kept, "id": model}}
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= least <= most:
+        raise typer.BadParameter(
+            "a number, or the least and the most, as in 1:8", param_hint="--replicas"
+        )
+    return least, most
