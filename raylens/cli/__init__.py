@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from raylens.cli import keys, service
+from raylens.cli import embed, keys, service
 from raylens.cli.console import out
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ def version(
         raise typer.Exit
 
 
-for command in (service.serve, service.export, service.models, service.health):
+for command in (embed.embed, service.serve, service.export, service.models, service.health):
     app.command()(command)
 app.add_typer(keys.app, name="keys")
 
