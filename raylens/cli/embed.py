@@ -12,6 +12,7 @@ import typer
 
 from raylens.cli.console import FAILED, USAGE, Url, err, fail, out, service_errors
 from raylens.client.clients import AsyncClient
+from raylens.client.errors import ApiError
 from raylens.client.http import DEFAULT_URL
 from raylens.embeddings.job import EmbedJob, IdentityError, Report, served
 from raylens.embeddings.journal import JournalError
@@ -83,8 +84,12 @@ async def _embed(job: EmbedJob, client: AsyncClient, advance: Advance) -> None:
     try:
         async with client:
             await job.embed(client, advance)
-    except (ConnectionError, TimeoutError) as error:
-        raise type(error)(f"{error}; what is done is kept, and the command goes on later") from None
+    except (ApiError, ConnectionError, TimeoutError) as error:
+        if isinstance(error, ApiError) and error.status != 503:
+            raise
+        raise ConnectionError(
+            f"{error}; what is done is kept, and the command goes on later"
+        ) from None
 
 
 def _clients(url: str, concurrency: int) -> tuple[AsyncClient, AsyncClient]:

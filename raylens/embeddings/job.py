@@ -4,6 +4,7 @@ At every moment OUT and its journal together hold what was done, so that a run m
 anywhere. OUT changes at the end, all at once.
 """
 
+import math
 import os
 import sqlite3
 import time
@@ -29,6 +30,8 @@ from raylens.progress import Advance
 # So much work is lost at most when the process is killed.
 _COMMIT_EVERY_S = 1.0
 _SHOWN_FAILURES = 5
+# What failed for one of these is tried once more at the end, when it may be past.
+_PASSING = {"deadline_exceeded", "unavailable", "overloaded", "fetch_timeout", "fetch_bad_gateway"}
 
 
 class IdentityError(Exception):
@@ -55,6 +58,8 @@ class EmbedJob:
         """Opens the journal. Raises FormatError for what is no such file, and JournalError."""
         self._out = out
         self._format = format_of(out)
+        if not out.absolute().parent.is_dir():
+            raise FormatError(f"there is no folder {out.parent}")
         self._journal = Journal(journal_path(out))
         self.report = Report()
         try:
@@ -109,11 +114,12 @@ class EmbedJob:
 
     async def embed(self, client: AsyncMethods, advance: Advance) -> None:
         """Embeds what was found. Whatever ends this, a later run goes on from there."""
-        began = time.monotonic()
+        began, again = time.monotonic(), True
         try:
             while left := self._journal.todo_count():
                 try:
-                    await self._embed_todo(client, advance)
+                    await self._embed_todo(client, advance, again=again)
+                    again = False
                 except TimeoutError:  # of one request
                     if self._journal.todo_count() == left:
                         raise
@@ -184,7 +190,8 @@ class EmbedJob:
             return False
         return (known.size_bytes, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
-    async def _embed_todo(self, client: AsyncMethods, advance: Advance) -> None:
+    async def _embed_todo(self, client: AsyncMethods, advance: Advance, *, again: bool) -> None:
+        """Embeds the list from its start; with `again`, passing failures stay on it."""
         waiting: deque[Row] = deque()  # those of the items that are under way
 
         def items() -> Iterator[Item]:
@@ -197,18 +204,20 @@ class EmbedJob:
 
         # Nobody else's model, even if the service gets another one by default.
         options = EmbedOptions(self._identity.model, self._identity.dimensions)
-        committed = time.monotonic()
+        committed = -math.inf
         async with aclosing(client.rows(items(), options)) as batches:
             async for results in batches:
-                failed = sum([self._add(waiting.popleft(), result) for result in results])
-                advance(len(results), failed)
+                for result in results:
+                    row = waiting.popleft()
+                    if not (again and getattr(result, "code", None) in _PASSING):
+                        self._add(row, result)
+                        advance(1, row.error is not None)
                 if time.monotonic() - committed > _COMMIT_EVERY_S:
                     await self._commit(client)
                     committed = time.monotonic()
         await self._commit(client)
 
-    def _add(self, row: Row, result: Vector | Failure) -> bool:
-        """Keeps a result; whether it is a failure."""
+    def _add(self, row: Row, result: Vector | Failure) -> None:
         if isinstance(result, Exception):
             row.error = _error(result)
             self.report.failed += 1
@@ -220,7 +229,6 @@ class EmbedJob:
             row.embedding = result
             self.report.embedded += 1
         self._journal.add(row)
-        return row.error is not None
 
     async def _commit(self, client: AsyncMethods) -> None:
         """Keeps what was added, all of which is by the same model if that is still there."""

@@ -3,7 +3,7 @@
 import glob
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -78,7 +78,7 @@ class Sources:
             path = os.path.abspath(match)  # noqa: PTH100
             if Path(path).is_dir():
                 for image in self._tree(path):
-                    if not deep or _matches(image.removeprefix(path).split("/")[1:], rest):
+                    if not deep or _matches(os.path.relpath(image, path).split("/"), rest):
                         yield image
             elif not deep and _is_image(path) and Path(path).is_file():
                 yield path
@@ -104,12 +104,20 @@ class Sources:
                     for entry in some:
                         if entry.name.startswith("."):
                             continue
-                        if _is_image(entry.name) and entry.is_file():
+                        if _is_image(entry.name) and _is(entry.is_file):
                             yield entry.path
-                        elif entry.is_dir():
+                        elif _is(entry.is_dir):
                             yield from self._folder(entry.path, above)
         except OSError as error:
             self.unreadable[folder] = error.strerror or str(error)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What an entry is; nothing, where a link leads to itself or into a closed folder."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _is_list(source: str) -> bool:
