@@ -12,7 +12,7 @@ import pytest
 from tests.commands import ENV, ended, raylens, sentence
 from tests.servers import RAYLENS, ROOT
 
-COMMANDS = ("serve", "export", "models", "health", "keys")
+COMMANDS = ("embed", "serve", "export", "models", "health", "keys")
 
 
 # Usage

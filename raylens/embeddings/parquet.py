@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,20 @@ from raylens.embeddings.rows import NOT_OURS, FormatError, Identity, Row, as_obj
 
 _KEY = b"raylens"
 # Of vectors in a row group: large enough for readers, small enough to write with flat memory.
-_GROUP_BYTES = 8 * 1024 * 1024
+_GROUP_BYTES = 4 * 1024 * 1024
 
 
 class Parquet:
-    """`photos.parquet`, with row groups of some thousand rows."""
+    """`photos.parquet`, with row groups of some hundred to ten thousand rows."""
 
     def files(self, out: Path) -> list[Path]:
         return [out]
 
     def check(self) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
+        if find_spec("pyarrow") is None:  # imported later: it takes 60 MB
             raise FormatError(
                 "Parquet needs pyarrow: pip install 'raylens[parquet]', or write a .npy or .jsonl"
-            ) from None
+            )
 
     def write(self, out: Path, rows: Iterator[Row], identity: Identity) -> None:
         import pyarrow as pa

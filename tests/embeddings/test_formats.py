@@ -82,7 +82,7 @@ def test_another_ending_is_refused() -> None:
 
 
 def test_without_pyarrow_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(FormatError, match=r"pip install 'raylens\[parquet\]'"):
         format_of(Path("out.parquet"))
     assert format_of(Path("out.jsonl"))
