@@ -13,6 +13,7 @@ from raylens.embeddings.rows import NOT_OURS, FormatError, Identity, Row, as_obj
 _KEY = b"raylens"
 # Of vectors in a row group: large enough for readers, small enough to write with flat memory.
 _GROUP_BYTES = 4 * 1024 * 1024
+_PAGE_BYTES = 64 * 1024  # pyarrow's 1 MB takes 20 MB more while it writes
 
 
 class Parquet:
@@ -33,7 +34,10 @@ class Parquet:
 
         schema = _schema(identity)
         count = max(1, min(10_000, _GROUP_BYTES // (4 * identity.dimensions)))
-        with pq.ParquetWriter(out, schema, use_dictionary=["model", "revision"]) as writer:
+        few_values = ["model", "revision"]
+        with pq.ParquetWriter(
+            out, schema, use_dictionary=few_values, data_page_size=_PAGE_BYTES
+        ) as writer:
             while group := list(itertools.islice(rows, count)):
                 columns = pa.Table.from_pylist(
                     [as_object(row, identity) for row in group], schema.remove(_EMBEDDING)
