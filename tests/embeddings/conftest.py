@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from raylens.embeddings.formats import format_of
 from raylens.embeddings.rows import Row
 from tests.client.conftest import Serve
 from tests.client.conftest import serve as serve
+from tests.commands import raylens
 
 Photos = Callable[..., list[Path]]
 
@@ -42,3 +45,26 @@ def photos(tmp_path: Path) -> Photos:
 def vectors(rows: Sequence[Row]) -> NDArray[np.float32]:
     """Of rows that all have one."""
     return np.stack([row.embedding for row in rows if row.embedding is not None])
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.parquet"
+
+
+def embed(out: Path, url: str, *arguments: object) -> Any:
+    return raylens("embed", *map(str, arguments), "-o", str(out), "--url", url)
+
+
+def kept(out: Path) -> dict[str, Row]:
+    """The rows by source, each of which must be there once, and no journal."""
+    rows = list(format_of(out).read(out))
+    by_source = {row.source: row for row in rows}
+    assert len(by_source) == len(rows)
+    assert not list(out.parent.glob(f"{out.name}.journal*"))
+    assert not list(out.parent.glob("*.new.*"))
+    return by_source
+
+
+def good(out: Path) -> set[str]:
+    return {source for source, row in kept(out).items() if row.embedding is not None}

@@ -34,7 +34,7 @@ class Slow(FakeModel):
     """A model that takes some time, so that there is some to be killed in."""
 
     async def embed(self, stack: Any, *rest: Any) -> Any:
-        await asyncio.sleep(0.06 * len(stack))
+        await asyncio.sleep(0.1 * len(stack))
         return await super().embed(stack, *rest)
 
 
@@ -69,7 +69,7 @@ def test_killed_ten_times_it_embeds_each_file_once(
             process = start(out, url, tmp_path / "photos", "--concurrency", "2")
             if number:  # once also before anything is done
                 until(lambda: journal_path(out).exists())
-            time.sleep(moments.uniform(0, 2))
+            time.sleep(moments.uniform(0, 1.2))
             process.kill()
             process.communicate(timeout=60)
             assert not out.exists()
