@@ -14,10 +14,10 @@ from raylens.cli.console import FAILED, USAGE, Url, err, fail, out, service_erro
 from raylens.client.clients import AsyncClient
 from raylens.client.errors import ApiError
 from raylens.client.http import DEFAULT_URL
-from raylens.embeddings.job import EmbedJob, IdentityError, Report, served
-from raylens.embeddings.journal import JournalError
-from raylens.embeddings.rows import FormatError
-from raylens.embeddings.sources import SourceError, Sources
+from raylens.embed.job import EmbedJob, IdentityError, Report, served
+from raylens.embed.journal import JournalError
+from raylens.embed.rows import FormatError
+from raylens.embed.sources import SourceError, Sources
 from raylens.progress import Advance, counted
 
 INTERRUPTED = 130  # as shells report Ctrl-C

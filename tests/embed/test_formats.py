@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raylens.embeddings.formats import FORMATS, format_of
-from raylens.embeddings.rows import FormatError, Identity, Row
+from raylens.embed.formats import FORMATS, format_of
+from raylens.embed.rows import FormatError, Identity, Row
 
 IDENTITY = Identity("a/model", "r1", 3)
 ENDINGS = sorted(FORMATS)

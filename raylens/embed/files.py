@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from raylens.client.items import Upload
-from raylens.embeddings.rows import Row
+from raylens.embed.rows import Row
 
 
 class ImageFile(Upload):

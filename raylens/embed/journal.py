@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from raylens.embeddings.rows import Identity, Row
+from raylens.embed.rows import Identity, Row
 
 _PAGE = 1000  # rows read at a time, so that no statement is open while others write
 

@@ -17,12 +17,12 @@ import pytest
 
 from deployments.errors import Unavailable
 from raylens import Client
-from raylens.embeddings.formats import format_of
-from raylens.embeddings.job import journal_path
-from raylens.embeddings.journal import Journal
+from raylens.embed.formats import format_of
+from raylens.embed.job import journal_path
+from raylens.embed.journal import Journal
 from tests.client.conftest import Serve
 from tests.commands import ENV, raylens
-from tests.embeddings.conftest import Photos, vectors
+from tests.embed.conftest import Photos, vectors
 from tests.fakes import FakeModel
 from tests.servers import ROOT
 from tests.until import until
@@ -97,7 +97,7 @@ def test_killed_while_it_writes_the_file_it_still_gets_there(
     program = f"""
 import os, pathlib, sqlite3
 from raylens.cli import main
-from raylens.embeddings import job
+from raylens.embed import job
 steps = iter(range(100))
 def counted(real):
     def step(*arguments, **options):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from raylens.embeddings.rows import (
+from raylens.embed.rows import (
     KEYS,
     NOT_OURS,
     FormatError,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from raylens.embeddings.jsonl import objects
-from raylens.embeddings.rows import NOT_OURS, FormatError, Identity, Row, as_object, from_object
+from raylens.embed.jsonl import objects
+from raylens.embed.rows import NOT_OURS, FormatError, Identity, Row, as_object, from_object
 
 
 class Npy:

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from raylens import Client
 from raylens.cli import app
-from raylens.embeddings.formats import FORMATS
+from raylens.embed.formats import FORMATS
 from tests.client.conftest import Serve
 from tests.commands import ENV, ended
-from tests.embeddings.conftest import Photos, embed, good, kept, paint, vectors
+from tests.embed.conftest import Photos, embed, good, kept, paint, vectors
 from tests.fakes import FakeModel
 
 ENDINGS = sorted(FORMATS)

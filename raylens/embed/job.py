@@ -20,11 +20,11 @@ from raylens.client.items import Item
 from raylens.client.methods import AsyncMethods
 from raylens.client.pipeline import Failure
 from raylens.client.transport import EmbedOptions, Vector
-from raylens.embeddings.files import ImageFile
-from raylens.embeddings.formats import format_of
-from raylens.embeddings.journal import Journal
-from raylens.embeddings.rows import FormatError, Identity, Row
-from raylens.embeddings.sources import SourceError, Sources, is_url
+from raylens.embed.files import ImageFile
+from raylens.embed.formats import format_of
+from raylens.embed.journal import Journal
+from raylens.embed.rows import FormatError, Identity, Row
+from raylens.embed.sources import SourceError, Sources, is_url
 from raylens.progress import Advance
 
 # So much work is lost at most when the process is killed.

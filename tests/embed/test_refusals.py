@@ -10,12 +10,12 @@ import pytest
 
 from deployments.errors import DeadlineExceeded
 from deployments.wire import Pixels
-from raylens.embeddings.formats import format_of
-from raylens.embeddings.job import journal_path
-from raylens.embeddings.journal import Journal
+from raylens.embed.formats import format_of
+from raylens.embed.job import journal_path
+from raylens.embed.journal import Journal
 from tests.client.conftest import Serve
 from tests.commands import ended, raylens
-from tests.embeddings.conftest import Photos, embed, good, kept, paint
+from tests.embed.conftest import Photos, embed, good, kept, paint
 from tests.fakes import CARD, FakeModel
 
 

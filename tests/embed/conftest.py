@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from raylens.embeddings.formats import format_of
-from raylens.embeddings.rows import Row
+from raylens.embed.formats import format_of
+from raylens.embed.rows import Row
 from tests.client.conftest import Serve
 from tests.client.conftest import serve as serve
 from tests.commands import raylens

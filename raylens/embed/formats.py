@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from raylens.embeddings.jsonl import JsonLines
-from raylens.embeddings.npy import Npy
-from raylens.embeddings.parquet import Parquet
-from raylens.embeddings.rows import Format, FormatError
+from raylens.embed.jsonl import JsonLines
+from raylens.embed.npy import Npy
+from raylens.embed.parquet import Parquet
+from raylens.embed.rows import Format, FormatError
 
 FORMATS: dict[str, type[Format]] = {".parquet": Parquet, ".npy": Npy, ".jsonl": JsonLines}
 

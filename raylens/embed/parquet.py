@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raylens.embeddings.rows import NOT_OURS, FormatError, Identity, Row, as_object, from_object
+from raylens.embed.rows import NOT_OURS, FormatError, Identity, Row, as_object, from_object
 
 _KEY = b"raylens"
 # Of vectors in a row group: large enough for readers, small enough to write with flat memory.

@@ -13,10 +13,10 @@ import numpy as np
 from raylens.client.items import SentItem
 from raylens.client.methods import AsyncMethods
 from raylens.client.transport import EmbedOptions, Row
-from raylens.embeddings.formats import format_of
-from raylens.embeddings.job import EmbedJob
-from raylens.embeddings.rows import Identity
-from raylens.embeddings.sources import Sources
+from raylens.embed.formats import format_of
+from raylens.embed.job import EmbedJob
+from raylens.embed.rows import Identity
+from raylens.embed.sources import Sources
 
 IDENTITY = Identity("fake", None, 4)
 LIMITS = {"max_items": 2048, "max_body_bytes": 2**26, "max_image_bytes": 2**24}

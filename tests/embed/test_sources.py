@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raylens.embeddings.sources import SourceError, Sources
+from raylens.embed.sources import SourceError, Sources
 
 
 def found(*sources: str, stdin: bytes = b"") -> list[str]:
