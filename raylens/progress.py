@@ -1,18 +1,59 @@
-"""A progress bar with the rate, the failures and the time left."""
+"""How far a long task is: a bar on a terminal, a line a minute elsewhere."""
 
-from collections.abc import Callable, Iterator, Sized
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Advance = Callable[[int, int], None]
+"""To be called with how many more items are done, and how many of those failed."""
 
 
 @contextmanager
-def counted(items: Any, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how many more items are done, and how many of those failed. If
-    `shown`, a bar on stderr tells; without a length, `items` have no end to show."""
+def counted(total: int | None, *, shown: bool, every_s: float = 60.0) -> Iterator[Advance]:
+    """If `shown`, tells on stderr how many of `total` items are done, how quickly, how many of
+    them failed, and how long the rest will take. Where stderr is no terminal, a
+    line every `every_s` seconds does."""
     if not shown:
         yield lambda done, failed: None
         return
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal or console.is_jupyter:
+        with _bar(console, total) as advance:
+            yield advance
+    else:
+        yield _lines(total, every_s)
+
+
+def _lines(total: int | None, every_s: float) -> Advance:
+    done = failed = 0
+    began = told = time.monotonic()
+
+    def advance(more: int, more_failed: int) -> None:
+        nonlocal done, failed, told
+        done, failed, now = done + more, failed + more_failed, time.monotonic()
+        if now - told < every_s:
+            return
+        told = now
+        rate = done / (now - began)
+        line = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        line += f", {rate:,.1f}/s" + (f", {failed:,} failed" if failed else "")
+        if total is not None and rate:
+            line += f", {timedelta(seconds=round((total - done) / rate))} left"
+        print(line, file=sys.stderr, flush=True)
+
+    return advance
+
+
+@contextmanager
+def _bar(console: "Console", total: int | None) -> Iterator[Advance]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -31,8 +72,7 @@ def counted(items: Any, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        total = len(items) if isinstance(items, Sized) else None
+    with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=total, rate="", failed="")
         count = 0
 
@@ -42,7 +82,7 @@ def counted(items: Any, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
             progress.advance(bar, done)
             speed = progress.tasks[bar].finished_speed or progress.tasks[bar].speed
             rate = f"{speed:,.1f}/s" if speed else ""
-            shown_failures = f"{count} failed" if count else ""
+            shown_failures = f"{count:,} failed" if count else ""
             progress.update(bar, rate=rate, failed=shown_failures)
 
         yield advance

@@ -12,7 +12,10 @@ import pytest
 from tests.commands import ENV, ended, raylens, sentence
 from tests.servers import RAYLENS, ROOT
 
-COMMANDS = ("serve", "export", "models", "health", "search", "dedupe", "map", "keys")
+COMMANDS = (
+    *("serve", "health", "models", "export", "keys"),
+    *("embed", "search", "dedupe", "map", "bulk", "bench"),
+)
 
 
 # Usage

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from raylens.cli import bulk, collection, keys, service
+from raylens.cli import bulk, collection, embed, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
 
@@ -25,18 +25,20 @@ def version(
         raise typer.Exit
 
 
+# In the order in which `raylens --help` shows them.
 for command in (
     service.serve,
-    service.export,
-    service.models,
     service.health,
-    bulk.bulk,
-    bench,
+    service.models,
+    service.export,
+    embed.embed,
     collection.search,
     collection.dedupe,
 ):
     app.command()(command)
 app.command("map")(collection.map_)
+for command in (bulk.bulk, bench):
+    app.command()(command)
 app.add_typer(keys.app, name="keys")
 
 

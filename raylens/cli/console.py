@@ -23,15 +23,22 @@ Url = Annotated[
 
 @contextmanager
 def calling(url: str, *, retries: int = 3) -> Iterator[Client]:
-    """A client of the service. What the service refuses, and a service that is not there, end the
-    command with a sentence."""
-    try:
-        client = Client(url, retries=retries)
-    except ValueError as error:
-        fail(str(error), USAGE)
-    try:
+    """A client of the service, inside `service_errors`."""
+    with service_errors():
+        try:
+            client = Client(url, retries=retries)
+        except ValueError as error:
+            fail(str(error), USAGE)
         with client:
             yield client
+
+
+@contextmanager
+def service_errors() -> Iterator[None]:
+    """What the service refuses, and a service that is not there, end the command with a
+    sentence."""
+    try:
+        yield
     except ApiError as error:
         fail(NEEDS_KEY if error.code == "unauthorized" else error.message, FAILED)
     except (ConnectionError, TimeoutError) as error:

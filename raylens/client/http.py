@@ -1,16 +1,16 @@
 """Reaches the service over HTTP."""
 
-import base64
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import numpy as np
 
+from raylens.client.bodies import JsonBody
 from raylens.client.errors import ApiError
 from raylens.client.items import SentItem
 from raylens.client.transport import EmbedOptions, Ranked, Row
@@ -52,7 +52,7 @@ class HttpTransport:
     async def embed(self, items: Sequence[SentItem], options: EmbedOptions) -> list[Row]:
         asked = {name: value for name, value in vars(options).items() if value is not None}
         response = await self._post(
-            "/v1/embeddings", _body(items, asked), accept="application/x-npy"
+            "/v1/embeddings", JsonBody(items, asked), accept="application/x-npy"
         )
         with _ours(response):
             vectors = np.load(io.BytesIO(response.content), allow_pickle=False)
@@ -74,7 +74,9 @@ class HttpTransport:
         asked: dict[str, Any] = {"labels": list(labels)}
         asked |= {} if template is None else {"template": template}
         asked |= {} if model is None else {"model": model}
-        response = await self._post("/v1/classify", _body(items, asked), accept="application/json")
+        response = await self._post(
+            "/v1/classify", JsonBody(items, asked), accept="application/json"
+        )
         with _ours(response):
             return [
                 [(entry["label"], entry["probability"]) for entry in item["labels"]]
@@ -103,8 +105,12 @@ class HttpTransport:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _post(self, path: str, body: bytes, *, accept: str) -> httpx.Response:
-        headers = {"Content-Type": "application/json", "Accept": accept}
+    async def _post(self, path: str, body: JsonBody, *, accept: str) -> httpx.Response:
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),  # or it would be sent in chunks
+            "Accept": accept,
+        }
         return await self._answer(
             self._client.build_request("POST", path, content=body, headers=headers)
         )
@@ -122,23 +128,6 @@ class HttpTransport:
         if response.status_code != 200:
             raise _error(response)
         return response
-
-
-def _body(items: Sequence[SentItem], options: Mapping[str, Any]) -> bytes:
-    """A JSON body. Written around the images' base64, which `json` would copy and escape."""
-    parts = [b'{"input":[']
-    for number, item in enumerate(items):
-        if number:
-            parts.append(b",")
-        if isinstance(item, bytes):
-            parts += [b'{"base64":"', base64.b64encode(item), b'"}']
-        else:
-            parts.append(json.dumps(item).encode())
-    parts.append(b"]")
-    for name, value in options.items():
-        parts += [b",", json.dumps(name).encode(), b":", json.dumps(value).encode()]
-    parts.append(b"}")
-    return b"".join(parts)
 
 
 def _error(response: httpx.Response) -> ApiError:

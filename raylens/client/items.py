@@ -1,6 +1,7 @@
 """What users pass as items, as the service takes them: local files and pictures become bytes."""
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
@@ -13,7 +14,22 @@ from raylens.client.errors import ApiError
 if TYPE_CHECKING:
     from PIL import Image
 
-Item: TypeAlias = Union[str, PurePath, bytes, Mapping[str, Any], "Image.Image", NDArray[np.uint8]]
+
+class Upload(ABC):
+    """An image that is read when it is sent, by a method that may do more with its bytes."""
+
+    @abstractmethod
+    def weight(self) -> int:
+        """About how many bytes it has. May raise OSError."""
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """Its bytes. May raise OSError."""
+
+
+Item: TypeAlias = Union[
+    str, PurePath, bytes, Mapping[str, Any], "Image.Image", NDArray[np.uint8], Upload
+]
 """A local file, URL, data URI, text, an image's bytes, a picture, or one of the API's objects."""
 
 SentItem: TypeAlias = bytes | str | dict[str, Any]
@@ -50,11 +66,13 @@ def local_file(item: Item) -> Path | None:
 def weight(item: Item) -> int:
     """About how many bytes an item takes in a request; 0 for what cannot be sent."""
     path = local_file(item)
-    if path is not None:
-        try:
+    try:
+        if isinstance(item, Upload):
+            return item.weight()
+        if path is not None:
             return path.stat().st_size
-        except OSError:  # `sent` will say so
-            return 0
+    except OSError:  # `sent` will say so
+        return 0
     if isinstance(item, bytes | str):
         return len(item)
     if isinstance(item, np.ndarray):
@@ -69,7 +87,11 @@ def sent(item: Item, *, max_bytes: int) -> SentItem:
     more than `max_bytes`, ValueError or TypeError for what cannot be sent."""
     path = local_file(item)
     if path is not None:
+        _check_size(path.stat().st_size, max_bytes)  # before it fills the memory
         return _checked(path.read_bytes(), max_bytes)
+    if isinstance(item, Upload):
+        _check_size(item.weight(), max_bytes)
+        return _checked(item.read(), max_bytes)
     if isinstance(item, bytes):
         return _checked(item, max_bytes)
     if isinstance(item, str):
@@ -97,13 +119,17 @@ def image(item: Item) -> Item:
 def _checked(data: bytes, max_bytes: int) -> bytes:
     if not data:
         raise ApiError("The image is empty: it has 0 bytes.", code="corrupt_image", status=422)
-    if len(data) > max_bytes:
+    _check_size(len(data), max_bytes)
+    return data
+
+
+def _check_size(size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
         raise ApiError(
-            f"The image has {len(data)} bytes; the service takes at most {max_bytes}.",
+            f"The image has {size_bytes} bytes; the service takes at most {max_bytes}.",
             code="image_too_large",
             status=413,
         )
-    return data
 
 
 def _is_picture(item: Any) -> bool:

@@ -1,6 +1,7 @@
 """The surface: what every client does, whichever way it reaches the service."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence, Sized
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self, TypeVar, cast, overload
@@ -78,8 +79,10 @@ class AsyncMethods:
         """
         options = EmbedOptions(model, dimensions, normalize, truncate, dtype)
         rows: list[Vector | Failure] = []
-        with counted(items, shown=progress) as advance:
-            async for batch in self.rows(as_items(items), options, errors=errors):
+        items = as_items(items)
+        total = len(items) if isinstance(items, Sized) else None
+        with counted(total, shown=progress) as advance:
+            async for batch in self.rows(items, options, errors=errors):
                 rows += batch
                 advance(len(batch), sum(isinstance(row, Exception) for row in batch))
         if errors == "return":
@@ -159,14 +162,15 @@ class AsyncMethods:
         options: EmbedOptions,
         *,
         errors: Errors = "return",
-    ) -> AsyncIterator[list[Vector | Failure]]:
+    ) -> AsyncGenerator[list[Vector | Failure], None]:
         """The vectors, or failures, of a stream of items in their order, a batch at a time."""
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
         options = replace(options, on_error="fail" if errors == "raise" else "report")
         send = partial(self._transport.embed, options=options)
-        async for batch in (await self._pipeline(send, errors)).run(items):
-            yield batch
+        async with aclosing((await self._pipeline(send, errors)).run(items)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def close(self) -> None:
         await self._transport.close()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from raylens.client.batches import MOST_BYTES, Batches, Window
@@ -16,6 +16,9 @@ Failure = ApiError | OSError | ValueError | TypeError
 
 Errors = Literal["raise", "return"]
 Send = Callable[[Sequence[SentItem]], Awaitable[Sequence[Any]]]
+
+
+_INTERNAL = (500, 502, 504)  # a request that failed, where the service as such works
 
 
 class _Prepared(NamedTuple):
@@ -45,7 +48,7 @@ class Pipeline:
         self._retries = retries
         self._window = Window(max_concurrency=max_concurrency)
 
-    async def run(self, items: Iterable[Item]) -> AsyncIterator[list[Any]]:
+    async def run(self, items: Iterable[Item]) -> AsyncGenerator[list[Any], None]:
         """For each item its result, or its failure under "return": a batch at a time, in order.
 
         An error, or the end of the generator, cancels what is under way.
@@ -89,7 +92,16 @@ class Pipeline:
         try:
             answers = await with_retries(timed, retries=self._retries, refused=self._window.refused)
         except ApiError as error:
-            raise error.moved(first) from None
+            if self._errors == "raise" or error.status not in _INTERNAL:
+                raise error.moved(first) from None
+            if len(batch) == 1:
+                return [error]
+            # One item may have been too much for the service; the others must not suffer.
+            half = len(batch) // 2
+            return [
+                *await self._send(batch[:half], first),
+                *await self._send(batch[half:], first + half),
+            ]
         for place, answer in zip(prepared.places, answers, strict=True):
             results[place] = answer
         return results

@@ -9,7 +9,7 @@ from raylens.client.errors import ApiError
 
 T = TypeVar("T")
 
-_FIRST_WAIT_S = 0.5
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 
 
 async def with_retries(
@@ -20,8 +20,8 @@ async def with_retries(
 ) -> T:
     """The answer to `send`, called at most 1 + `retries` times.
 
-    Waits as long as the service asks, or twice as long each time, and a random part more, so that
-    many clients do not come back together. `refused` is called for every 429.
+    Waits as long as the service asks, or twice as long each time up to 15 s, and a random part
+    more, so that many clients do not come back together. `refused` is called for every 429.
 
     Embedding has no side effects, so that a request whose answer was lost may be sent again.
     """
@@ -38,6 +38,7 @@ async def with_retries(
             if attempt == retries:
                 raise
             wait_s = None
-        wait_s = _FIRST_WAIT_S * 2**attempt if wait_s is None else wait_s
+        if wait_s is None:
+            wait_s = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
         await asyncio.sleep(wait_s * random.uniform(1.0, 1.3))  # noqa: S311  (no secret)
     raise AssertionError("unreachable")
