@@ -28,7 +28,10 @@ def add(
     rate: Annotated[str | None, typer.Option(help="Requests, as in 600/minute.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.")] = None,
 ) -> None:
-    """Make a key and show it, only once."""
+    """Make a key and show it, only once. Example:
+
+    raylens keys add my-app --file keys --rate 600/minute
+    """
     if not re.fullmatch(store.NAME, name):
         raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 64", param_hint="NAME")
     if rate is not None and not re.fullmatch(store.RATE, rate):
@@ -45,7 +48,10 @@ def add(
 
 @app.command("list")
 def list_keys(file: KeysFile) -> None:
-    """List the keys with their limits, but not the keys themselves."""
+    """List the keys with their limits, but not the keys themselves. Example:
+
+    raylens keys list --file keys
+    """
     with _keys_errors():
         kept = store.read(file)
         if not file.exists():
@@ -59,7 +65,10 @@ def list_keys(file: KeysFile) -> None:
 
 @app.command()
 def revoke(name: KeyName, file: KeysFile) -> None:
-    """Remove a key; a running service refuses it a second later."""
+    """Remove a key; a running service refuses it a second later. Example:
+
+    raylens keys revoke my-app --file keys
+    """
     with _keys_errors():
         store.revoke(file, name)
     err.print(f"{name} has no key any more", markup=False)

@@ -38,7 +38,10 @@ def serve(
         bool, typer.Option("--dashboard", help="Run Ray's dashboard too; it takes 220 MB.")
     ] = False,
 ) -> None:
-    """Run the service until Ctrl-C."""
+    """Run the service until Ctrl-C. Example:
+
+    raylens serve configs/clip.yaml --port 8080
+    """
     try:
         from raylens import serving
     except ModuleNotFoundError:  # a client-only installation
@@ -84,7 +87,10 @@ def export(
 
 
 def models(url: Url = DEFAULT_URL) -> None:
-    """List the models that the service has."""
+    """List the models that the service has. Example:
+
+    raylens models --url http://10.0.0.5:8000
+    """
     body = _get(url, "/v1/models")
     columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "engine", "device")
     # A long name continues on the next line, because callers need all of it.
@@ -103,7 +109,12 @@ def models(url: Url = DEFAULT_URL) -> None:
 
 
 def health(url: Url = DEFAULT_URL) -> None:
-    """Check whether the service is ready; exits with 0 if it is, 1 if not, 3 if unreachable."""
+    """Check whether the service is ready; exits with 0 if it is, 1 if not, 3 if unreachable.
+
+    Example:
+
+    raylens health && echo ready
+    """
     body = _get(url, "/readyz")
     with _expecting_raylens(url):
         out.print(f"ready: {body['model']} at {url}", markup=False)
