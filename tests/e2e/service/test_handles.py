@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from tests.e2e.service.clients import embed, run_python
-from tests.servers import Server
+from tests.servers import ROOT, Server
 
 
 def test_a_ray_job_outside_the_tree_gets_the_same_vector_by_handle(
@@ -66,3 +67,20 @@ print("RESULT", json.dumps({{"vector": one.tolist(), "errors": errors}}))
         ["text_unsupported", 400, "labels"],
         ["bad_request", 400, "normalize"],
     ]
+
+
+def test_the_example_of_a_ray_data_job(server: Server, tmp_path: Path, folder: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "vectors"
+    photos.mkdir()
+    for name in ("5.jpg", "6.jpg"):
+        (photos / name).write_bytes((folder / name).read_bytes())
+    (photos / "broken.jpg").write_bytes(b"not an image")
+    script = (
+        f"import runpy, sys; sys.argv = ['x', {str(photos)!r}, {str(out)!r}]; "
+        f"runpy.run_path({str(ROOT / 'examples' / 'ray_data_job.py')!r}, run_name='__main__')"
+    )
+    assert "Model: efficientnet-lite0" in run_python(server, script, tmp_path)
+    rows = {Path(row["path"]).name: row for row in parquet.read_table(out).to_pylist()}
+    assert rows["5.jpg"]["embedding"] == pytest.approx(embed(server, {"path": "5.jpg"}), abs=1e-6)
+    assert rows["broken.jpg"]["embedding"] is None
+    assert rows["broken.jpg"]["error"].startswith("unsupported_image")
