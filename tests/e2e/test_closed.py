@@ -16,7 +16,7 @@ from tests.until import until
 CLOSED = {LOOPBACK_ONLY: "0"}
 JOB = """
 import raylens
-print(len(raylens.connect().embed_image_base64(open(0).read())))
+print(len(raylens.connect().embed_image({"base64": open(0).read()})))
 """
 
 
