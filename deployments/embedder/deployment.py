@@ -232,8 +232,7 @@ class Embedder:
 
     async def _encode_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        vectors = await self._engine.encode(pixels)
-        self._proof.note(vectors)
+        vectors = await self._proof.judge(self._engine.encode(pixels))
         return _split(vectors, pieces)
 
     async def _encode_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
@@ -242,8 +241,8 @@ class Embedder:
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = []
         for start in range(0, len(tokens), rows):
-            vectors.append(await self._engine.encode_text(tokens[start : start + rows]))
-            self._proof.note(vectors[-1])
+            part = self._engine.encode_text(tokens[start : start + rows])
+            vectors.append(await self._proof.judge(part))
         return _split(np.concatenate(vectors), pieces)
 
 
