@@ -223,7 +223,7 @@ class Embedder:
         if self._texts is not None:
             await self._texts.check()
         self._proof.check()
-        await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
+        self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
         await self._engine.warm_up(
@@ -237,7 +237,7 @@ class Embedder:
 
     async def _encode_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
         tokens = join_tokens(pieces)
-        # One after another: in torch, images and health checks get a turn between long texts.
+        # One after another: in torch, images get a turn between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = []
         for start in range(0, len(tokens), rows):

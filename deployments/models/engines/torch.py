@@ -49,18 +49,17 @@ class ModelThread:
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
 
-    async def check(self, *, stuck_after_s: float) -> None:
-        """Raises EngineError if the thread is stuck in one call or takes no new ones."""
+    def check(self, *, stuck_after_s: float) -> None:
+        """Raises EngineError if the thread is stuck in one call.
+
+        That is all that can keep it from the next one, because its executor survives what calls
+        raise. Asking the thread itself would make the health check wait for a batch.
+        """
         since = self._busy_since
         if since is not None:
             busy_s = time.monotonic() - since
             if busy_s > stuck_after_s:
                 raise EngineError(f"the model thread has been stuck for {busy_s:.0f} s")
-            return
-        try:
-            await asyncio.wait_for(self.run(lambda: None), timeout=stuck_after_s)
-        except TimeoutError:
-            raise EngineError("the model thread does not answer") from None
 
 
 class TorchEngine:
@@ -128,9 +127,9 @@ class TorchEngine:
         except CheckpointError as error:  # it passed when it was loaded
             raise EngineError(str(error)) from error
 
-    async def check(self, *, stuck_after_s: float) -> None:
+    def check(self, *, stuck_after_s: float) -> None:
         for thread in self._threads:
-            await thread.check(stuck_after_s=stuck_after_s)
+            thread.check(stuck_after_s=stuck_after_s)
 
     async def _encode(self, pixels: Stack) -> Vectors:
         return await self._run(partial(self._encoder.encode, pixels))

@@ -24,8 +24,8 @@ async def test_all_jobs_run_in_the_same_thread() -> None:
     assert first == second != threading.get_ident()
 
 
-async def test_an_idle_model_thread_is_healthy() -> None:
-    await ModelThread().check(stuck_after_s=5)
+def test_an_idle_model_thread_is_healthy() -> None:
+    ModelThread().check(stuck_after_s=5)
 
 
 async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
@@ -33,19 +33,19 @@ async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
     release = threading.Event()
     job = asyncio.create_task(thread.run(release.wait))
     await asyncio.sleep(0.05)
-    await thread.check(stuck_after_s=5)
+    thread.check(stuck_after_s=5)
     with pytest.raises(EngineError, match="stuck"):
-        await thread.check(stuck_after_s=0.01)
+        thread.check(stuck_after_s=0.01)
     release.set()
     await job
-    await thread.check(stuck_after_s=5)
+    thread.check(stuck_after_s=5)
 
 
 async def test_an_error_in_a_job_reaches_its_caller_and_leaves_the_thread_healthy() -> None:
     thread = ModelThread()
     with pytest.raises(ZeroDivisionError):
         await thread.run(lambda: 1 // 0)
-    await thread.check(stuck_after_s=5)
+    thread.check(stuck_after_s=5)
 
 
 class FakeEncoder:
@@ -91,7 +91,7 @@ async def test_batches_run_side_by_side_each_in_a_thread_of_its_own(
     await asyncio.sleep(0.1)
     assert len(fake.threads) == two.lanes == 2
     with pytest.raises(EngineError, match="stuck"):
-        await two.check(stuck_after_s=0.01)
+        two.check(stuck_after_s=0.01)
     fake.release.set()
     assert [len(v) for v in await asyncio.gather(*batches)] == [1, 1, 1]
 
