@@ -15,6 +15,7 @@ from deployments.embedder.gate import Gate
 from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
+from deployments.models.engines.engine import check_pixels, check_tokens
 from deployments.ray_internals import NodePort
 from deployments.settings import Batching, ModelSettings
 from deployments.wire import (
@@ -175,22 +176,22 @@ class Embedder:
     ) -> StackVectors:
         """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors.
 
-        Raises WrongModelError, and ValueError for another shape.
+        Raises WrongModelError, and ValueError for another shape or dtype.
         """
         self._check_identity(identity)
-        # A stack of another shape would fail those that share a batch with it.
-        height, width = self._card.pixels.height_width
-        if stack.shape[1:] != (height, width, 3):
-            raise ValueError(f"a stack of this model's has the shape (N, {height}, {width}, 3)")
+        check_pixels(stack, self._card.pixels)  # or it would fail those that share a batch with it
         return await self._submit(self._images, stack, tenant)
 
     async def embed_text(
         self, stack: Tokens, identity: bytes, tenant: str | None = None
     ) -> StackVectors:
-        """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`."""
+        """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`.
+
+        Raises ValueError too without a text tower.
+        """
         self._check_identity(identity)
-        if self._texts is None:
-            raise RuntimeError("the model has no text tower")
+        check_tokens(stack, self._card.text)
+        assert self._texts is not None  # noqa: S101  (it comes with `text`)
         return await self._submit(self._texts, stack, tenant)
 
     def _check_identity(self, identity: bytes) -> None:
