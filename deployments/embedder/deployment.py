@@ -16,7 +16,7 @@ from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
 from deployments.models.engines.engine import check_pixels, check_tokens
-from deployments.ray_internals import NodePort
+from deployments.ray_internals import BatchLoop, NodePort
 from deployments.settings import Batching, ModelSettings
 from deployments.wire import (
     Loaded,
@@ -67,6 +67,7 @@ class BatchedTower:
             max_concurrent_batches=lanes,
             batch_size_fn=size,
         )(run)
+        self._loop = BatchLoop(self._batched)
         self.gate = Gate(
             self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
         )
@@ -79,8 +80,7 @@ class BatchedTower:
     async def check(self) -> None:
         """Raises RuntimeError if one of the loops has ended, which only a bug can cause."""
         self.gate.check()
-        if not await self._batched._is_batching_task_alive():
-            raise RuntimeError("the loop of @serve.batch has ended")
+        await self._loop.check()
 
 
 @serve.deployment(
