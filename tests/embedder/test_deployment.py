@@ -102,7 +102,8 @@ async def test_pixels_that_do_not_fit_fail_alone(
     assert isinstance(refused, ValueError)
     with pytest.raises(ValueError, match=reason):
         raise refused
-    assert isinstance(first, StackVectors) and isinstance(second, StackVectors)
+    assert isinstance(first, StackVectors)
+    assert isinstance(second, StackVectors)
     assert {stack.dtype for stack in engine.stacks} == {np.dtype(np.uint8)}
 
 
@@ -127,7 +128,8 @@ async def test_texts_that_do_not_fit_fail_alone(
     assert isinstance(refused, ValueError)
     with pytest.raises(ValueError, match=reason):
         raise refused
-    assert isinstance(first, StackVectors) and isinstance(second, StackVectors)
+    assert isinstance(first, StackVectors)
+    assert isinstance(second, StackVectors)
     assert sum(map(len, engine.stacks)) == 4
 
 
