@@ -1,23 +1,25 @@
 """The deployment without Ray, around an engine that computes next to nothing."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import ray
 
 from deployments.embedder import deployment
 from deployments.models.engines.engine import EngineError
 from deployments.settings import ModelSettings
-from deployments.wire import Loaded, Pixels, StackVectors, TextSpec, Tokens, Vectors
+from deployments.wire import Loaded, Pixels, Stack, StackVectors, TextSpec, Tokens, Vectors
 from tests.fakes import CARD, TEXT
 
 pytestmark = pytest.mark.usefixtures("replica")
 
-Embedder: Any = deployment.Embedder.func_or_class
+DEPLOYMENT: Any = deployment.Embedder
+Embedder: Any = DEPLOYMENT.func_or_class
 STACK = np.zeros((2, 8, 8, 3), np.uint8)
 TOKENS = np.ones((2, 3), np.int32)
 
@@ -32,17 +34,20 @@ class FakeEngine:
         reported = {field.name: getattr(CARD, field.name) for field in fields(Loaded)}
         self.loaded = Loaded(**{**reported, "text": text})
         self.error: Exception | None = None
-        self.stacks: list[NDArray[Any]] = []
+        self.stacks: list[Stack] = []
 
     async def encode(self, pixels: Pixels) -> Vectors:
-        await asyncio.sleep(0.01)
-        self.stacks.append(pixels)
-        if self.error is not None:
-            raise self.error
-        return np.ones((len(pixels), 12), np.float32)
+        return await self._encode(pixels)
 
     async def encode_text(self, tokens: Tokens) -> Vectors:
-        return await self.encode(tokens)
+        return await self._encode(tokens)
+
+    async def _encode(self, stack: Stack) -> Vectors:
+        await asyncio.sleep(0.01)
+        self.stacks.append(stack)
+        if self.error is not None:
+            raise self.error
+        return np.ones((len(stack), 12), np.float32)
 
     async def warm_up(self, *, images: int, texts: int) -> None:
         pass
@@ -55,18 +60,16 @@ class FakeEngine:
         pass
 
 
+Start = Callable[..., Awaitable[tuple[Any, FakeEngine]]]
+
+
 @pytest.fixture
-def loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces what needs Ray, and lets a replica load the engine that its settings name."""
+def started(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a replica of a model with this text tower, without what needs Ray."""
     idle = SimpleNamespace(check=lambda: None, record=lambda: None)
     monkeypatch.setattr(deployment, "NodePort", lambda: idle)
     monkeypatch.setattr(deployment, "ProcessGauges", lambda: idle)
-    monkeypatch.setattr(deployment.ray, "get_gpu_ids", list)
-
-
-@pytest.fixture
-def started(loading: None, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Starts a replica of a model with this text tower."""
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
 
     async def start(text: TextSpec | None = TEXT) -> tuple[Any, FakeEngine]:
         engine = FakeEngine(text)
@@ -90,9 +93,7 @@ def started(loading: None, monkeypatch: pytest.MonkeyPatch) -> Any:
         (np.zeros((1, 3), np.int32), "not int32"),
     ],
 )
-async def test_pixels_that_do_not_fit_fail_alone(
-    started: Any, wrong: NDArray[Any], reason: str
-) -> None:
+async def test_pixels_that_do_not_fit_fail_alone(started: Start, wrong: Stack, reason: str) -> None:
     replica, engine = await started()
     async with asyncio.timeout(10):
         first, refused, second = await asyncio.gather(
@@ -116,9 +117,7 @@ async def test_pixels_that_do_not_fit_fail_alone(
         (np.array([[1, 2], [-1, 2]], np.int32), "begin with a token"),
     ],
 )
-async def test_texts_that_do_not_fit_fail_alone(
-    started: Any, wrong: NDArray[Any], reason: str
-) -> None:
+async def test_texts_that_do_not_fit_fail_alone(started: Start, wrong: Stack, reason: str) -> None:
     replica, engine = await started()
     async with asyncio.timeout(10):
         first, refused, second = await asyncio.gather(
@@ -133,14 +132,14 @@ async def test_texts_that_do_not_fit_fail_alone(
     assert sum(map(len, engine.stacks)) == 4
 
 
-async def test_texts_for_a_model_without_a_text_tower_are_refused(started: Any) -> None:
+async def test_texts_for_a_model_without_a_text_tower_are_refused(started: Start) -> None:
     replica, _ = await started(None)
     with pytest.raises(ValueError, match="no text tower"):
         await replica.embed_text(TOKENS, CARD.identity)
 
 
 @pytest.mark.parametrize("method", ["embed", "embed_text"])
-async def test_a_model_that_fails_every_batch_is_replaced(started: Any, method: str) -> None:
+async def test_a_model_that_fails_every_batch_is_replaced(started: Start, method: str) -> None:
     replica, engine = await started()
     stack = STACK if method == "embed" else TOKENS
     await getattr(replica, method)(stack, CARD.identity)
