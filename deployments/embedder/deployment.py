@@ -150,8 +150,8 @@ class Embedder:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes new batch settings from the Serve config without a restart.
 
-        Keeps those it has where the model cannot take these. If this raised, Serve would stop the
-        replicas that serve, and could start no others.
+        Keeps the current settings if the new ones are invalid or the model cannot run with them. If
+        this raised, Serve would stop the replicas that serve, and could start no others.
         """
         batching = Batching(**self._settings.model_dump(include=set(Batching.model_fields)))
         try:
@@ -159,7 +159,7 @@ class Embedder:
             await self._warm_up(batching)
         except Exception as error:
             reason = " ".join(str(error).split())
-            logger.error(f"The batch settings stay as they are; user_config is refused: {reason}")
+            logger.error(f"Ignoring an invalid user_config; the batch settings stay: {reason}")
             return
         linger_s = batching.batch_linger_ms / 1e3
         self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
