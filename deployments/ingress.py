@@ -42,7 +42,7 @@ logger = logging.getLogger("ray.serve")
 
 # How often free memory goes back to the kernel.
 TRIM_EVERY_S = 5.0
-# How long a new replica waits for the models that serve already, before it takes requests.
+# How long a new replica waits for models that are already serving before it takes requests itself.
 LOAD_FIRST_S = 5.0
 
 

@@ -1,6 +1,6 @@
-"""Patches of Ray and Serve, each with a check that it took effect.
+"""Patches of Ray and Serve and uses of their insides, each with a check that it works.
 
-If one did not, the replica refuses to start with UnknownRayError: a newer Ray must not reopen what
+If one does not, the replica refuses to start with UnknownRayError: a newer Ray must not reopen what
 these close. `raylens/haproxy.py` does the same for the HAProxy that Serve runs.
 """
 
@@ -70,3 +70,25 @@ class NodePort:
                 f"Ray {ray.__version__} has opened the port between replicas on "
                 f"{', '.join(sorted(open_on))} and not on {own} alone; {_ADVICE}"
             )
+
+
+class BatchLoop:
+    """The loop behind a function with `@serve.batch`, of which Serve tells nothing in public.
+
+    Requests would wait for ever after its end (ray 2.60, `_LazyBatchQueueWrapper`).
+    """
+
+    def __init__(self, batched: Any) -> None:
+        """Raises UnknownRayError."""
+        is_alive: Any = getattr(batched, "_is_batching_task_alive", None)
+        if is_alive is None:
+            raise UnknownRayError(
+                f"Ray {ray.__version__} does not tell whether the loop of @serve.batch has ended "
+                f"in a way that raylens knows; {_ADVICE}"
+            )
+        self._is_alive = is_alive
+
+    async def check(self) -> None:
+        """Raises RuntimeError if the loop has ended, which only a bug can cause."""
+        if not await self._is_alive():
+            raise RuntimeError("the loop of @serve.batch has ended")

@@ -5,6 +5,7 @@ nothing of Serve but this and its configuration.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -41,6 +42,10 @@ _LAST, _NEWEST = "last.cfg", "newest.pid"
 # Of the HAProxy that is started when Serve's dies.
 _SPARE, _SPARE_SOCKET = "spare.cfg", "spare.sock"
 _LEAST_LIFE_S = 1.0
+# Serve's manager takes over from the spare one within about 10 s. If nobody has after this time,
+# Serve is gone from this node, and nobody must be answered any more.
+_SPARE_LIFE_S = 60.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # Serve sets no timeout for a request's head.
 HEAD_TIMEOUT_S = 15
@@ -60,7 +65,8 @@ UNAVAILABLE = (
 # While the service has to refuse requests, HAProxy refuses most of them, at a hundredth of the
 # cost. A refusal tells how many to admit in each WINDOW_MS, a few more than can be answered;
 # without one for a second, all pass again. `deployments/api/front.py` knows the two headers. Pages
-# in browsers always pass: only the service knows which of them may read a refusal.
+# in browsers always pass, because only the service knows which of them may read a refusal. Callers
+# who pretend to be one get the service's own refusal, which costs more but lets nobody in.
 WINDOW_MS = 100
 _UNTIL_MS = "date(0,ms),neg,add(proc.%s) -m int gt 0"
 _LIMITED = "{ method POST } { path_beg /v1/ }"
@@ -166,12 +172,16 @@ def main() -> None:
 
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # this script, which would be the answer
     # Ray's process on this node, which has started Serve's manager of HAProxy.
-    run(get_haproxy_binary(), sys.argv[1:], int(os.environ["RAY_RAYLET_PID"]))
+    raylet = os.environ.get("RAY_RAYLET_PID")
+    run(get_haproxy_binary(), sys.argv[1:], int(raylet) if raylet else None)
 
 
-def run(haproxy: str, arguments: list[str], service: int) -> NoReturn:
-    """Becomes HAProxy; another process keeps it alive for as long as the process `service` is."""
+def run(haproxy: str, arguments: list[str], service: int | None) -> NoReturn:
+    """Turns this process into HAProxy; a child starts it again for as long as the process `service`
+    lives."""
     if "-f" in arguments:
+        if service is None:
+            sys.exit("raylens-haproxy is for Ray Serve, which starts it with RAY_RAYLET_PID set")
         path = Path(arguments[arguments.index("-f") + 1])
         try:
             arguments = [*arguments, *_prepare(path, is_reload="-sf" in arguments)]
@@ -224,31 +234,42 @@ def _keep(haproxy: str, path: Path, watched: int, service: int) -> None:
     """
     os.setsid()  # Ctrl-C in a terminal is for the service
     newest, spare = path.with_name(_NEWEST), path.with_name(_SPARE)
+    life_s = None
     while True:
         began = time.monotonic()
-        if not _outlived(watched, service) or time.monotonic() - began < _LEAST_LIFE_S:
-            return  # the service has stopped, or HAProxy could not start
+        if not _ended_before(watched, service, life_s) or time.monotonic() - began < _LEAST_LIFE_S:
+            return  # the service or Serve is gone, or HAProxy could not start
         successor = int(newest.read_text())
         if successor != watched and _arguments(successor, path):
             return
         last = path.with_name(_LAST).read_text()
         spare.write_text(SOCKET.sub(rf"\g<1>{path.with_name(_SPARE_SOCKET)} ", last))
-        watched = subprocess.Popen([haproxy, "-db", "-f", str(spare)]).pid  # noqa: S603
+        watched = subprocess.Popen(  # noqa: S603
+            [haproxy, "-db", "-f", str(spare)], preexec_fn=_end_with_parent
+        ).pid
         newest.write_text(str(watched))
+        life_s = _SPARE_LIFE_S
 
 
-def _outlived(pid: int, service: int) -> bool:
-    """Waits for the end of a process. False if the service ended before it; then it is ended."""
+def _end_with_parent() -> None:
+    """Nobody else would end a spare HAProxy if its keeper were killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _ended_before(pid: int, service: int, life_s: float | None) -> bool:
+    """Waits for the end of a process. False if the service ended before it, or it lived for
+    `life_s`; then it is told to end."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        ended, _, _ = select.select([process, service], [], [])
-        if service in ended:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(process, signal.SIGTERM)
-        return service not in ended
+        ended, _, _ = select.select([process, service], [], [], life_s)
+        if ended == [process]:
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+        return False
     finally:
         os.close(process)
 

@@ -9,9 +9,10 @@ import grpc
 import psutil
 import pytest
 import ray
+from ray import serve
 from ray.serve._private import replica
 
-from deployments.ray_internals import NodePort, UnknownRayError
+from deployments.ray_internals import BatchLoop, NodePort, UnknownRayError
 from raylens.cluster import LOOPBACK_ONLY, serve_environment
 
 
@@ -66,6 +67,17 @@ def test_a_ray_that_opens_the_port_elsewhere_all_the_same_is_refused(
         NodePort("127.0.0.1")
         with pytest.raises(UnknownRayError, match=r"0\.0\.0\.0"):
             replica.add_port_to_grpc_server(None, "[::]:0")
+
+
+def test_a_ray_that_does_not_tell_whether_its_batch_loop_lives_is_refused() -> None:
+    """When the replica starts: an error in its health check would have it replaced for ever."""
+
+    async def echo(pieces: list[int]) -> list[int]:
+        return pieces
+
+    BatchLoop(serve.batch(echo))
+    with pytest.raises(UnknownRayError, match=r"loop of @serve\.batch"):
+        BatchLoop(echo)
 
 
 def test_the_installed_ray_knows_every_switch(tmp_path: Path) -> None:

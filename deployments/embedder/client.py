@@ -46,8 +46,8 @@ ENVELOPE_BYTES = 64 * 1024
 
 READY_TIMEOUT_S = 5.0
 
-# While a model is being replaced, replicas of both may serve. How many are asked for the one that
-# a stack was made for, before the ingress goes over to the other.
+# While a model is being replaced, replicas of both may serve. How many replicas
+# to try for the model that a stack was made for, before switching to the other model.
 MODEL_TRIES = 4
 
 
@@ -151,7 +151,7 @@ class EmbedderClient:
         known = self._card
         if card.id not in self._names:
             logger.warning(
-                f"Model {card.id} serves where this ingress replica's settings have "
+                f"Model {card.id} is serving, but this ingress replica is configured for "
                 f"{' or '.join(sorted(self._names))}: an update is under way or has failed; "
                 "`serve status` says which."
             )

@@ -15,7 +15,8 @@ from deployments.embedder.gate import Gate
 from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
-from deployments.ray_internals import NodePort
+from deployments.models.engines.engine import check_pixels, check_tokens
+from deployments.ray_internals import BatchLoop, NodePort
 from deployments.settings import Batching, ModelSettings
 from deployments.wire import (
     Loaded,
@@ -66,6 +67,7 @@ class BatchedTower:
             max_concurrent_batches=lanes,
             batch_size_fn=size,
         )(run)
+        self._loop = BatchLoop(self._batched)
         self.gate = Gate(
             self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
         )
@@ -78,8 +80,7 @@ class BatchedTower:
     async def check(self) -> None:
         """Raises RuntimeError if one of the loops has ended, which only a bug can cause."""
         self.gate.check()
-        if not await self._batched._is_batching_task_alive():
-            raise RuntimeError("the loop of @serve.batch has ended")
+        await self._loop.check()
 
 
 @serve.deployment(
@@ -149,8 +150,8 @@ class Embedder:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes new batch settings from the Serve config without a restart.
 
-        Keeps those it has where the model cannot take these. If this raised, Serve would stop the
-        replicas that serve, and could start no others.
+        Keeps the current settings if the new ones are invalid or the model cannot run with them. If
+        this raised, Serve would stop the replicas that serve, and could start no others.
         """
         batching = Batching(**self._settings.model_dump(include=set(Batching.model_fields)))
         try:
@@ -158,7 +159,7 @@ class Embedder:
             await self._warm_up(batching)
         except Exception as error:
             reason = " ".join(str(error).split())
-            logger.error(f"The batch settings stay as they are; user_config is refused: {reason}")
+            logger.error(f"Ignoring an invalid user_config; the batch settings stay: {reason}")
             return
         linger_s = batching.batch_linger_ms / 1e3
         self._images.reconfigure(max_batch_size=batching.max_batch_size, linger_s=linger_s)
@@ -175,22 +176,22 @@ class Embedder:
     ) -> StackVectors:
         """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors.
 
-        Raises WrongModelError, and ValueError for another shape.
+        Raises WrongModelError, and ValueError for another shape or dtype.
         """
         self._check_identity(identity)
-        # A stack of another shape would fail those that share a batch with it.
-        height, width = self._card.pixels.height_width
-        if stack.shape[1:] != (height, width, 3):
-            raise ValueError(f"a stack of this model's has the shape (N, {height}, {width}, 3)")
+        check_pixels(stack, self._card.pixels)  # or it would fail those that share a batch with it
         return await self._submit(self._images, stack, tenant)
 
     async def embed_text(
         self, stack: Tokens, identity: bytes, tenant: str | None = None
     ) -> StackVectors:
-        """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`."""
+        """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`.
+
+        Raises ValueError too without a text tower.
+        """
         self._check_identity(identity)
-        if self._texts is None:
-            raise RuntimeError("the model has no text tower")
+        check_tokens(stack, self._card.text)
+        assert self._texts is not None  # noqa: S101  (it comes with `text`)
         return await self._submit(self._texts, stack, tenant)
 
     def _check_identity(self, identity: bytes) -> None:
@@ -223,7 +224,7 @@ class Embedder:
         if self._texts is not None:
             await self._texts.check()
         self._proof.check()
-        await self._engine.check(stuck_after_s=self._settings.stuck_after_s)
+        self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 
     async def _warm_up(self, batching: Batching) -> None:
         await self._engine.warm_up(
@@ -232,18 +233,17 @@ class Embedder:
 
     async def _encode_pixels(self, pieces: list[Pixels]) -> list[Vectors]:
         pixels = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        vectors = await self._engine.encode(pixels)
-        self._proof.note(vectors)
+        vectors = await self._proof.judge(self._engine.encode(pixels))
         return _split(vectors, pieces)
 
     async def _encode_tokens(self, pieces: list[Tokens]) -> list[Vectors]:
         tokens = join_tokens(pieces)
-        # One after another: in torch, images and health checks get a turn between long texts.
+        # One after another: in torch, images get a turn between long texts.
         rows = max(1, TOKENS_AT_A_TIME // tokens.shape[1])
         vectors = []
         for start in range(0, len(tokens), rows):
-            vectors.append(await self._engine.encode_text(tokens[start : start + rows]))
-            self._proof.note(vectors[-1])
+            part = self._engine.encode_text(tokens[start : start + rows])
+            vectors.append(await self._proof.judge(part))
         return _split(np.concatenate(vectors), pieces)
 
 

@@ -54,9 +54,12 @@ def save(model: Any, path: Path) -> None:
     try:
         ov.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:  # of a full disk it says "iostream error"
+        reason = " ".join(str(error).split())  # its first line is often but a place in its source
         free = shutil.disk_usage(path.parent).free // 1_000_000
         raise OSError(
-            errno.EIO, f"OpenVINO cannot write it, and {free} MB are free there", str(path)
+            errno.EIO,
+            f"OpenVINO cannot write it ({reason}); {free} MB are free there",
+            str(path),
         ) from error
 
 

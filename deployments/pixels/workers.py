@@ -114,10 +114,15 @@ class DecodeWorkers:
         return _pixels(*reply)
 
     def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
-        """Decodes a test image in the template, so that no worker has to import anything later."""
+        """Decodes a test image in the template, so that no worker started later has to import
+        anything. Returns when it is done. Raises Unavailable."""
         with self._starting:
+            if spec in self._specs:
+                return
+            template = self._running_template()
             self._specs.append(spec)
-            self._tell(self._running_template(), spec)
+            self._tell(template, spec)
+        self._drop(self._worker())  # the template starts it when it is done
 
     def close(self) -> None:
         """Ends all processes. Call it only when no decode is in flight."""

@@ -34,8 +34,8 @@ class Classifier:
         template: str,
         context: Context,
     ) -> tuple[Vectors, ModelCard, Timing]:
-        """(items, labels) probabilities, and whose they are. `{}` in `template` stands for the
-        label.
+        """(items, labels) probabilities, and the card of the model that computed them. `{}` in
+        `template` stands for the label.
 
         Raises TextUnsupported for a model without a text tower, TooManyItems, TextTooLong,
         BodyTooLarge, and what embedding the items raises.

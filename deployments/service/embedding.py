@@ -39,8 +39,9 @@ from deployments.wire import ModelCard, Vector
 
 # The last part of a request's time, kept for the model to embed what has been decoded by then.
 MODEL_PART = 0.1
-# Before a request is started again with the model that has replaced another.
-REPLACED_PAUSE_S = 0.05
+# Before each time that a request is started again with the model that has replaced another. After
+# the last one it fails: each time, its images are fetched and decoded anew.
+RESTART_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 @dataclass(slots=True)
@@ -108,11 +109,15 @@ class EmbeddingService:
     def model(self, name: str | None) -> ModelClient:
         """The model that a request calls `name`, an id or an alias; for None the first one.
 
-        Raises ModelNotFound.
+        Raises ModelNotFound, or Unavailable while a model is not loaded that may have that name:
+        after a failed update, the one that serves has another than the settings say.
         """
         for model in self.models:
             if name is None or name in model.names:
                 return model
+        for model in self.models:
+            if not model.is_loaded:
+                model.card  # noqa: B018  # raises Unavailable
         raise ModelNotFound(
             "This service does not have that model; GET /v1/models lists what it has.",
             param="model",
@@ -135,8 +140,7 @@ class EmbeddingService:
         job = self._job(groups, context, options)
         try:
             with self.admission.admitted(job):
-                while not await self._filled(job):
-                    job = self._job(groups, context, options)
+                job = await self._filled(job, lambda: self._job(groups, context, options))
         except RaylensError as error:
             self._count(error.code, number)
             raise
@@ -144,7 +148,7 @@ class EmbeddingService:
         bad = self._record_errors(job.slots, groups)
         if bad and options.on_error == "fail":
             raise _first(bad)
-        rows = [_filled(slot) for slot in job.slots]
+        rows = [_row_of(slot) for slot in job.slots]
         good_slots = [slot for slot in job.slots if not slot.is_bad]
         self._count("ok", len(good_slots))
         return Embedded(
@@ -157,15 +161,22 @@ class EmbeddingService:
             timing=job.timing,
         )
 
-    async def _filled(self, job: Job) -> bool:
-        """Fills the job's rows. Returns False if its model was replaced by another meanwhile."""
-        try:
-            await self._stacks.fill(job)
-        except ModelReplaced:
-            await job.model.reloaded()
-            await asyncio.sleep(REPLACED_PAUSE_S)
-            return False
-        return True
+    async def _filled(self, job: Job, again: Callable[[], Job]) -> Job:
+        """The job with its rows filled, or the one made `again` after its model was replaced.
+
+        Raises ModelReplaced if it still is after the last pause.
+        """
+        for pause_s in RESTART_PAUSES_S:
+            try:
+                await self._stacks.fill(job)
+            except ModelReplaced:
+                await job.model.reloaded()
+                await asyncio.sleep(pause_s)
+                job = again()
+            else:
+                return job
+        await self._stacks.fill(job)
+        return job
 
     def _job(self, groups: Sequence[ItemGroup], context: Context, options: Options) -> Job:
         model = self.model(context.model)
@@ -205,7 +216,7 @@ class EmbeddingService:
         return bad
 
 
-def _filled(slot: Slot) -> Vector | RaylensError:
+def _row_of(slot: Slot) -> Vector | RaylensError:
     if slot.row is None:  # only in a job that fails anyway, and does not get here
         raise Internal("The service failed on this item.")
     return slot.row

@@ -64,7 +64,8 @@ class ModelClient(Protocol):
         """(N, L) token ids to N raw vectors; otherwise like `embed`."""
 
     async def reloaded(self) -> None:
-        """To be awaited after ModelReplaced: until `card` and `tokenizer` may be the other's."""
+        """Waits, after ModelReplaced, until the new model's card and tokenizer have been asked
+        for."""
 
     async def ready(self) -> ModelCard:
         """Checks that the model works right now. Raises Unavailable with the reason."""

@@ -138,8 +138,10 @@ class StackEmbedder:
         decoded = await all_or_none([self._pixels_or_none(job, slot) for slot in slots])
         good = {s: p for s, p in zip(slots, decoded, strict=True) if p is not None}
         if good and not job.is_doomed:
-            pixels, to = np.stack([*good.values()]), job.context
-            made = await job.model.embed(pixels, job.card.identity, to.deadline, to.tenant)
+            pixels, context = np.stack([*good.values()]), job.context
+            made = await job.model.embed(
+                pixels, job.card.identity, context.deadline, context.tenant
+            )
             self._fill_rows(job, [*good], made)
 
     async def _pixels_or_none(self, job: Job, slot: Slot) -> Pixels | None:
@@ -181,8 +183,10 @@ class StackEmbedder:
             good |= await self._tokenise(job, part)
         job.timing.note("decode", (time.perf_counter() - began) * 1e3)
         if good and not job.is_doomed:
-            tokens, to = pad_tokens([*good.values()]), job.context
-            made = await job.model.embed_text(tokens, job.card.identity, to.deadline, to.tenant)
+            tokens, context = pad_tokens([*good.values()]), job.context
+            made = await job.model.embed_text(
+                tokens, job.card.identity, context.deadline, context.tenant
+            )
             self._fill_rows(job, [*good], made)
 
     async def _tokenise(self, job: Job, texts: dict[Slot, str]) -> dict[Slot, list[int]]:

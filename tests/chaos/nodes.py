@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from raylens.cluster import free_port, serve_environment
+from raylens.cluster import free_port, scratch_parent, serve_environment
 from tests.chaos.traffic import Traffic
 from tests.servers import RAYLENS, ROOT, Server
 from tests.until import until
@@ -84,7 +84,10 @@ def nodes(
         deployment |= {"num_replicas": 2, "ray_actor_options": options}
     config.write_text(yaml.safe_dump(content))
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as cleanup:
+    with (
+        tempfile.TemporaryDirectory(dir=scratch_parent()) as folder,
+        contextlib.ExitStack() as cleanup,
+    ):
         cleanup.callback(os.environ.update, before)
         cleanup.callback(os.environ.clear)
         os.environ.update({**serve_environment(Path(folder)), **(env or {})})

@@ -208,7 +208,7 @@ def batch_sizes(server: Server, config: Path) -> None:
         update(server, config, deployment_has("Embedder", user_config={"max_batch_size": size}))
         wait_for(server, "RUNNING")
     assert [p.pid for p in server.replicas("Embedder")] == before
-    assert "user_config is refused" in server.log.read_text()  # the size of 0
+    assert "invalid user_config" in server.log.read_text()  # the size of 0
 
 
 by_name = partial(Several, model=BUNDLED)

@@ -196,7 +196,6 @@ def test_the_device_can_be_pinned_to_the_cpu(tiny: Tiny) -> None:
     assert encoder.device_reason == "this process runs on the CPU"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_checkpoint_that_is_overwritten_in_place_does_not_change_a_loaded_model(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -214,6 +213,7 @@ def test_a_checkpoint_that_is_overwritten_in_place_does_not_change_a_loaded_mode
     assert (encoder.encode_text(tokens) == before[1]).all()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(CheckpointError, match=r"model\.device is 'cuda', but this P"):
         Encoder.load(ModelSettings(id="/none", device="cuda"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import export as export_module
@@ -158,6 +159,14 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(home: Path, tiny: 
     assert "Traceback" not in err
     assert [path.name for path in home.iterdir()] == [f"{exported.export_key(model)}.lock"]
     assert prepare(model)[0].folder.parent == home  # once there is room
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_what_openvino_cannot_write_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    model = ir.convert(torch.nn.ReLU(), torch.zeros(1, 3))
+    (tmp_path / "image.bin").mkdir()
+    with pytest.raises(OSError, match=r"Can't open bin file: [^\n]+\); \d+ MB are free there"):
+        ir.save(model, tmp_path / "image.xml")
 
 
 def test_int8_on_a_full_disk_is_refused_and_leaves_the_export_whole(home: Path, tiny: Tiny) -> None:

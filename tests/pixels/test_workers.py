@@ -206,6 +206,7 @@ def test_a_worker_forked_after_the_warm_up_has_imported_everything(
     spec = PixelSpec(resize=("shortest_edge", edge), resample=3, crop=(edge, edge), exact=False)
     workers.warm_up(spec)
     workers.decode(jpeg(1), SPEC)
+    until(lambda: len(processes()) == 2)  # the one that the warm-up tried is gone
     (worker,) = (p for p in processes() if is_worker(p.parent()))
     assert any("torch" in mapped.path for mapped in worker.memory_maps())
 
@@ -261,6 +262,7 @@ def test_a_new_template_is_warmed_up_like_the_first(workers: DecodeWorkers, jpeg
     with pytest.raises(TakesLongError):
         workers.decode(jpeg(1), SPEC)
     workers.decode(jpeg(1), SPEC)
+    until(lambda: len(processes()) == 2)  # the one that the warm-up tried is gone
     (worker,) = (p for p in processes() if is_worker(p.parent()))
     assert any("torch" in mapped.path for mapped in worker.memory_maps())
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.errors import ModelNotFound
+from deployments.errors import ModelNotFound, ModelReplaced, Unavailable
 from deployments.items import BytesItem, TextItem
+from deployments.service import embedding
 from deployments.service.classify import Classifier
 from deployments.service.job import Context, ItemGroup
 from deployments.texts.tokenizer import Encoded
@@ -105,3 +106,35 @@ async def test_labels_and_images_are_of_one_model(images: Images) -> None:
     )
     assert card.id == "newer"
     assert np.isfinite(rows).all()
+
+
+async def test_a_request_whose_model_never_settles_is_refused_in_the_end(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cluster whose processors give the model two precisions."""
+
+    class Unsettled(FakeModel):
+        tries = 0
+
+        async def reloaded(self) -> None: ...
+
+        async def embed(
+            self, stack: Pixels, identity: bytes, deadline: float, tenant: str | None = None
+        ) -> StackVectors:
+            self.tries += 1
+            raise ModelReplaced("The model is being replaced by another; retry.", retry_after_s=1)
+
+    monkeypatch.setattr(embedding, "RESTART_PAUSES_S", (0.001,) * 3)
+    model = Unsettled()
+    with pytest.raises(ModelReplaced):
+        await embed(service(model), images(1))
+    assert model.tries == 4
+
+
+async def test_a_name_is_unknown_only_when_all_models_are_loaded(images: Images) -> None:
+    """One that is still loading may have it."""
+    opened = service(FakeModel(), FakeModel(None))
+    group = ItemGroup("input", images(1))
+    with pytest.raises(Unavailable, match="still being loaded"):
+        await opened.embed([group], Context("other", FAR))
+    assert (await opened.embed([group], Context("fake", FAR))).card.id == CARD.id

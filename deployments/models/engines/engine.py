@@ -25,7 +25,7 @@ class EngineError(Exception):
 
 
 class Engine(Protocol):
-    """A loaded model. Its methods are awaited on the replica's event loop, and do not block it."""
+    """A loaded model. Its methods run on the replica's event loop, and do not block it."""
 
     loaded: Loaded
     tokenizer_json: str | None
@@ -54,7 +54,7 @@ class Engine(Protocol):
     async def prove(self) -> None:
         """Embeds an image, and a text if it can. Raises EngineError for wrong vectors."""
 
-    async def check(self, *, stuck_after_s: float) -> None:
+    def check(self, *, stuck_after_s: float) -> None:
         """Raises EngineError if a batch has been running for longer than `stuck_after_s`."""
 
 

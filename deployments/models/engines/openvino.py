@@ -181,7 +181,7 @@ class OpenvinoEngine:
                 "when it was exported"
             )
 
-    async def check(self, *, stuck_after_s: float) -> None:
+    def check(self, *, stuck_after_s: float) -> None:
         busy_s = self._image.longest_s()
         if self._text is not None:
             busy_s = max(busy_s, self._text.longest_s())

@@ -4,6 +4,7 @@ Leaves loading and forward passes to `encoder`, which imports torch in the threa
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.engines.engine import EngineError, identity_in
 from deployments.models.engines.parts import InParts
 from deployments.settings import ModelSettings
-from deployments.wire import Loaded, Pixels, Stack, Tokens, Vectors
+from deployments.wire import Loaded, NoMemoryError, Pixels, Stack, Tokens, Vectors
 
 if TYPE_CHECKING:
     from deployments.models.encoder import Encoder
+
+logger = logging.getLogger("ray.serve")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,18 +52,17 @@ class ModelThread:
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
 
-    async def check(self, *, stuck_after_s: float) -> None:
-        """Raises EngineError if the thread is stuck in one call or takes no new ones."""
+    def check(self, *, stuck_after_s: float) -> None:
+        """Raises EngineError if the thread is stuck in one call.
+
+        That is all that can keep it from the next one, because its executor survives what calls
+        raise. Asking the thread itself would make the health check wait for a batch.
+        """
         since = self._busy_since
         if since is not None:
             busy_s = time.monotonic() - since
             if busy_s > stuck_after_s:
                 raise EngineError(f"the model thread has been stuck for {busy_s:.0f} s")
-            return
-        try:
-            await asyncio.wait_for(self.run(lambda: None), timeout=stuck_after_s)
-        except TimeoutError:
-            raise EngineError("the model thread does not answer") from None
 
 
 class TorchEngine:
@@ -108,16 +110,24 @@ class TorchEngine:
         return await self._texts.encode(tokens)
 
     async def warm_up(self, *, images: int, texts: int) -> None:
+        """Raises NoMemoryError if the GPU has no memory for a single item.
+
+        It may have none for larger batches: these are halved when they come (see `InParts`).
+        """
         began = time.monotonic()
+        fitting = images
         # One call for each size, so that a running service can serve requests in between.
         for size in (1, images, *range(2, images)):
-            in_time = size == images or time.monotonic() - began < WARM_UP_S
-            if in_time and self._warm_images < size:
-                await self._everywhere(partial(self._encoder.warm_up, size))
-        self._warm_images = max(self._warm_images, images)
+            is_late = size != images and time.monotonic() - began > WARM_UP_S
+            if is_late or not self._warm_images < size <= fitting:
+                continue
+            if not await self._warms_up(self._encoder.warm_up, size):
+                fitting = size - 1
+        self._warm_images = max(self._warm_images, fitting)
+        if self.loaded.text is None:
+            return
         for size in (1, texts):
-            if self.loaded.text is not None and self._warm_texts < size:
-                await self._everywhere(partial(self._encoder.warm_up_text, size))
+            if self._warm_texts < size and await self._warms_up(self._encoder.warm_up_text, size):
                 self._warm_texts = size
 
     async def prove(self) -> None:
@@ -128,9 +138,9 @@ class TorchEngine:
         except CheckpointError as error:  # it passed when it was loaded
             raise EngineError(str(error)) from error
 
-    async def check(self, *, stuck_after_s: float) -> None:
+    def check(self, *, stuck_after_s: float) -> None:
         for thread in self._threads:
-            await thread.check(stuck_after_s=stuck_after_s)
+            thread.check(stuck_after_s=stuck_after_s)
 
     async def _encode(self, pixels: Stack) -> Vectors:
         return await self._run(partial(self._encoder.encode, pixels))
@@ -138,8 +148,18 @@ class TorchEngine:
     async def _encode_text(self, tokens: Stack) -> Vectors:
         return await self._run(partial(self._encoder.encode_text, tokens))
 
-    async def _everywhere(self, function: Callable[[], None]) -> None:
-        await asyncio.gather(*(self._run(function) for _ in self._threads))
+    async def _warms_up(self, warm_up: Callable[[int], None], size: int) -> bool:
+        """Whether all threads have memory for a batch of this size, side by side."""
+        try:
+            await asyncio.gather(*(self._run(partial(warm_up, size)) for _ in self._threads))
+        except NoMemoryError as error:
+            if size == 1:
+                raise NoMemoryError(
+                    "the GPU has no memory left, not even for one item; see what else uses the GPU"
+                ) from error
+            logger.warning(f"The model is not warmed up for larger batches: {error}.")
+            return False
+        return True
 
     async def _run(self, function: Callable[[], T]) -> T:
         thread = await self._idle.get()

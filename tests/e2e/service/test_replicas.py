@@ -15,7 +15,7 @@ DEADLINE_S = 30
 
 @pytest.mark.parametrize(
     ("size", "logged"),
-    [(3, "batches of at most 3"), (0, "user_config is refused"), (2, "batches of at most 2")],
+    [(3, "batches of at most 3"), (0, "invalid user_config"), (2, "batches of at most 2")],
 )
 def test_the_batch_size_changes_without_a_restart(
     server: Server, config: Path, size: int, logged: str

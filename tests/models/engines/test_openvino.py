@@ -200,13 +200,13 @@ async def test_a_request_whose_caller_left_is_reused_only_once_it_is_done() -> N
 
 async def test_a_stuck_inference_is_found(clip: Export) -> None:
     engine = load(clip)
-    await engine.check(stuck_after_s=0.05)
+    engine.check(stuck_after_s=0.05)
     engine._image = ImageLanes(stuck := Inferences(FakeCompiled()), stuck, lanes=1)
     task = asyncio.create_task(engine.encode(pixels(engine, 2)))
     await asyncio.sleep(0.1)
-    await engine.check(stuck_after_s=60)
+    engine.check(stuck_after_s=60)
     with pytest.raises(EngineError, match="stuck for 0 s"):
-        await engine.check(stuck_after_s=0.05)
+        engine.check(stuck_after_s=0.05)
     task.cancel()
 
 

@@ -14,7 +14,7 @@ from deployments.models.engines.torch import ModelThread, TorchEngine
 from deployments.settings import ModelSettings
 from deployments.wire import NoMemoryError
 from tests.models.conftest import Tiny
-from tests.models.encoders import FakeModel, encode, noise
+from tests.models.encoders import FakeModel, FakeTextTower, encode, encode_both, noise
 
 
 async def test_all_jobs_run_in_the_same_thread() -> None:
@@ -24,8 +24,8 @@ async def test_all_jobs_run_in_the_same_thread() -> None:
     assert first == second != threading.get_ident()
 
 
-async def test_an_idle_model_thread_is_healthy() -> None:
-    await ModelThread().check(stuck_after_s=5)
+def test_an_idle_model_thread_is_healthy() -> None:
+    ModelThread().check(stuck_after_s=5)
 
 
 async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
@@ -33,19 +33,19 @@ async def test_a_busy_model_thread_is_healthy_until_it_is_stuck() -> None:
     release = threading.Event()
     job = asyncio.create_task(thread.run(release.wait))
     await asyncio.sleep(0.05)
-    await thread.check(stuck_after_s=5)
+    thread.check(stuck_after_s=5)
     with pytest.raises(EngineError, match="stuck"):
-        await thread.check(stuck_after_s=0.01)
+        thread.check(stuck_after_s=0.01)
     release.set()
     await job
-    await thread.check(stuck_after_s=5)
+    thread.check(stuck_after_s=5)
 
 
 async def test_an_error_in_a_job_reaches_its_caller_and_leaves_the_thread_healthy() -> None:
     thread = ModelThread()
     with pytest.raises(ZeroDivisionError):
         await thread.run(lambda: 1 // 0)
-    await thread.check(stuck_after_s=5)
+    thread.check(stuck_after_s=5)
 
 
 class FakeEncoder:
@@ -91,7 +91,7 @@ async def test_batches_run_side_by_side_each_in_a_thread_of_its_own(
     await asyncio.sleep(0.1)
     assert len(fake.threads) == two.lanes == 2
     with pytest.raises(EngineError, match="stuck"):
-        await two.check(stuck_after_s=0.01)
+        two.check(stuck_after_s=0.01)
     fake.release.set()
     assert [len(v) for v in await asyncio.gather(*batches)] == [1, 1, 1]
 
@@ -106,13 +106,17 @@ async def test_every_thread_is_warmed_up_for_every_size_once(
     assert sorted(fake.warmed)[6:] == [4, 4]
 
 
-async def test_batches_that_a_gpu_has_no_memory_for_are_computed_in_parts() -> None:
+def no_memory_above(most: int) -> Callable[[torch.Tensor], torch.Tensor]:
     def change(flat: torch.Tensor) -> torch.Tensor:
-        if len(flat) > 3:
+        if len(flat) > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return flat
 
-    model = FakeModel(change)
+    return change
+
+
+async def test_batches_that_a_gpu_has_no_memory_for_are_computed_in_parts() -> None:
+    model = FakeModel(no_memory_above(3))
     engine = TorchEngine(encode(model), [ModelThread()], reason="a test")
     model.sizes.clear()
     pixels = noise(8, 4, 6)
@@ -121,16 +125,43 @@ async def test_batches_that_a_gpu_has_no_memory_for_are_computed_in_parts() -> N
     assert (vectors == encode().encode(pixels)).all()
 
 
+async def test_a_gpu_that_others_use_is_warmed_up_for_the_batches_that_fit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = FakeModel(no_memory_above(3))
+    engine = TorchEngine(encode(model), [ModelThread()], reason="a test")
+    model.sizes.clear()
+    await engine.warm_up(images=8, texts=1)
+    assert model.sizes == [1, 8, 2, 3, 4]
+    assert "no memory left for a batch of 8" in caplog.text
+    model.sizes.clear()
+    model.change = no_memory_above(8)
+    await engine.warm_up(images=8, texts=1)  # as at the next change of the batch settings
+    assert model.sizes == [8, 4, 5, 6, 7]
+
+
+async def test_a_gpu_that_others_use_is_warmed_up_for_the_texts_that_fit() -> None:
+    class Tower(FakeTextTower):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return no_memory_above(3)(super().forward(tokens))
+
+    engine = TorchEngine(encode_both(Tower()), [ModelThread()], reason="a test")
+    await engine.warm_up(images=1, texts=8)
+    assert len(await engine.encode_text(np.ones((8, 2), np.int32))) == 8
+
+
+async def test_a_gpu_without_memory_for_one_image_cannot_serve_the_model() -> None:
+    model = FakeModel()
+    engine = TorchEngine(encode(model), [ModelThread()], reason="a test")
+    model.change = no_memory_above(0)
+    with pytest.raises(NoMemoryError, match="not even for one item; see what else uses the GPU"):
+        await engine.warm_up(images=8, texts=1)
+
+
 async def test_a_gpu_without_memory_for_one_image_is_not_a_broken_model() -> None:
-    fails = False
-
-    def change(flat: torch.Tensor) -> torch.Tensor:
-        if fails:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return flat
-
-    engine = TorchEngine(encode(FakeModel(change)), [ModelThread()], reason="a test")
-    fails = True
+    model = FakeModel()
+    engine = TorchEngine(encode(model), [ModelThread()], reason="a test")
+    model.change = no_memory_above(0)
     with pytest.raises(NoMemoryError, match=r"batch of 1$"):
         await engine.encode(noise(2, 4, 6))
     with pytest.raises(NoMemoryError):

@@ -1,0 +1,152 @@
+"""The deployment without Ray, around an engine that computes next to nothing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from deployments.embedder import deployment
+from deployments.models.engines.engine import EngineError
+from deployments.settings import ModelSettings
+from deployments.wire import Loaded, Pixels, Stack, StackVectors, TextSpec, Tokens, Vectors
+from tests.fakes import CARD, TEXT
+
+pytestmark = pytest.mark.usefixtures("replica")
+
+DEPLOYMENT: Any = deployment.Embedder
+Embedder: Any = DEPLOYMENT.func_or_class
+STACK = np.zeros((2, 8, 8, 3), np.uint8)
+TOKENS = np.ones((2, 3), np.int32)
+
+
+class FakeEngine:
+    """An `Engine` whose vectors are ones, and which remembers the stacks that it has run."""
+
+    lanes = text_lanes = 1
+    tokenizer_json = None
+
+    def __init__(self, text: TextSpec | None) -> None:
+        reported = {field.name: getattr(CARD, field.name) for field in fields(Loaded)}
+        self.loaded = Loaded(**{**reported, "text": text})
+        self.error: Exception | None = None
+        self.stacks: list[Stack] = []
+
+    async def encode(self, pixels: Pixels) -> Vectors:
+        return await self._encode(pixels)
+
+    async def encode_text(self, tokens: Tokens) -> Vectors:
+        return await self._encode(tokens)
+
+    async def _encode(self, stack: Stack) -> Vectors:
+        await asyncio.sleep(0.01)
+        self.stacks.append(stack)
+        if self.error is not None:
+            raise self.error
+        return np.ones((len(stack), 12), np.float32)
+
+    async def warm_up(self, *, images: int, texts: int) -> None:
+        pass
+
+    async def prove(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def check(self, *, stuck_after_s: float) -> None:
+        pass
+
+
+Start = Callable[..., Awaitable[tuple[Any, FakeEngine]]]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a replica of a model with this text tower, without what needs Ray."""
+    idle = SimpleNamespace(check=lambda: None, record=lambda: None)
+    monkeypatch.setattr(deployment, "NodePort", lambda: idle)
+    monkeypatch.setattr(deployment, "ProcessGauges", lambda: idle)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+
+    async def start(text: TextSpec | None = TEXT) -> tuple[Any, FakeEngine]:
+        engine = FakeEngine(text)
+
+        async def load_engine(*_: object, **__: object) -> FakeEngine:
+            return engine
+
+        monkeypatch.setattr(deployment, "load_engine", load_engine)
+        replica = Embedder.__new__(Embedder)
+        await replica.__init__(ModelSettings(batch_linger_ms=0), "a test")
+        return replica, engine
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (np.zeros((1, 8, 9, 3), np.uint8), r"uint8 \(N, 8, 8, 3\), not uint8 \(1, 8, 9, 3\)"),
+        (np.zeros((1, 8, 8, 3), np.float32), "not float32"),
+        (np.zeros((1, 3), np.int32), "not int32"),
+    ],
+)
+async def test_pixels_that_do_not_fit_fail_alone(started: Start, wrong: Stack, reason: str) -> None:
+    replica, engine = await started()
+    async with asyncio.timeout(10):
+        first, refused, second = await asyncio.gather(
+            *(replica.embed(stack, CARD.identity) for stack in (STACK, wrong, STACK)),
+            return_exceptions=True,
+        )
+    assert isinstance(refused, ValueError)
+    with pytest.raises(ValueError, match=reason):
+        raise refused
+    assert isinstance(first, StackVectors)
+    assert isinstance(second, StackVectors)
+    assert {stack.dtype for stack in engine.stacks} == {np.dtype(np.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (np.ones((1, 0), np.int32), r"1 to 24\), not int32 \(1, 0\)"),
+        (np.ones((1, 25), np.int32), r"not int32 \(1, 25\)"),
+        (np.ones((1, 3), np.int64), "not int64"),
+        (np.array([[1, 2], [-1, 2]], np.int32), "begin with a token"),
+    ],
+)
+async def test_texts_that_do_not_fit_fail_alone(started: Start, wrong: Stack, reason: str) -> None:
+    replica, engine = await started()
+    async with asyncio.timeout(10):
+        first, refused, second = await asyncio.gather(
+            *(replica.embed_text(stack, CARD.identity) for stack in (TOKENS, wrong, TOKENS)),
+            return_exceptions=True,
+        )
+    assert isinstance(refused, ValueError)
+    with pytest.raises(ValueError, match=reason):
+        raise refused
+    assert isinstance(first, StackVectors)
+    assert isinstance(second, StackVectors)
+    assert sum(map(len, engine.stacks)) == 4
+
+
+async def test_texts_for_a_model_without_a_text_tower_are_refused(started: Start) -> None:
+    replica, _ = await started(None)
+    with pytest.raises(ValueError, match="no text tower"):
+        await replica.embed_text(TOKENS, CARD.identity)
+
+
+@pytest.mark.parametrize("method", ["embed", "embed_text"])
+async def test_a_model_that_fails_every_batch_is_replaced(started: Start, method: str) -> None:
+    replica, engine = await started()
+    stack = STACK if method == "embed" else TOKENS
+    await getattr(replica, method)(stack, CARD.identity)
+    await replica.check_health()
+    engine.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal"):
+        await getattr(replica, method)(stack, CARD.identity)
+    await asyncio.sleep(0.05)
+    with pytest.raises(EngineError, match="illegal"):
+        await replica.check_health()
