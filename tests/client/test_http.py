@@ -173,7 +173,7 @@ def test_the_key_and_the_address_come_from_the_environment(
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "x"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is no URL"):
+    with pytest.raises(ValueError, match="is not a URL"):
         Client(url)
 
 

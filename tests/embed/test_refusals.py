@@ -51,7 +51,7 @@ def test_a_model_that_changes_meanwhile_ends_the_job(
     with serve(Changing()) as url:
         result = embed(out, url, paths[0].parent)
     assert ended(result) == 2
-    assert "the service got another model meanwhile" in result.stderr
+    assert "the service switched models during the run" in result.stderr
     assert not out.exists()
 
 
@@ -148,7 +148,7 @@ def test_two_at_once_do_not_write_the_same_file(out: Path, url: str, photos: Pho
     [
         (["-o", "out.csv"], "out.csv must end in .parquet, .npy or .jsonl"),
         (["-o", "missing/out.npy"], "there is no folder missing"),
-        (["-o", "out.npy", "--url", "nowhere"], "'nowhere' is no URL of a service"),
+        (["-o", "out.npy", "--url", "nowhere"], "'nowhere' is not a URL of a service"),
         (["-o", "out.npy", "nothing.jpg"], "there is no file or folder nothing.jpg"),
     ],
 )
