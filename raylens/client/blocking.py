@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from raylens.client.pipeline import Failure
 from raylens.client.transport import Dtype, Ranked, Vector
 
 T = TypeVar("T")
+Tasks: TypeAlias = "set[asyncio.Task[Any]]"
 
 
 class Methods:
@@ -26,9 +27,10 @@ class Methods:
     def __init__(self, methods: AsyncMethods) -> None:
         self._methods = methods
         self._loop = asyncio.new_event_loop()
+        self._running: Tasks = set()
         self._thread = threading.Thread(
             target=_run_until_stopped,
-            args=(self._loop, methods),
+            args=(self._loop, methods, self._running),
             name="raylens-client",
             daemon=True,
         )
@@ -130,7 +132,7 @@ class Methods:
             if not self._stop.alive:
                 call.close()
                 raise RuntimeError("the client is closed")
-            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+            future = asyncio.run_coroutine_threadsafe(_noted(call, self._running), self._loop)
         try:
             return future.result()
         except CancelledError:
@@ -140,17 +142,29 @@ class Methods:
             raise
 
 
-def _run_until_stopped(loop: asyncio.AbstractEventLoop, methods: AsyncMethods) -> None:
+async def _noted(call: Coroutine[Any, Any, T], running: Tasks) -> T:
+    """Runs a call, which is among the `running` ones meanwhile."""
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    running.add(task)
+    try:
+        return await call
+    finally:
+        running.discard(task)
+
+
+def _run_until_stopped(
+    loop: asyncio.AbstractEventLoop, methods: AsyncMethods, running: Tasks
+) -> None:
     """The client's thread. It knows nothing of the client, which can be collected meanwhile."""
     asyncio.set_event_loop(loop)
     loop.run_forever()
-    loop.run_until_complete(_end(methods))
+    loop.run_until_complete(_end(methods, running))
     loop.close()
 
 
-async def _end(methods: AsyncMethods) -> None:
-    """Everybody who waits for a task learns that it was cancelled."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+async def _end(methods: AsyncMethods, running: Tasks) -> None:
+    """Cancels the calls, which end the tasks that they have started, and closes connections."""
+    tasks = list(running)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
