@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -67,8 +67,7 @@ def embed(
     raylens embed photos/ -o photos.parquet
     """
     with _errors(output, fresh):
-        # Where nobody asks for stdin, it may be closed, or another kind of object.
-        found = Sources(source, sys.stdin.buffer if "-" in source else io.BytesIO())
+        found = Sources(source, _stdin() if "-" in source else io.BytesIO())
         clients = _clients(url, concurrency)
         with closing(EmbedJob(output, fresh=fresh)) as job:
             asyncio.run(_accept(job, clients[0], model, dimensions))
@@ -83,6 +82,12 @@ def embed(
             _tell(job.report, output)
     if job.report.failed or found.unreadable:
         raise typer.Exit(FAILED)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise SourceError("standard input is closed")
+    return sys.stdin.buffer
 
 
 async def _accept(

@@ -151,8 +151,8 @@ def test_what_is_not_raylens_is_named(response: Response) -> None:
 def test_a_gateway_that_does_not_reach_the_service_is_asked_again(status: int) -> None:
     front = Front(Response("<html>Bad gateway</html>", status))
     with behind(front) as client:
-        rows = client.embed([ITEM, ITEM], errors="return")
-    assert [getattr(row, "shape", row) for row in rows] == [(12,), (12,)]
+        (row,) = client.embed([ITEM], errors="return")
+    assert isinstance(row, np.ndarray)
     assert len(front.times) == 1  # of answers from the script
 
 

@@ -1,6 +1,7 @@
 """`raylens search`, `dedupe` and `map` as people meet them."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +188,35 @@ def test_a_page_that_cannot_be_written_is_named_first(command: list[str], tmp_pa
     result = raylens(*command, str(tmp_path / "missing" / "page.html"), "--in", str(path))
     assert ended(result) == 2
     assert "cannot write" in sentence(result)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search", "words", "--gallery"], ["dedupe", "--gallery"], ["map", "-o"]],
+    ids=lambda command: command[0],
+)
+def test_a_page_never_replaces_what_is_none(command: list[str], tmp_path: Path) -> None:
+    path = store(tmp_path / "x.parquet", np.ones((2, 12)))
+    before = path.read_bytes()
+    result = raylens(*command, str(path), "--in", str(path))
+    assert ended(result) == 2
+    assert "ends in .html" in sentence(result)
+    assert path.read_bytes() == before
+
+
+def test_a_terminal_has_a_bar(out: Path, photos: list[str], url: str, tmp_path: Path) -> None:
+    page = str(tmp_path / "page.html")
+    for command in (
+        ["search", photos[0], "--gallery", page, "--url", url],
+        ["dedupe", "--threshold", "0.99", "--gallery", page],
+        ["map", "-o", page],
+    ):
+        result = raylens(*command, "--in", str(out), FORCE_COLOR="1")
+        assert ended(result) == 0
+        assert re.search(r"m(\d)/\1\x1b", result.stderr), result.stderr
+        result = raylens(*command, "--in", str(out), "--no-progress", FORCE_COLOR="1")
+        assert ended(result) == 0
+        assert not re.search(r"m\d/\d\x1b", result.stderr)
 
 
 # dedupe and map
