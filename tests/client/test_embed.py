@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_an_os_error(client: Client, tmp_path: Pat
 def test_an_item_that_is_refused_here_is_named_by_its_place(
     serve: Serve, bad: bytes, code: str
 ) -> None:
-    items = [*(colour(n) for n in range(150)), bad]
+    items: list[Any] = [*(colour(n) for n in range(150)), bad]
     limits, expected = {"max_image_bytes": 1_000_000}, pytest.raises(ApiError)
     with serve(limits=limits) as url, Client(url) as client, expected as caught:
         client.embed(items)
