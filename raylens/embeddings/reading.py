@@ -125,4 +125,4 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:  # pyarrow raises them too, about what it cannot parse
         raise EmbeddingsError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
-        raise EmbeddingsError(f"{path} is not an embeddings file: {error}") from None
+        raise EmbeddingsError(f"{path} is no embeddings file: {error}") from None
