@@ -6,7 +6,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from raylens.cli.console import FAILED, USAGE, fail
+from raylens.cli.console import FAILED, USAGE, fail, plain
 from raylens.client.clients import Client
 from raylens.client.items import local_file
 from raylens.embed.sources import ENDINGS
@@ -23,7 +23,7 @@ def check(query: str) -> None:
         is_folder = len(query) < 4096 and "\0" not in query and _is_folder(query)
         if is_folder or query.lower().endswith(_PICTURES):
             what = "is a folder" if is_folder else "is not there"
-            raise typer.BadParameter(f"the file {query} {what}", param_hint="QUERY")
+            raise typer.BadParameter(f"the file {plain(query)} {what}", param_hint="QUERY")
 
 
 def _is_folder(query: str) -> bool:

@@ -116,12 +116,13 @@ def test_vectors_of_another_length_are_refused(url: str, tmp_path: Path) -> None
     assert "have 5 numbers, those of fake 12" in sentence(result)
 
 
-@pytest.mark.parametrize("query", ["", "  ", "missing.jpg", "/no/such/photo.PNG"])
+@pytest.mark.parametrize("query", ["", "  ", "missing.jpg", "/no/such/photo.PNG", "\x1b[2J.jpg"])
 def test_a_query_that_is_a_mistake_is_a_usage_error(query: str, tmp_path: Path) -> None:
     path = store(tmp_path / "x.npy", np.ones((2, 12)))
     result = raylens("search", query, "--in", str(path))
     assert ended(result) == 2
     assert "QUERY" in sentence(result)
+    assert "\x1b" not in result.stderr
 
 
 def test_a_service_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
