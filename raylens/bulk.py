@@ -90,9 +90,7 @@ def run(
             *places,
             embedding,
             column=column,
-            counting=lambda rows: counted(
-                iter(()) if rows is None else range(rows), shown=progress
-            ),
+            counting=lambda rows: counted(rows, shown=progress),
         )
 
 

@@ -1,6 +1,7 @@
 """`raylens bench`: a small run against a real HTTP layer."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from raylens import bench
 from raylens.cli import app
 from raylens.cluster import free_port
+from tests.answering import answering
 from tests.client.conftest import Serve, serve
 
 __all__ = ["serve"]  # a fixture
@@ -57,9 +59,30 @@ def test_what_is_refused_is_counted_and_is_a_failure(serve: Serve) -> None:
 def test_a_wrong_call_is_explained(tmp_path: Path) -> None:
     for arguments, sentence, code in (
         (["--plot", "bench.pdf"], "ends in .png", 2),
+        (["--plot", str(tmp_path / "missing/bench.png")], "cannot write", 2),
+        (["--profile", str(tmp_path)], "cannot write", 2),
         (["--images", str(tmp_path)], "there are no JPEGs in", 2),
         (["--url", f"http://127.0.0.1:{free_port()}"], "nothing answers at", 3),
     ):
         result = CliRunner().invoke(app, ["bench", *arguments])
         assert (result.exit_code, result.exception.__class__) == (code, SystemExit)
         assert sentence in result.output.replace("\n", " ")
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(bench, "measure", None)
+    result = CliRunner().invoke(app, ["bench", "--plot", str(tmp_path / "bench.png")])
+    assert result.exit_code == 1
+    assert "pip install 'raylens[plot]'" in result.output
+
+
+def test_a_service_without_models_is_told() -> None:
+    limits = dict.fromkeys(("max_items", "max_body_bytes", "max_image_bytes"), 1000)
+    listed = json.dumps({"data": [], "limits": limits}).encode()
+    with answering(lambda path: (200, listed)) as url:
+        result = CliRunner().invoke(app, ["bench", "--url", url])
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
+    assert "has no model" in result.output

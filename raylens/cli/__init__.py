@@ -37,8 +37,8 @@ for command in (
 ):
     app.command()(command)
 app.command("map")(collection.map_)
-for command in (bulk.bulk, bench):
-    app.command()(command)
+app.command()(bulk.bulk)
+app.command()(bench)
 app.add_typer(keys.app, name="keys")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,19 @@ import typer
 from rich.table import Column, Table
 
 from raylens import bench as benchmark
-from raylens.cli.console import FAILED, UNREACHABLE, USAGE, Url, calling, err, fail, out
-from raylens.client.http import DEFAULT_URL
+from raylens.cli.console import (
+    FAILED,
+    UNREACHABLE,
+    USAGE,
+    Url,
+    calling,
+    check_output,
+    err,
+    fail,
+    out,
+    plain,
+)
+from raylens.client.http import DEFAULT_URL, needs_proxy
 
 
 def bench(
@@ -35,23 +47,30 @@ def bench(
     """
     if plot is not None and plot.suffix != ".png":
         fail("--plot draws PNGs: give it a name that ends in .png", USAGE)
+    if plot is not None and find_spec("matplotlib") is None:
+        fail("--plot needs matplotlib: pip install 'raylens[plot]'", FAILED)
+    check_output(plot)
+    check_output(profile)
     chosen = _photos(images)
     with calling(url) as client:
-        model = client.models()[0]
+        models = client.models()
+    if not models:
+        fail(f"the service at {url} has no model", FAILED)
+    model = models[0]
     runs = asyncio.run(_run_all(url, seconds, chosen))
     out.print(_table(runs))
     name = f"{model['id']}, {model['engine']} on {model['device']} in {model['precision']}"
-    out.print(name, markup=False, soft_wrap=True)
-    if profile is not None:
-        profile.write_text(json.dumps(_profile(model, runs), indent=2) + "\n")
-    if plot is not None:
-        try:
+    out.print(plain(name), markup=False, soft_wrap=True)
+    try:
+        if profile is not None:
+            profile.write_text(json.dumps(_profile(model, runs), indent=2) + "\n")
+        if plot is not None:
             benchmark.plot(runs, name, str(plot))
-        except ImportError:
-            fail("--plot needs matplotlib: pip install 'raylens[plot]'", FAILED)
+    except OSError as error:
+        fail(f"cannot write {error.filename}: {error.strerror}", FAILED)
     for run in runs:
         for code, number in run.failed.items():
-            err.print(f"{run.load.name}: {number} requests failed with {code}")
+            err.print(plain(f"{run.load.name}: {number} requests failed with {code}"), markup=False)
     if any(run.failed for run in runs):
         raise typer.Exit(FAILED)
 
@@ -74,7 +93,7 @@ async def _run_all(url: str, seconds: float, images: list[bytes]) -> list[benchm
         headers={"Authorization": f"Bearer {key}"} if key else {},
         limits=httpx.Limits(max_connections=most),
         timeout=60,
-        trust_env=False,
+        trust_env=needs_proxy(url),
     ) as client:
         with err.status("warming up") as status:
             try:

@@ -1,7 +1,6 @@
 """`raylens search`, `dedupe` and `map`: what is in a file that `raylens embed` wrote."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raylens.cli.console import FAILED, USAGE, Url, calling, err, fail, out
+from raylens.cli.console import (
+    FAILED,
+    USAGE,
+    ShowProgress,
+    Url,
+    calling,
+    check_output,
+    err,
+    fail,
+    out,
+    plain,
+)
 from raylens.cli.query import check, embedded
 from raylens.client.http import DEFAULT_URL
 from raylens.client.items import local_file
@@ -21,7 +31,7 @@ from raylens.embeddings.reading import Embeddings, read
 from raylens.embeddings.search import nearest
 from raylens.progress import counted
 
-In = Annotated[Path, typer.Option("--in", metavar="OUT", help="What raylens embed wrote.")]
+In = Annotated[Path, typer.Option("--in", metavar="FILE", help="What raylens embed wrote.")]
 Gallery = Annotated[
     Path | None,
     typer.Option("--gallery", metavar="PAGE", help="Write an HTML page with thumbnails too."),
@@ -36,6 +46,7 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
     gallery_page: Gallery = None,
     as_json: Json = False,
+    progress: ShowProgress = True,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Find the images most like an image or a text, best first.
@@ -56,7 +67,7 @@ def search(
             if as_json:
                 _print_json({"source": record.source, "score": hit.score, "row": hit.row})
             else:
-                out.print(f"{hit.score:.4f}  {_shown(record.source)}", markup=False, soft_wrap=True)
+                out.print(f"{hit.score:.4f}  {plain(record.source)}", markup=False, soft_wrap=True)
         if not hits:
             fail(f"{file} has no vectors: all its rows failed", FAILED)
         if gallery_page is not None:
@@ -69,7 +80,7 @@ def search(
                 absolute = str(Path(query).absolute())
                 found.insert(0, Group("Searched for", [Picture(absolute, "")]))
             note = f"{len(embeddings):,} rows of {file}, by {embeddings.model}"
-            _write(gallery_page, gallery(query, note, found))
+            _write_gallery(gallery_page, query, note, found, progress)
 
 
 def dedupe(
@@ -79,6 +90,7 @@ def dedupe(
     ] = 0.97,
     gallery_page: Gallery = None,
     as_json: Json = False,
+    progress: ShowProgress = True,
 ) -> None:
     """Find groups of near-duplicates, the largest first.
 
@@ -94,7 +106,7 @@ def dedupe(
     with _embeddings(file) as embeddings:
         if not len(embeddings.good()):
             fail(f"{file} has no vectors: all its rows failed", FAILED)
-        with counted(range(len(embeddings)), shown=sys.stderr.isatty()) as advance:
+        with counted(len(embeddings), shown=progress) as advance:
             try:
                 found = groups(embeddings, threshold, advance=advance)
             except MissingIndexError as error:
@@ -105,14 +117,15 @@ def dedupe(
                 continue
             out.print(f"{number}. {_summary(members)}", markup=False, soft_wrap=True)
             for member in members:
-                line = f"   {member.similarity:.4f}  {_shown(member.record.source)}"
+                line = f"   {member.similarity:.4f}  {plain(member.record.source)}"
                 out.print(line, markup=False, soft_wrap=True)
         surplus = sum(map(len, found)) - len(found)
         many = "1 group" if len(found) == 1 else f"{len(found):,} groups"
-        total = f"{many} from {threshold:g}; one of each kept, {surplus:,} images would go"
+        images = "1 image" if surplus == 1 else f"{surplus:,} images"
+        total = f"{many} at {threshold:g} or above; keeping one of each would remove {images}"
         err.print(total, markup=False, soft_wrap=True)
         if gallery_page is not None:
-            _write_groups(gallery_page, file, threshold, found)
+            _write_groups(gallery_page, file, threshold, found, progress)
 
 
 def map_(
@@ -123,9 +136,10 @@ def map_(
         typer.Option(help="How to make two dimensions of many; auto takes UMAP if installed."),
     ] = "auto",
     points: Annotated[
-        int, typer.Option(min=1, help="At most so many points; of more rows, a random sample.")
+        int, typer.Option(min=1, help="Draw at most this many points; larger files are sampled.")
     ] = 50_000,
     max_mb: Annotated[int, typer.Option(min=1, help="At most so large a page.")] = 20,
+    progress: ShowProgress = True,
 ) -> None:
     """Draw all images on a plane, like ones close together, in an HTML page.
 
@@ -144,10 +158,12 @@ def map_(
         good = len(embeddings.good())
         what = f"{len(rows):,} of {good:,} images" if len(rows) < good else f"{good:,} images"
         note = f"{what} of {file}, by {used.upper() if used == 'pca' else 'UMAP'}"
-        err.print(f"{note}{'' if has_umap() else f' ({NEEDS_UMAP})'}", markup=False, soft_wrap=True)
+        err.print(
+            f"{plain(note)}{'' if has_umap() else f' ({NEEDS_UMAP})'}", markup=False, soft_wrap=True
+        )
         with err.status("Finding places for the points"):
             places = project(embeddings.vectors[rows], used)
-        with counted(rows, shown=sys.stderr.isatty()) as advance:
+        with counted(len(rows), shown=progress) as advance:
             drawn = draw_map(
                 embeddings,
                 rows,
@@ -168,9 +184,10 @@ def map_(
 
 
 def _check_page(page: Path | None) -> None:
-    """Before anything takes long."""
-    if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
-        fail(f"cannot write {page}: it is a folder, or its folder is not there", USAGE)
+    """So that a slip does not replace the embeddings, or a photo."""
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        fail(f"{page} would be an HTML page: give it a name that ends in .html", USAGE)
+    check_output(page)
 
 
 @contextmanager
@@ -186,7 +203,11 @@ def _embeddings(file: Path) -> Iterator[Embeddings]:
 
 
 def _write_groups(
-    page: Path, file: Path, threshold: float, found: Sequence[Sequence[Member]]
+    page: Path,
+    file: Path,
+    threshold: float,
+    found: Sequence[Sequence[Member]],
+    progress: bool,
 ) -> None:
     shown = [
         Group(
@@ -200,9 +221,15 @@ def _write_groups(
         f"{len(found):,} groups in {file}, linked by cosines from {threshold:g}{more}. Figures are "
         "cosines with the first of the group, which has the most pixels."
     )
-    pictures = [picture for group in shown for picture in group.pictures]
-    with counted(pictures, shown=sys.stderr.isatty()) as advance:
-        _write(page, gallery("Near-duplicates", note, shown, advance=advance))
+    _write_gallery(page, "Near-duplicates", note, shown, progress)
+
+
+def _write_gallery(
+    page: Path, title: str, note: str, groups: Sequence[Group], progress: bool
+) -> None:
+    with counted(sum(len(group.pictures) for group in groups), shown=progress) as advance:
+        html = gallery(title, note, groups, advance=advance)
+    _write(page, html)
 
 
 def _summary(members: Sequence[Member]) -> str:
@@ -221,14 +248,9 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value))
 
 
-def _shown(source: str) -> str:
-    """A name cannot command the terminal that shows it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in source)
-
-
 def _write(page: Path, html: str) -> None:
     try:
         page.write_text(html, encoding="utf-8")
     except OSError as error:
         fail(f"cannot write {page}: {error.strerror}", FAILED)
-    err.print(f"{page}: {len(html) / 1e6:.1f} MB", markup=False, soft_wrap=True)
+    err.print(f"{plain(str(page))}: {len(html) / 1e6:.1f} MB", markup=False, soft_wrap=True)

@@ -1,7 +1,9 @@
 """What all commands share: where they print, how they fail, and how they reach the service."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,6 +20,9 @@ NEEDS_KEY = "the service requires a valid key in RAYLENS_API_KEY"
 
 Url = Annotated[
     str, typer.Option(envvar="RAYLENS_URL", help="The service's address.", show_default=True)
+]
+ShowProgress = Annotated[
+    bool, typer.Option("--progress/--no-progress", help="Show progress on stderr.")
 ]
 
 
@@ -45,6 +50,24 @@ def service_errors() -> Iterator[None]:
         fail(str(error), UNREACHABLE)
 
 
+def plain(text: str) -> str:
+    """A name, or what a server says, cannot command the terminal that shows it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_output(path: Path | None) -> None:
+    """Ends the command, before it does anything that takes long, if `path` cannot be written."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir():
+        fail(f"cannot write {path}: it is a folder, or its folder is not there", USAGE)
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        fail(f"cannot write {path}: permission denied", USAGE)
+
+
 def fail(sentence: str, code: int) -> NoReturn:
-    err.print(f"raylens: {sentence}", markup=False, soft_wrap=True)
+    # Some sentences have several lines.
+    lines = "\n".join(map(plain, sentence.split("\n")))
+    err.print(f"raylens: {lines}", markup=False, soft_wrap=True)
     raise typer.Exit(code)

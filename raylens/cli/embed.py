@@ -1,16 +1,27 @@
 """`raylens embed`: images to a file of embeddings."""
 
 import asyncio
+import io
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
-from raylens.cli.console import FAILED, USAGE, Url, err, fail, out, service_errors
+from raylens.cli.console import (
+    FAILED,
+    USAGE,
+    ShowProgress,
+    Url,
+    err,
+    fail,
+    out,
+    plain,
+    service_errors,
+)
 from raylens.client.clients import AsyncClient
 from raylens.client.errors import ApiError
 from raylens.client.http import DEFAULT_URL
@@ -46,7 +57,7 @@ def embed(
         bool, typer.Option("--fresh", help="Start anew, whatever was embedded before.")
     ] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
-    progress: Annotated[bool, typer.Option(help="Tell on stderr how far it is.")] = True,
+    progress: ShowProgress = True,
 ) -> None:
     """Embed images into one file.
 
@@ -56,14 +67,14 @@ def embed(
     raylens embed photos/ -o photos.parquet
     """
     with _errors(output, fresh):
-        found = Sources(source, sys.stdin.buffer)
+        found = Sources(source, _stdin() if "-" in source else io.BytesIO())
         clients = _clients(url, concurrency)
         with closing(EmbedJob(output, fresh=fresh)) as job:
             asyncio.run(_accept(job, clients[0], model, dimensions))
             with err.status("Looking for images…"):
                 todo = job.scan(found)
             for folder, reason in found.unreadable.items():
-                err.print(f"{folder}: {reason}", markup=False, soft_wrap=True)
+                err.print(plain(f"{folder}: {reason}"), markup=False, soft_wrap=True)
             if todo:
                 with counted(todo, shown=progress) as advance:
                     asyncio.run(_embed(job, clients[1], advance))
@@ -71,6 +82,12 @@ def embed(
             _tell(job.report, output)
     if job.report.failed or found.unreadable:
         raise typer.Exit(FAILED)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise SourceError("standard input is closed")
+    return sys.stdin.buffer
 
 
 async def _accept(
@@ -106,9 +123,10 @@ def _clients(url: str, concurrency: int) -> tuple[AsyncClient, AsyncClient]:
 
 def _tell(report: Report, output: Path) -> None:
     for row in report.failures:
-        err.print(f"{row.source}: {row.error}", markup=False, soft_wrap=True)
+        err.print(plain(f"{row.source}: {row.error}"), markup=False, soft_wrap=True)
     if report.failed > len(report.failures):
-        err.print(f"… and {report.failed - len(report.failures):,} more, see {output}")
+        more = f"… and {report.failed - len(report.failures):,} more, see {output}"
+        err.print(plain(more), markup=False, soft_wrap=True)
     rate = report.embedded / report.took_s if report.took_s else 0
     parts = [f"{report.embedded:,} embedded"]
     parts += [
@@ -117,7 +135,7 @@ def _tell(report: Report, output: Path) -> None:
         if what in ("failed", "unchanged", "gone") and count
     ]
     parts += [f"{rate:,.1f}/s"] if report.embedded else []
-    out.print(f"{', '.join(parts)} -> {output}", markup=False, soft_wrap=True)
+    out.print(plain(f"{', '.join(parts)} -> {output}"), markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -6,12 +6,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from raylens.cli.console import FAILED, USAGE, fail
+from raylens.cli.console import FAILED, USAGE, fail, plain
 from raylens.client.clients import Client
 from raylens.client.items import local_file
+from raylens.embed.sources import ENDINGS
 from raylens.embeddings.reading import Embeddings
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+_PICTURES = (*ENDINGS, ".heic")  # which the service does not read, but is no text either
 
 
 def check(query: str) -> None:
@@ -22,7 +23,7 @@ def check(query: str) -> None:
         is_folder = len(query) < 4096 and "\0" not in query and _is_folder(query)
         if is_folder or query.lower().endswith(_PICTURES):
             what = "is a folder" if is_folder else "is not there"
-            raise typer.BadParameter(f"the file {query} {what}", param_hint="QUERY")
+            raise typer.BadParameter(f"the file {plain(query)} {what}", param_hint="QUERY")
 
 
 def _is_folder(query: str) -> bool:
@@ -42,6 +43,8 @@ def embedded(
     model = names.get(str(embeddings.model))
     if model is None:
         others = ", ".join(m["id"] for m in served)
+        if embeddings.model is None:
+            fail(f"{file} does not say which model made it: embed the images again", FAILED)
         fail(
             f"{file} was made by the model {embeddings.model}, but {url} serves {others}: serve "
             "that one, or embed the images again",

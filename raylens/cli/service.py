@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from raylens.cli.console import FAILED, NEEDS_KEY, UNREACHABLE, Url, fail, out
-from raylens.client.http import DEFAULT_URL
+from raylens.cli.console import FAILED, NEEDS_KEY, UNREACHABLE, Url, fail, out, plain
+from raylens.client.http import DEFAULT_URL, needs_proxy
 
 # As in the settings, which a client-only installation lacks.
 Pooling = Literal["auto", "cls", "mean", "pooler", "projection"]
@@ -99,13 +99,13 @@ def models(url: Url = DEFAULT_URL) -> None:
     with _expecting_raylens(url):
         for model in body["data"]:
             row = ["no text" if model[c] is None else str(model[c]) for c in columns]
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(plain(cell)) for cell in row))
             reasons += [
                 f"{model['id']}: {what}: {model[f'{what}_reason']}"
                 for what in ("engine", "device", "precision")
             ]
     out.print(table)
-    out.print("\n".join(reasons), markup=False, soft_wrap=True)
+    out.print("\n".join(map(plain, reasons)), markup=False, soft_wrap=True)
 
 
 def health(url: Url = DEFAULT_URL) -> None:
@@ -117,18 +117,17 @@ def health(url: Url = DEFAULT_URL) -> None:
     """
     body = _get(url, "/readyz")
     with _expecting_raylens(url):
-        out.print(f"ready: {body['model']} at {url}", markup=False)
+        out.print(plain(f"ready: {body['model']} at {url}"), markup=False)
 
 
 def _get(url: str, path: str) -> Any:
     """The JSON answer to a GET. Exits with a message and the right code if there is none."""
     try:
-        here = httpx.URL(url).host in ("127.0.0.1", "::1", "localhost")
         response = httpx.get(
             url.rstrip("/") + path,
             headers=_authorization(),
             timeout=30,
-            trust_env=not here,  # a company's proxy cannot reach this machine
+            trust_env=needs_proxy(url),
         )
     except httpx.LocalProtocolError:  # its text contains the header, and so the key
         fail("RAYLENS_API_KEY has characters that no key has", FAILED)

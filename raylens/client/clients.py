@@ -28,7 +28,7 @@ class AsyncClient(AsyncMethods):
         max_concurrency: int = 8,
         retries: int = 3,
     ) -> None:
-        """Raises ValueError for what is no URL or no key."""
+        """Raises ValueError for what is not a URL or not a key."""
         transport = HttpTransport(
             url, api_key=api_key, timeout_s=timeout_s, max_concurrency=max_concurrency
         )
@@ -55,7 +55,7 @@ class Client(Methods):
 
     All methods raise `raylens.ApiError`; ConnectionError if the service cannot be reached;
     TimeoutError if it does not answer; and for items OSError if a file cannot be read, ValueError
-    or TypeError for what is no item.
+    or TypeError for what is not an item.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Client(Methods):
         max_concurrency: int = 8,
         retries: int = 3,
     ) -> None:
-        """Raises ValueError for what is no URL or no key."""
+        """Raises ValueError for what is not a URL or not a key."""
         super().__init__(
             AsyncClient(
                 url,
@@ -99,12 +99,13 @@ def connect(
 ) -> HandleClient:
     """A client of the service that runs on the Ray cluster at `address`, with `Client`'s methods.
 
-    Joins the cluster unless this process already has. Raises ImportError without `ray[serve]`,
+    Joins the cluster unless this process already has; to join one that `raylens serve` has started
+    on this machine, call it before anything imports Ray. Raises ImportError without `ray[serve]`,
     ConnectionError if no cluster runs there, RayServeException if it has no such `app`.
     """
     # `raylens serve` starts Ray with this user's token, which Ray by itself uses only if it has to
     # search for the cluster. Ray reads the variable when it is imported.
-    if (Path.home() / ".ray" / "auth_token").exists():
+    if _is_local(address) and (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
@@ -120,3 +121,9 @@ def connect(
         max_concurrency=max_concurrency,
         retries=retries,
     )
+
+
+def _is_local(address: str) -> bool:
+    """Whether it may be a Ray that `raylens serve` has started: on loopback, or to be found."""
+    host = address.rpartition("://")[2].rpartition(":")[0] or address
+    return host in ("auto", "localhost", "[::1]") or host.startswith("127.")

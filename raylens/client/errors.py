@@ -1,6 +1,7 @@
 """What a client raises when the service refuses a request or an item."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -50,9 +51,9 @@ class ApiError(Exception):
     def moved(self, offset: int) -> Self:
         """The same error of items that stand `offset` places later in the whole call."""
         moved = copy.copy(self)
-        if self.param is not None and self.param.startswith("input["):
-            index, end, rest = self.param.removeprefix("input[").partition("]")
-            moved.param = f"input[{int(index) + offset}{end}{rest}"
+        if found := re.match(r"input\[(\d+)\]", self.param or ""):
+            rest = (self.param or "")[found.end() :]
+            moved.param = f"input[{int(found[1]) + offset}]{rest}"
         moved.items = {index + offset: error for index, error in self.items.items()}
         return moved
 

@@ -1,21 +1,25 @@
 """Reaches the service over HTTP."""
 
-import io
-import json
+import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
-import numpy as np
 
+from raylens.client import answers
 from raylens.client.bodies import JsonBody
 from raylens.client.errors import ApiError
 from raylens.client.items import SentItem
 from raylens.client.transport import EmbedOptions, Ranked, Row
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def needs_proxy(url: str) -> bool:
+    """Whether a company's proxy, if the environment names one, may be used: it cannot reach this
+    machine."""
+    return httpx.URL(url).host not in ("127.0.0.1", "::1", "localhost")
 
 
 class HttpTransport:
@@ -29,39 +33,36 @@ class HttpTransport:
         timeout_s: float,
         max_concurrency: int,
     ) -> None:
-        """Raises ValueError for what is no URL, or a key that no header can hold."""
+        """Raises ValueError for what is not a URL, or a key that no header can hold."""
         self.url = (url or os.environ.get("RAYLENS_URL") or DEFAULT_URL).rstrip("/")
         try:
             parsed = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"{self.url!r} is no URL: {error}") from None
+            raise ValueError(f"{self.url!r} is not a URL: {error}") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError(f"{self.url!r} is no URL of a service, such as {DEFAULT_URL}")
+            raise ValueError(f"{self.url!r} is not a URL of a service, such as {DEFAULT_URL}")
         key = (api_key or os.environ.get("RAYLENS_API_KEY") or "").strip()
         if not (key.isascii() and key.isprintable()):  # the message must not contain it
             raise ValueError("the API key has characters that no key has")
         self._client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=timeout_s,
+            # Half of the time for the connection: more than it needs, and less than would be
+            # taken for a service that is there and slow.
+            timeout=httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=None),
             limits=httpx.Limits(max_connections=max_concurrency),
-            # A company's proxy cannot reach this machine.
-            trust_env=parsed.host not in ("127.0.0.1", "::1", "localhost"),
+            trust_env=needs_proxy(self.url),
         )
+        self._timeout_s = timeout_s
+        # As many as there are connections, so that nothing waits for one while its time runs.
+        self._places = asyncio.Semaphore(max_concurrency)
 
     async def embed(self, items: Sequence[SentItem], options: EmbedOptions) -> list[Row]:
         asked = {name: value for name, value in vars(options).items() if value is not None}
         response = await self._post(
             "/v1/embeddings", JsonBody(items, asked), accept="application/x-npy"
         )
-        with _ours(response):
-            vectors = np.load(io.BytesIO(response.content), allow_pickle=False)
-            if vectors.ndim != 2 or len(vectors) != len(items):
-                raise ValueError
-            rows: list[Row] = list(vectors)
-            for index, error in _item_errors(response):
-                rows[index] = error
-        return rows
+        return answers.rows(response, options, len(items))
 
     async def classify(
         self,
@@ -77,19 +78,11 @@ class HttpTransport:
         response = await self._post(
             "/v1/classify", JsonBody(items, asked), accept="application/json"
         )
-        with _ours(response):
-            return [
-                [(entry["label"], entry["probability"]) for entry in item["labels"]]
-                for item in response.json()["data"]
-            ]
+        return answers.ranked(response, len(items), labels)
 
     async def models(self) -> dict[str, Any]:
         response = await self._answer(self._client.build_request("GET", "/v1/models"))
-        with _ours(response):
-            listed: dict[str, Any] = response.json()
-            if not (isinstance(listed["data"], list) and isinstance(listed["limits"], dict)):
-                raise TypeError
-            return listed
+        return answers.models(response)
 
     async def ready(self) -> bool:
         try:
@@ -118,65 +111,16 @@ class HttpTransport:
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         """An answer with status 200."""
         try:
-            response = await self._client.send(request)
+            async with self._places, asyncio.timeout(self._timeout_s):
+                response = await self._client.send(request)
         except httpx.ConnectTimeout as error:
             raise ConnectionError(f"nothing answers at {self.url} ({error})") from None
-        except httpx.TimeoutException as error:
-            raise TimeoutError(f"{self.url} did not answer in time ({error!r})") from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise TimeoutError(
+                f"{self.url} did not answer in time, within {self._timeout_s:g} s"
+            ) from None
         except httpx.HTTPError as error:
             raise ConnectionError(f"nothing answers at {self.url} ({error})") from None
         if response.status_code != 200:
-            raise _error(response)
+            raise answers.refusal(response)
         return response
-
-
-def _error(response: httpx.Response) -> ApiError:
-    """The service's error, or one about whatever else answered."""
-    retry_after = response.headers.get("Retry-After", "")
-    retry_after_s = float(retry_after) if retry_after.isdecimal() else None
-    try:
-        error = response.json()["error"]
-        items = {
-            entry["index"]: ApiError(str(entry["message"]), code=str(entry["code"]))
-            for entry in error.get("items") or ()
-        }
-        return ApiError(
-            str(error["message"]),
-            code=str(error["code"]),
-            status=response.status_code,
-            param=error.get("param"),
-            request_id=error.get("request_id"),
-            items=items,
-            retry_after_s=retry_after_s,
-        )
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return ApiError(
-            f"{response.url} answered with status {response.status_code}, and not as raylens does",
-            code="unknown",
-            status=response.status_code,
-            retry_after_s=retry_after_s,
-        )
-
-
-def _item_errors(response: httpx.Response) -> list[tuple[int, ApiError]]:
-    """The errors in X-Item-Errors: one for each item or, where many failed, for each code."""
-    errors = []
-    request_id = response.headers.get("X-Request-Id")
-    for entry in json.loads(response.headers.get("X-Item-Errors", "[]")):
-        message = entry.get("message", "Embed it alone to learn more.")
-        for index in entry.get("indices", [entry.get("index")]):
-            errors.append((index, ApiError(message, code=entry["code"], request_id=request_id)))
-    return errors
-
-
-@contextmanager
-def _ours(response: httpx.Response) -> Iterator[None]:
-    """Inside, what cannot be read is no answer of raylens."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError):
-        raise ApiError(
-            f"What answers at {response.url} is not raylens.",
-            code="unknown",
-            status=response.status_code,
-        ) from None

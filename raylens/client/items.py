@@ -1,10 +1,12 @@
 """What users pass as items, as the service takes them: local files and pictures become bytes."""
 
+import errno
 import io
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,8 @@ class Upload(ABC):
         """About how many bytes it has. May raise OSError."""
 
     @abstractmethod
-    def read(self) -> bytes:
-        """Its bytes. May raise OSError."""
+    def read(self, max_bytes: int) -> bytes:
+        """Its bytes, or the first of more than `max_bytes`. May raise OSError."""
 
 
 Item: TypeAlias = Union[
@@ -88,10 +90,11 @@ def sent(item: Item, *, max_bytes: int) -> SentItem:
     path = local_file(item)
     if path is not None:
         _check_size(path.stat().st_size, max_bytes)  # before it fills the memory
-        return _checked(path.read_bytes(), max_bytes)
+        with open_regular(path) as file:
+            return _checked(file.read(max_bytes + 1), max_bytes)
     if isinstance(item, Upload):
         _check_size(item.weight(), max_bytes)
-        return _checked(item.read(), max_bytes)
+        return _checked(item.read(max_bytes), max_bytes)
     if isinstance(item, bytes):
         return _checked(item, max_bytes)
     if isinstance(item, str):
@@ -103,9 +106,16 @@ def sent(item: Item, *, max_bytes: int) -> SentItem:
     if _is_picture(item):
         return _checked(_png(item), max_bytes)
     raise TypeError(
-        f"{type(item).__name__} is no item: give a path, a URL, a text, bytes, a PIL image, an "
+        f"{type(item).__name__} is not an item: give a path, a URL, a text, bytes, a PIL image, an "
         "array or a dict"
     )
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, and nothing that might never end: a FIFO or a device."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return path.open("rb")
 
 
 def image(item: Item) -> Item:

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from raylens.client.items import Item, as_items, image
 from raylens.client.pipeline import Errors, Failure, Pipeline, Send
 from raylens.client.retries import with_retries
-from raylens.client.transport import Dtype, EmbedOptions, Ranked, Transport, Vector
+from raylens.client.transport import NUMPY, Dtype, EmbedOptions, Ranked, Transport, Vector
 from raylens.progress import counted
 
 T = TypeVar("T")
-
-_NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "ubinary": np.uint8}
 
 
 class AsyncMethods:
@@ -88,7 +86,7 @@ class AsyncMethods:
         if errors == "return":
             return rows
         if not rows:
-            return np.zeros((0, await self._dimensions(options)), _NUMPY[dtype])
+            return np.zeros((0, await self._dimensions(options)), NUMPY[dtype])
         return np.stack(rows)  # type: ignore[arg-type]  # no errors are among them
 
     async def embed_image(self, x: Item) -> NDArray[np.float32]:
@@ -124,6 +122,8 @@ class AsyncMethods:
         self, query: Item, documents: Iterable[Item] | Item, top_n: int | None = None
     ) -> list[tuple[int, float]]:
         """The documents as (index, cosine with the query), best first, at most `top_n`."""
+        if top_n is not None and top_n < 1:
+            raise ValueError(f"top_n must be at least 1, not {top_n}")
         (target,) = await self.embed([query])
         scores = _cosines(await self.embed(documents) @ target)
         best = np.argsort(-scores, kind="stable")[:top_n]
@@ -141,6 +141,8 @@ class AsyncMethods:
 
         A label becomes a text by the `template`, by default "a photo of a {}.".
         """
+        if isinstance(labels, str):
+            raise TypeError(f"labels must be a list of texts, not the text {labels!r}")
         results: list[Ranked] = []
         send = partial(self._transport.classify, labels=labels, template=template, model=model)
         async for batch in (await self._pipeline(send, "raise")).run(as_items(items)):

@@ -1,6 +1,7 @@
 """Sends a stream of items in batches, several at a time, and keeps their order."""
 
 import asyncio
+import copy
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ Send = Callable[[Sequence[SentItem]], Awaitable[Sequence[Any]]]
 
 
 _INTERNAL = (500, 502, 504)  # a request that failed, where the service as such works
+_TOO_LARGE = 413  # for the service, or for a proxy in front of it
 
 
 class _Prepared(NamedTuple):
@@ -78,7 +80,7 @@ class Pipeline:
 
     async def _send(self, batch: Sequence[Item], first: int) -> list[Any]:
         """One batch, whose first item has the index `first` in the whole call."""
-        prepared = await asyncio.to_thread(self._prepared, batch)
+        prepared = await asyncio.to_thread(self._prepared, batch, first)
         results: list[Any] = [prepared.failures.get(place) for place in range(len(batch))]
         if not prepared.items:
             return results
@@ -92,10 +94,14 @@ class Pipeline:
         try:
             answers = await with_retries(timed, retries=self._retries, refused=self._window.refused)
         except ApiError as error:
-            if self._errors == "raise" or error.status not in _INTERNAL:
+            is_too_large = error.status == _TOO_LARGE and not error.items
+            can_raise = self._errors == "raise" and not (is_too_large and len(batch) > 1)
+            if can_raise or not (is_too_large or error.status in _INTERNAL):
                 raise error.moved(first) from None
             if len(batch) == 1:
                 return [error]
+            if is_too_large:
+                self._window.refused()
             # One item may have been too much for the service; the others must not suffer.
             half = len(batch) // 2
             return [
@@ -106,16 +112,25 @@ class Pipeline:
             results[place] = answer
         return results
 
-    def _prepared(self, batch: Sequence[Item]) -> _Prepared:
+    def _prepared(self, batch: Sequence[Item], first: int) -> _Prepared:
         prepared = _Prepared([], [], {})
         for place, item in enumerate(batch):
             try:
                 ready = sent(item, max_bytes=self._limits["max_image_bytes"])
             except (ApiError, OSError, ValueError, TypeError) as error:
                 if self._errors == "raise":
-                    raise
+                    raise _of_item(error, first + place) from None
                 prepared.failures[place] = error.with_traceback(None)
             else:
                 prepared.items.append(ready)
                 prepared.places.append(place)
         return prepared
+
+
+def _of_item(error: Failure, number: int) -> Failure:
+    """The same error, which says which item of the call it is about."""
+    if isinstance(error, ApiError):
+        error.param, error.items = f"input[{number}]", {number: copy.copy(error)}
+    else:
+        error.add_note(f"item {number}")
+    return error

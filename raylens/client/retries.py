@@ -10,6 +10,7 @@ from raylens.client.errors import ApiError
 T = TypeVar("T")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
+_MOST_ASKED_S = 60.0
 
 
 async def with_retries(
@@ -21,7 +22,8 @@ async def with_retries(
     """The answer to `send`, called at most 1 + `retries` times.
 
     Waits as long as the service asks, or twice as long each time up to 15 s, and a random part
-    more, so that many clients do not come back together. `refused` is called for every 429.
+    more, so that many clients do not come back together. A service that asks for more than a
+    minute is not waited for. `refused` is called for every 429.
 
     Embedding has no side effects, so that a request whose answer was lost may be sent again.
     """
@@ -34,6 +36,8 @@ async def with_retries(
             if error.status not in (429, 503) or attempt == retries:
                 raise
             wait_s = error.retry_after_s
+            if wait_s is not None and wait_s > _MOST_ASKED_S:
+                raise
         except ConnectionError:
             if attempt == retries:
                 raise

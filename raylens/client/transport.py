@@ -11,6 +11,7 @@ from raylens.client.errors import ApiError
 from raylens.client.items import SentItem
 
 Dtype = Literal["float32", "float16", "int8", "ubinary"]
+NUMPY = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "ubinary": np.uint8}
 Vector: TypeAlias = NDArray[np.float32] | NDArray[Any]
 Row: TypeAlias = Vector | ApiError
 Ranked: TypeAlias = list[tuple[str, float]]

@@ -5,7 +5,7 @@ import io
 import os
 from pathlib import Path
 
-from raylens.client.items import Upload
+from raylens.client.items import Upload, open_regular
 from raylens.embed.rows import Row
 
 
@@ -19,11 +19,11 @@ class ImageFile(Upload):
     def weight(self) -> int:
         return self._path.stat().st_size
 
-    def read(self) -> bytes:
-        with self._path.open("rb") as file:
+    def read(self, max_bytes: int) -> bytes:
+        with open_regular(self._path) as file:
             # Taken first: a file that changes while it is read looks changed the next time.
             status = os.fstat(file.fileno())
-            data = file.read()
+            data = file.read(max_bytes + 1)
         self.row.size_bytes = status.st_size
         self.row.mtime_ns = status.st_mtime_ns
         self.row.sha256 = hashlib.sha256(data).hexdigest()

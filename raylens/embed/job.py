@@ -97,6 +97,8 @@ class EmbedJob:
         for name in sources:
             # A name that is no text has no place in a file; the bytes it stands for are kept.
             source = os.fsencode(name).decode("utf-8", "backslashreplace")
+            if source != name:
+                self._journal.escaped(source)
             if self._is_done(source, name):
                 self.report.unchanged += 1
             else:
@@ -106,7 +108,7 @@ class EmbedJob:
             raise SourceError("there are no images")
         for folder in sources.folders:
             for source in self._journal.below(folder):
-                if _is_gone(source):
+                if not self._journal.was_escaped(source) and _is_gone(source):
                     self._journal.drop(source)
                     self.report.gone += 1
         self._journal.commit()
@@ -151,7 +153,7 @@ class EmbedJob:
 
     @property
     def _new(self) -> Path:
-        return self._out.with_name(f"{self._out.stem}.new{self._out.suffix}")
+        return self._out.with_name(f"{self._journal.path.name}.new{self._out.suffix}")
 
     def _publish(self) -> None:
         """Puts files that are whole in their place. Does the rest if it was begun before."""
@@ -239,8 +241,8 @@ class EmbedJob:
     def _refuse_change(self) -> NoReturn:
         self._journal.rollback()
         raise IdentityError(
-            f"the service got another model meanwhile, and no longer has {self._identity}; what "
-            "that has embedded is kept"
+            f"the service switched models during the run, and no longer has {self._identity}; "
+            "rows embedded before that are kept"
         )
 
     def _all_rows(self) -> Iterator[Row]:

@@ -25,6 +25,8 @@ CREATE TABLE earlier (
     source TEXT PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER, error TEXT) WITHOUT ROWID;
 DROP TABLE IF EXISTS todo;
 CREATE TABLE todo (id INTEGER PRIMARY KEY, source TEXT UNIQUE, path BLOB);
+DROP TABLE IF EXISTS escaped;
+CREATE TABLE escaped (source TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -133,6 +135,14 @@ class Journal:
             for (source,) in page:
                 yield source
             last = page[-1][0]
+
+    def escaped(self, source: str) -> None:
+        """Takes note of a file that was found, but that cannot be found by its source: its name is
+        no text."""
+        self._run("INSERT OR IGNORE INTO escaped VALUES (?)", source)
+
+    def was_escaped(self, source: str) -> bool:
+        return bool(self._run("SELECT 1 FROM escaped WHERE source = ?", source).fetchone())
 
     def drop(self, source: str) -> None:
         self._run("DELETE FROM rows WHERE source = ?", source)

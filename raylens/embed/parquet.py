@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,14 @@ class Parquet:
                 )
 
     def identity(self, out: Path) -> Identity | None:
-        return Identity.from_json(_open(out).schema_arrow.metadata[_KEY])
+        with _whole(out):
+            return Identity.from_json(_open(out).schema_arrow.metadata[_KEY])
 
     def read(self, out: Path, *, vectors: bool = True) -> Iterator[Row]:
+        with _whole(out):
+            yield from self._read(out, vectors)
+
+    def _read(self, out: Path, vectors: bool) -> Iterator[Row]:
         file = _open(out)
         names = [n for n in file.schema_arrow.names if vectors or n != "embedding"]
         for batch in file.iter_batches(batch_size=1000, columns=names):
@@ -102,13 +108,24 @@ def _vectors(rows: list[Row], schema: Any) -> Any:
 
 
 def _open(out: Path) -> Any:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(out)
-    except pa.ArrowInvalid:
-        raise FormatError(NOT_OURS.format(out)) from None
+    file = pq.ParquetFile(out)
     if _KEY not in (file.schema_arrow.metadata or {}):
         raise FormatError(NOT_OURS.format(out))
     return file
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[None]:
+    """Inside, what pyarrow cannot read, or finds without our columns, is not our file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, LookupError, TypeError, ValueError):
+        raise FormatError(NOT_OURS.format(out)) from None
+    except OSError as error:
+        if error.errno is not None:  # of the disk
+            raise
+        raise FormatError(f"{out} is damaged ({error}); --fresh replaces it") from None

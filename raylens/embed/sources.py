@@ -51,8 +51,13 @@ class Sources:
             if source == "-":
                 yield from self._lines(self._stdin)
             elif _is_list(source):
-                with Path(source[1:]).open("rb") as file:
-                    yield from self._lines(file)
+                try:
+                    with Path(source[1:]).open("rb") as file:
+                        yield from self._lines(file)
+                except OSError as error:
+                    raise SourceError(
+                        f"the list {source[1:]} cannot be read: {error.strerror or error}"
+                    ) from None
             else:
                 yield from self._named(source)
 

@@ -154,7 +154,7 @@ class JsonLines:
         except ValueError:
             value = None
         if not isinstance(value, dict) or not isinstance(value.get("source"), str):
-            raise EmbeddingsError(f"line {row + 1} of {self._path} is no row of embeddings")
+            raise EmbeddingsError(f"line {row + 1} of {self._path} is not a row of embeddings")
         return value
 
     def blocks(self) -> Iterator[Block]:

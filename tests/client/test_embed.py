@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,53 @@ def test_bad_items_are_returned_in_their_places(client: Client, tmp_path: Path) 
 def test_a_file_that_cannot_be_read_is_an_os_error(client: Client, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
         client.embed([tmp_path / "none.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"), [(b"", "corrupt_image"), (b"x" * 2_000_000, "image_too_large")]
+)
+def test_an_item_that_is_refused_here_is_named_by_its_place(
+    serve: Serve, bad: bytes, code: str
+) -> None:
+    items: list[Any] = [*(colour(n) for n in range(150)), bad]
+    limits, expected = {"max_image_bytes": 1_000_000}, pytest.raises(ApiError)
+    with serve(limits=limits) as url, Client(url) as client, expected as caught:
+        client.embed(items)
+    assert (caught.value.code, caught.value.param) == (code, "input[150]")
+    assert caught.value.items[150].code == code
+
+
+@pytest.mark.parametrize("bad", [Path("/none.jpg"), Image.new("CMYK", (8, 8)), 7])
+def test_an_item_that_is_none_is_named_by_its_place(client: Client, bad: Any) -> None:
+    with pytest.raises((OSError, ValueError, TypeError)) as caught:
+        client.embed([*(colour(n) for n in range(150)), bad])
+    assert caught.value.__notes__ == ["item 150"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_never_ends_is_not_read(client: Client, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "fifo" if kind == "fifo" else Path("/dev/zero")
+    if kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="Not a regular file"):
+        client.embed([path])
+
+
+def test_a_file_that_is_longer_than_it_says_is_read_up_to_the_limit(serve: Serve) -> None:
+    path = Path("/proc/self/maps")  # whose size is said to be 0
+    if not path.is_file():
+        pytest.skip("needs Linux")
+    sentence = "has 101 bytes"
+    with serve(limits={"max_image_bytes": 100}) as url, Client(url) as client, raises(sentence):
+        client.embed([path])
+
+
+def test_labels_and_top_n_that_are_slips_are_refused(client: Client) -> None:
+    with pytest.raises(TypeError, match="labels must be a list"):
+        client.classify([colour(1)], "cat")
+    for top_n in (-1, 0):
+        with pytest.raises(ValueError, match="top_n must be at least 1"):
+            client.rank("#00ff00", [colour(1), colour(2)], top_n=top_n)
 
 
 def test_an_image_of_too_many_bytes_is_not_sent(serve: Serve) -> None:

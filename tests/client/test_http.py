@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_no_answer_in_time_is_a_timeout() -> None:
     [
         Response("<html>hello</html>", media_type="text/html"),
         Response(b"\x93NUMPY broken"),
-        Response("nginx", 502),
+        Response("nginx", 500),
         Response("[]", 400, media_type="application/json"),
     ],
 )
@@ -144,6 +145,59 @@ def test_what_is_not_raylens_is_named(response: Response) -> None:
     assert caught.value.code == "unknown"
     assert caught.value.status == response.status_code
     assert "raylens" in caught.value.message
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_that_does_not_reach_the_service_is_asked_again(status: int) -> None:
+    front = Front(Response("<html>Bad gateway</html>", status))
+    with behind(front) as client:
+        (row,) = client.embed([ITEM], errors="return")
+    assert isinstance(row, np.ndarray)
+    assert len(front.times) == 1  # of answers from the script
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_a_batch_that_is_too_large_for_a_proxy_is_sent_in_parts(errors: Any) -> None:
+    front = Front(Response("<html>Too large</html>", 413), Response("<html>Too large</html>", 413))
+    with behind(front, max_concurrency=1) as client:
+        rows = client.embed([ITEM] * 4, errors=errors)
+    assert [getattr(row, "shape", row) for row in rows] == [(12,)] * 4
+
+
+def test_a_service_that_asks_for_an_hour_is_not_waited_for() -> None:
+    with behind(Front(refusal(429, 3600))) as client, pytest.raises(ApiError) as caught:
+        client.embed([ITEM])
+    assert caught.value.retry_after_s == 3600
+
+
+def test_an_answer_that_drips_is_a_timeout() -> None:
+    class Dripping(Response):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(50):
+                await send({"type": "http.response.body", "body": b" ", "more_body": True})
+                await asyncio.sleep(0.1)
+
+    expected = pytest.raises(TimeoutError, match="did not answer in time")
+    with behind(Front(Dripping()), timeout_s=1) as client:
+        client.models()
+        began = time.monotonic()
+        with expected:
+            client.embed([ITEM])
+        assert time.monotonic() - began < 4
+
+
+def test_waiting_for_another_request_is_not_counted() -> None:
+    class Slow(Response):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(0.6)
+            await refusal(400)(scope, receive, send)
+
+    with behind(Front(*[Slow() for _ in range(4)]), timeout_s=1, max_concurrency=1) as client:
+        client.models()
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(client.embed, [ITEM]) for _ in range(4)]
+        assert {type(call.exception()) for call in calls} == {ApiError}
 
 
 def test_another_service_at_the_address_is_named(serve: Serve) -> None:
@@ -173,7 +227,7 @@ def test_the_key_and_the_address_come_from_the_environment(
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "x"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is no URL"):
+    with pytest.raises(ValueError, match="is not a URL"):
         Client(url)
 
 

@@ -90,7 +90,7 @@ def test_a_picture_that_would_be_changed_is_refused(
 
 
 def test_what_is_no_item_is_refused(client: Client) -> None:
-    with pytest.raises(TypeError, match="int is no item"):
+    with pytest.raises(TypeError, match="int is not an item"):
         client.embed([1])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="must be iterable, not int"):
         client.embed(1)  # type: ignore[call-overload]

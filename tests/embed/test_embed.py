@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,4 +175,30 @@ def test_a_name_that_is_no_text_is_escaped(out: Path, url: str, photos: Photos) 
     path.rename(strange)
     assert ended(embed(out, url, path.parent)) == 0
     assert good(out) == {f"{path.parent}/\\xff.png"}
-    assert "1 unchanged" in embed(out, url, path.parent).stdout
+    for _ in range(3):
+        result = embed(out, url, path.parent)
+        assert result.stdout == f"0 embedded, 1 unchanged -> {out}\n"
+        assert good(out) == {f"{path.parent}/\\xff.png"}
+    os.unlink(strange)  # noqa: PTH108  (it is no Path)
+    photos(1)
+    assert "1 gone" in embed(out, url, path.parent).stdout
+
+
+def test_a_file_that_is_called_like_the_new_out_stays(out: Path, url: str, photos: Photos) -> None:
+    theirs = out.with_name("out.new.parquet")
+    theirs.write_text("precious")
+    assert ended(embed(out, url, *photos(1))) == 0
+    assert theirs.read_text() == "precious"
+
+
+def test_stdin_is_left_alone_unless_it_is_named(
+    out: Path, url: str, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*sources: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            app(["embed", *map(str, sources), "-o", str(out), "--url", url])
+        return int(str(ended.value.code))
+
+    monkeypatch.setattr(sys, "stdin", None)  # as where it was closed
+    assert run(*photos(1)) == 0
+    assert run("-") == 2

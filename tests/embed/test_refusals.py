@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from deployments.errors import DeadlineExceeded
@@ -51,7 +52,7 @@ def test_a_model_that_changes_meanwhile_ends_the_job(
     with serve(Changing()) as url:
         result = embed(out, url, paths[0].parent)
     assert ended(result) == 2
-    assert "the service got another model meanwhile" in result.stderr
+    assert "the service switched models during the run" in result.stderr
     assert not out.exists()
 
 
@@ -134,6 +135,68 @@ def test_an_unreadable_folder_is_told_and_exits_with_1(
     assert good(out) == {str(path)}
 
 
+def test_a_fifo_and_a_device_are_failures(out: Path, url: str, photos: Photos) -> None:
+    (path,) = photos(1)
+    os.mkfifo(path.parent / "fifo.png")
+    result = embed(out, url, path, path.parent / "fifo.png", "/dev/zero")
+    assert ended(result) == 1
+    assert result.stderr.count("path_not_readable: Not a regular file.") == 2
+    assert good(out) == {str(path)}
+
+
+def test_names_and_messages_do_not_command_the_terminal(
+    out: Path, url: str, photos: Photos
+) -> None:
+    (path,) = photos(1)
+    strange = path.with_name("a\x1b[2J\nb.png")
+    strange.write_bytes(b"no image")
+    result = embed(out, url, strange)
+    assert "a\\x1b[2J\\nb.png: unsupported_image" in result.stderr
+    for arguments in ([f"{strange}x"], [path, "--model", "m\x1b[2J"]):
+        result = embed(out, url, *arguments)
+        assert ended(result) == 2
+        assert "\\x1b[2J" in result.stderr
+        assert "\x1b" not in result.stderr
+
+
+def test_a_list_that_cannot_be_read_is_named(
+    out: Path, url: str, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = out.with_name("list.txt")
+    listed.write_text(str(photos(1)[0]))
+    real = Path.open
+
+    def refusing(path: Path, *arguments: Any) -> Any:
+        if path == listed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    result = embed(out, url, f"@{listed}")
+    assert ended(result) == 2
+    assert result.stderr == f"raylens: the list {listed} cannot be read: Permission denied\n"
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "columns"])
+def test_an_out_that_is_broken_is_a_sentence(
+    out: Path, url: str, photos: Photos, harm: str
+) -> None:
+    paths = photos(30)
+    assert ended(embed(out, url, *paths[:20])) == 0
+    data = out.read_bytes()
+    if harm == "cut":
+        out.write_bytes(data[: len(data) // 2])
+    elif harm == "flipped":
+        out.write_bytes(data[:4] + bytes(byte ^ 255 for byte in data[4:2000]) + data[2000:])
+    else:
+        table = pq.read_table(out)
+        pq.write_table(table.drop_columns(["mtime_ns"]), out)
+    result = embed(out, url, *paths)
+    assert ended(result) in (1, 2)
+    assert str(out) in result.stderr
+    assert "--fresh" in result.stderr
+
+
 def test_two_at_once_do_not_write_the_same_file(out: Path, url: str, photos: Photos) -> None:
     journal = Journal(journal_path(out))
     result = embed(out, url, *photos(1))
@@ -148,7 +211,7 @@ def test_two_at_once_do_not_write_the_same_file(out: Path, url: str, photos: Pho
     [
         (["-o", "out.csv"], "out.csv must end in .parquet, .npy or .jsonl"),
         (["-o", "missing/out.npy"], "there is no folder missing"),
-        (["-o", "out.npy", "--url", "nowhere"], "'nowhere' is no URL of a service"),
+        (["-o", "out.npy", "--url", "nowhere"], "'nowhere' is not a URL of a service"),
         (["-o", "out.npy", "nothing.jpg"], "there is no file or folder nothing.jpg"),
     ],
 )

@@ -1,7 +1,7 @@
 """`raylens search`, `dedupe` and `map` as people meet them."""
 
 import json
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from raylens import Client
-from raylens.embeddings import duplicates
 from tests.client.conftest import Serve, serve
 from tests.commands import ended, raylens, sentence
 from tests.embeddings.stored import KINDS, store
@@ -117,12 +116,13 @@ def test_vectors_of_another_length_are_refused(url: str, tmp_path: Path) -> None
     assert "have 5 numbers, those of fake 12" in sentence(result)
 
 
-@pytest.mark.parametrize("query", ["", "  ", "missing.jpg", "/no/such/photo.PNG"])
+@pytest.mark.parametrize("query", ["", "  ", "missing.jpg", "/no/such/photo.PNG", "\x1b[2J.jpg"])
 def test_a_query_that_is_a_mistake_is_a_usage_error(query: str, tmp_path: Path) -> None:
     path = store(tmp_path / "x.npy", np.ones((2, 12)))
     result = raylens("search", query, "--in", str(path))
     assert ended(result) == 2
     assert "QUERY" in sentence(result)
+    assert "\x1b" not in result.stderr
 
 
 def test_a_service_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
@@ -189,6 +189,35 @@ def test_a_page_that_cannot_be_written_is_named_first(command: list[str], tmp_pa
     assert "cannot write" in sentence(result)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["search", "words", "--gallery"], ["dedupe", "--gallery"], ["map", "-o"]],
+    ids=lambda command: command[0],
+)
+def test_a_page_never_replaces_what_is_none(command: list[str], tmp_path: Path) -> None:
+    path = store(tmp_path / "x.parquet", np.ones((2, 12)))
+    before = path.read_bytes()
+    result = raylens(*command, str(path), "--in", str(path))
+    assert ended(result) == 2
+    assert "ends in .html" in sentence(result)
+    assert path.read_bytes() == before
+
+
+def test_a_terminal_has_a_bar(out: Path, photos: list[str], url: str, tmp_path: Path) -> None:
+    page = str(tmp_path / "page.html")
+    for command in (
+        ["search", photos[0], "--gallery", page, "--url", url],
+        ["dedupe", "--threshold", "0.99", "--gallery", page],
+        ["map", "-o", page],
+    ):
+        result = raylens(*command, "--in", str(out), FORCE_COLOR="1")
+        assert ended(result) == 0
+        assert re.search(r"m(\d)/\1\x1b", result.stderr), result.stderr
+        result = raylens(*command, "--in", str(out), "--no-progress", FORCE_COLOR="1")
+        assert ended(result) == 0
+        assert not re.search(r"m\d/\d\x1b", result.stderr)
+
+
 # dedupe and map
 
 
@@ -247,36 +276,3 @@ def test_umap_keeps_clusters_together(tmp_path: Path) -> None:
     left, right = points[:40], points[40:]
     apart = np.linalg.norm(left.mean(axis=0) - right.mean(axis=0))
     assert apart > 2 * max(left.std(axis=0).max(), right.std(axis=0).max())
-
-
-# Without the extras
-
-
-def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = store(tmp_path / "x.parquet", np.ones((2, 12)))
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    result = raylens("dedupe", "--in", str(path))
-    assert ended(result) == 2
-    assert "pip install 'raylens[parquet]'" in sentence(result)
-
-
-def test_many_rows_need_usearch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = store(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(10, 12)))
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
-    monkeypatch.setattr(duplicates, "EXACT_ROWS", 5)
-    result = raylens("dedupe", "--in", str(path))
-    assert ended(result) == 1
-    assert "pip install 'raylens[dedupe]'" in sentence(result)
-
-
-def test_umap_needs_umap_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = store(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 12)))
-    monkeypatch.setitem(sys.modules, "umap", None)
-    page = str(tmp_path / "map.html")
-    result = raylens("map", "--in", str(path), "-o", page, "--method", "umap")
-    assert ended(result) == 1
-    assert "pip install 'raylens[map]'" in sentence(result)
-    result = raylens("map", "--in", str(path), "-o", page)
-    assert ended(result) == 0
-    assert "by PCA" in sentence(result)
-    assert "pip install 'raylens[map]'" in sentence(result)

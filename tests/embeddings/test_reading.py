@@ -63,8 +63,8 @@ def test_the_vectors_of_parquet_are_views(tmp_path: Path) -> None:
         ("x.csv", b"", "does not end in"),
         ("x.parquet", b"not parquet", "cannot be used|no embeddings file|cannot read"),
         ("x.npy", b"", "no x.jsonl beside it"),
-        ("x.jsonl", b"no json\n", "line 1 .* no row"),
-        ("x.jsonl", b'{"embedding": [1]}\n', "line 1 .* no row"),
+        ("x.jsonl", b"no json\n", "line 1 .* is not a row"),
+        ("x.jsonl", b'{"embedding": [1]}\n', "line 1 .* is not a row"),
     ],
 )
 def test_what_is_no_embeddings_file_is_named(
