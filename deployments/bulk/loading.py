@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from deployments.bulk.places import Place
+from deployments.bulk.sources import UNREAD, unreadable
 from deployments.bulk.stages import BusyClock, Spent
 from deployments.errors import Internal, PathNotFound, RaylensError, UnsupportedImage
 from deployments.items import BytesItem, UrlItem
@@ -33,12 +34,21 @@ READS = 16
 _SIZED = ("JPEG", "PNG", "GIF", "BMP")
 
 
+NO_ROOT = "Files are read only below a folder that is named as their root."
+
+
 @dataclass(frozen=True)
 class LoadConfig:
     """How images are loaded, the same in every task of a run."""
 
     settings: Settings
     spec: PixelSpec | ProcessorSpec
+
+
+class Unread(NamedTuple):
+    """In the place of an image: why it could not be read, as "code: message"."""
+
+    error: str
 
 
 class Loaded(NamedTuple):
@@ -81,13 +91,19 @@ class Loader:
         self._runner.run(self._fetcher.close())
         self._runner.close()
 
-    def load(self, table: pa.Table, column: str, place: Place | None = None) -> pa.Table:
+    def load(self, table: pa.Table, column: str, root: Place | None = None) -> pa.Table:
         """`table` with the columns `_pixels`, `sha256`, `width`, `height`, `error` and `_stages`
-        for the images in `column`: bytes, URLs, or paths in the file system of `place`.
+        for the images in `column`: bytes, URLs, or files below the folder `root`.
         """
         began = time.time()
         values = table[column].to_pylist()
-        rows = self._runner.run(self._load_all(values, place))
+        if UNREAD in table.column_names:
+            values = [
+                value if unread is None else Unread(unread)
+                for value, unread in zip(values, table[UNREAD].to_pylist(), strict=True)
+            ]
+            table = table.drop_columns([UNREAD])
+        rows = self._runner.run(self._load_all(values, root))
         decode_s = self._decoding.take()
         read_s = max(0.0, time.time() - began - decode_s)  # as far as decoding had to wait for it
         busy = [
@@ -96,18 +112,20 @@ class Loader:
         ]
         return _with_columns(table, rows, self._spec, busy)
 
-    async def _load_all(self, values: list[Any], place: Place | None) -> list[Loaded]:
+    async def _load_all(self, values: list[Any], root: Place | None) -> list[Loaded]:
         turns = asyncio.Semaphore(READS)  # bounds the bytes in memory
 
         async def in_turn(value: Any) -> Loaded:
             async with turns:
-                return await self._load(value, place)
+                return await self._load(value, root)
 
         return await asyncio.gather(*(in_turn(value) for value in values))
 
-    async def _load(self, value: Any, place: Place | None) -> Loaded:
+    async def _load(self, value: Any, root: Place | None) -> Loaded:
+        if isinstance(value, Unread):
+            return Loaded(None, value.error, None, None)
         try:
-            item = await self._item(value, place)
+            item = await self._item(value, root)
             async with self._images.loaded(item, self._limits) as image:
                 data, sha256 = image.data, image.digest.hex()
                 try:
@@ -117,10 +135,12 @@ class Loader:
                 return Loaded(pixels, None, sha256, _width_height(data))
         except RaylensError as error:
             return Loaded(None, _said(error), None, None)
+        except OSError as error:  # of a file, or an object store
+            return Loaded(None, unreadable(error), None, None)
         except Exception as error:  # one row, not the block
             return Loaded(None, _said(Internal(f"{type(error).__name__}: {error}")), None, None)
 
-    async def _item(self, value: Any, place: Place | None) -> BytesItem | UrlItem:
+    async def _item(self, value: Any, root: Place | None) -> BytesItem | UrlItem:
         if isinstance(value, bytes):
             return BytesItem(value)
         if not isinstance(value, str) or not value:
@@ -128,20 +148,16 @@ class Loader:
         if value.lower().startswith(("http://", "https://")):
             return UrlItem(value)
         loop = asyncio.get_running_loop()
-        return BytesItem(await loop.run_in_executor(self._reads, self._read, value, place))
+        return BytesItem(await loop.run_in_executor(self._reads, self._read, value, root))
 
-    def _read(self, name: str, place: Place | None) -> bytes:
+    def _read(self, name: str, root: Place | None) -> bytes:
         """One byte more than allowed, of a file that is too large; the loader refuses it then."""
+        if root is None:
+            raise _not_found(NO_ROOT)
         try:
-            if place is not None and name.startswith(place.prefix):
-                file = place._replace(path=name.removeprefix(place.prefix))
-            else:
-                file = Place.of(name)
-            return file.read(most=self._max_bytes)
+            return root.below(name).read(most=self._max_bytes)
         except FileNotFoundError:
-            raise _not_found("There is no such file.") from None
-        except Exception as error:  # whatever object stores' libraries raise
-            raise _not_found(f"The file cannot be read ({error}).") from None
+            raise _not_found(f"There is no such file below {root}.") from None
 
     async def _decode(self, data: bytes) -> Pixels:
         with self._decoding:

@@ -105,7 +105,7 @@ class Place(NamedTuple):
         Options in a URI would lead anywhere, with this machine's credentials; here, they are a
         part of a file's name. Raises FileNotFoundError for what is elsewhere.
         """
-        inside = name.removeprefix(f"{self}/")
+        inside = name.removeprefix(f"{str(self).rstrip('/')}/")
         is_elsewhere = inside == name and (name.startswith(("/", "~")) or "://" in name)
         if is_elsewhere or ".." in inside.split("/"):
             raise FileNotFoundError(name)
