@@ -64,9 +64,9 @@ class ServiceCalls:
         """`url` may be "auto", for handles. Raises what clients raise."""
         from deployments.bulk.parts import Model
 
-        self._service = Service(url, os.environ.get("RAYLENS_API_KEY"))
+        self.service = Service(url, os.environ.get("RAYLENS_API_KEY"))
         self._least, self._most = replicas or (1, 1)
-        with self._service.client(retries=3) as asked:
+        with self.service.client(retries=3) as asked:
             card = asked.models()[0]
         identity = f"service {card['id']} {card['revision']} {card['precision']}"
         self.model = Model(card["id"], card["revision"], card["dimensions"], identity)
@@ -76,7 +76,7 @@ class ServiceCalls:
 
         return dataset.map_batches(
             Caller,
-            fn_constructor_args=(self._service, column, root, self.model.dimensions),
+            fn_constructor_args=(self.service, column, root, self.model.dimensions),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=1,
