@@ -108,13 +108,14 @@ class Caller:
         is gone; what is done so far stays."""
         import pyarrow as pa
 
-        from deployments.bulk.sources import UNREAD
+        from deployments.bulk import unread
 
         began = time.time()
         values = table[self._column].to_pylist()
-        unread = table[UNREAD].to_pylist() if UNREAD in table.column_names else [None] * len(values)
         images = [_Image(value, self._root) for value in values]
-        errors = [why or image.refused for why, image in zip(unread, images, strict=True)]
+        errors = [
+            why or image.refused for why, image in zip(unread.reasons(table), images, strict=True)
+        ]
         sent = [index for index, error in enumerate(errors) if error is None]
         vectors = np.zeros((len(values), self._dimensions), np.float32)
         for index, row in zip(sent, self._embed([images[i] for i in sent]), strict=True):
@@ -136,7 +137,7 @@ class Caller:
             "height": pa.array([image.size[1] for image in images], pa.int32()),
             "_stages": pa.array(said, pa.string()),
         }
-        kept = table.drop_columns([n for n in ("bytes", UNREAD) if n in table.column_names])
+        kept = table.drop_columns([n for n in ("bytes", unread.COLUMN) if n in table.column_names])
         for name, column in columns.items():
             kept = kept.append_column(name, column)
         return kept
@@ -170,7 +171,7 @@ class _Image(Upload):
         self.item: Any = self
         if isinstance(value, bytes):
             return
-        if not value:
+        if not isinstance(value, str) or not value:
             self.refused = "unsupported_image: There is no image in this row."
         elif value.lower().startswith(("http://", "https://")):
             self.item = {"url": value}
@@ -187,19 +188,19 @@ class _Image(Upload):
         return data
 
     def _find(self, name: str, root: "Place | None") -> None:
-        from deployments.bulk.loading import NO_ROOT
+        from deployments.bulk import unread
 
         if root is None:
-            self.refused = f"path_not_found: {NO_ROOT}"
+            self.refused = unread.NO_ROOT
             return
         try:
             self._file = root.below(name)
         except FileNotFoundError:
-            self.refused = f"path_not_found: There is no such file below {root}."
+            self.refused = unread.not_below(root)
 
 
 def _said(error: Exception) -> str:
-    from deployments.bulk.sources import unreadable
+    from deployments.bulk.unread import unreadable
 
     if isinstance(error, ApiError):
         return f"{error.code}: {error.message}"

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from deployments.bulk import unread
 from deployments.bulk.places import Place
-from deployments.bulk.sources import UNREAD, unreadable
 from deployments.bulk.stages import BusyClock, Spent
-from deployments.errors import Internal, PathNotFound, RaylensError, UnsupportedImage
+from deployments.errors import Internal, RaylensError, UnsupportedImage
 from deployments.items import BytesItem, UrlItem
 from deployments.pixels.workers import DecodeWorkers
 from deployments.service.loader import ImageLoader
@@ -32,9 +32,6 @@ from deployments.wire import Pixels, PixelSpec, ProcessorSpec
 READS = 16
 # Formats whose headers Pillow reads in Python. By then a worker process has decoded the image.
 _SIZED = ("JPEG", "PNG", "GIF", "BMP")
-
-
-NO_ROOT = "Files are read only below a folder that is named as their root."
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,11 @@ class Loader:
         """
         began = time.time()
         values = table[column].to_pylist()
-        if UNREAD in table.column_names:
-            values = [
-                value if unread is None else Unread(unread)
-                for value, unread in zip(values, table[UNREAD].to_pylist(), strict=True)
-            ]
-            table = table.drop_columns([UNREAD])
+        values = [
+            value if why is None else Unread(why)
+            for value, why in zip(values, unread.reasons(table), strict=True)
+        ]
+        table = table.drop_columns([n for n in table.column_names if n == unread.COLUMN])
         rows = self._runner.run(self._load_all(values, root))
         decode_s = self._decoding.take()
         read_s = max(0.0, time.time() - began - decode_s)  # as far as decoding had to wait for it
@@ -122,10 +118,10 @@ class Loader:
         return await asyncio.gather(*(in_turn(value) for value in values))
 
     async def _load(self, value: Any, root: Place | None) -> Loaded:
-        if isinstance(value, Unread):
-            return Loaded(None, value.error, None, None)
         try:
-            item = await self._item(value, root)
+            item = value if isinstance(value, Unread) else await self._item(value, root)
+            if isinstance(item, Unread):
+                return Loaded(None, item.error, None, None)
             async with self._images.loaded(item, self._limits) as image:
                 data, sha256 = image.data, image.digest.hex()
                 try:
@@ -136,28 +132,28 @@ class Loader:
         except RaylensError as error:
             return Loaded(None, _said(error), None, None)
         except OSError as error:  # of a file, or an object store
-            return Loaded(None, unreadable(error), None, None)
+            return Loaded(None, unread.unreadable(error), None, None)
         except Exception as error:  # one row, not the block
             return Loaded(None, _said(Internal(f"{type(error).__name__}: {error}")), None, None)
 
-    async def _item(self, value: Any, root: Place | None) -> BytesItem | UrlItem:
+    async def _item(self, value: Any, root: Place | None) -> BytesItem | UrlItem | Unread:
         if isinstance(value, bytes):
             return BytesItem(value)
         if not isinstance(value, str) or not value:
             raise UnsupportedImage("There is no image in this row.")
         if value.lower().startswith(("http://", "https://")):
             return UrlItem(value)
-        loop = asyncio.get_running_loop()
-        return BytesItem(await loop.run_in_executor(self._reads, self._read, value, root))
-
-    def _read(self, name: str, root: Place | None) -> bytes:
-        """One byte more than allowed, of a file that is too large; the loader refuses it then."""
         if root is None:
-            raise _not_found(NO_ROOT)
+            return Unread(unread.NO_ROOT)
+        loop = asyncio.get_running_loop()
         try:
-            return root.below(name).read(most=self._max_bytes)
+            return BytesItem(await loop.run_in_executor(self._reads, self._read, value, root))
         except FileNotFoundError:
-            raise _not_found(f"There is no such file below {root}.") from None
+            return Unread(unread.not_below(root))
+
+    def _read(self, name: str, root: Place) -> bytes:
+        """One byte more than allowed, of a file that is too large; the loader refuses it then."""
+        return root.below(name).read(most=self._max_bytes)
 
     async def _decode(self, data: bytes) -> Pixels:
         with self._decoding:
@@ -215,9 +211,3 @@ def _width_height(data: bytes) -> tuple[int, int] | None:
 
 def _said(error: RaylensError) -> str:
     return f"{error.code}: {error.message}"
-
-
-def _not_found(message: str) -> PathNotFound:
-    error = PathNotFound()
-    error.args = (message,)  # its own names the service's roots
-    return error

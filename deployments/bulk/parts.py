@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
-from deployments.bulk.places import UNREADABLE, Place, PlaceError
+from deployments.bulk import unread
+from deployments.bulk.places import Place, PlaceError
 
 # Readers of a folder of Parquet files pass over names that begin so.
 _UNFINISHED = "_unfinished"
@@ -29,7 +30,7 @@ PASSING = (
     "unavailable",
     "overloaded",
     "deadline_exceeded",
-    UNREADABLE,
+    unread.CODE,
 )
 
 Keys = NDArray[np.bytes_]

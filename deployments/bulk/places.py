@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-UNREADABLE = "unreadable_file"
-"""The code of what cannot be read where it is; the service has no such error."""
-
 
 class PlaceError(Exception):
     """A place cannot be read or written; the message says why."""

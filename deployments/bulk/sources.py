@@ -1,8 +1,8 @@
 """What is to be embedded: images in folders, rows of Parquet files, members of tars.
 
 Finds and reads them as tables of rows (`source`, and where they differ `origin` and `bytes`). What
-cannot be read is a row too, which says so in `unread`. Leaves reading files and URLs one by one to
-`loading`.
+cannot be read is a row too, which says so in the column of `unread`. Leaves reading files and URLs
+one by one to `loading`.
 """
 
 import tarfile
@@ -16,7 +16,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from deployments.bulk.parts import Keys, is_done, keys_of
-from deployments.bulk.places import UNREADABLE, Place
+from deployments.bulk.places import Place
+from deployments.bulk.unread import COLUMN as UNREAD
+from deployments.bulk.unread import unreadable
 from deployments.errors import ImageTooLarge
 from deployments.settings import MIB
 
@@ -32,8 +34,6 @@ ROWS_AT_A_TIME = 128
 BYTES_AT_A_TIME = 64 * MIB
 # Parquet files whose footers are read at the same time.
 _FOOTERS = 16
-UNREAD = "_unread"
-"""The column of what was wrong with a row, "code: message"."""
 
 
 class SourceError(Exception):
@@ -169,12 +169,6 @@ def parquet_rows(place: Place, group: RowGroup, done: Keys) -> Iterator[pa.Table
     except Exception as error:  # whatever pyarrow and object stores' libraries raise
         said = f"{unreadable(error)} (rows {row} to {group.first_row + group.rows - 1})"
         yield _unread_table(f"{name}#{row}", f"{name}#{row}", group._replace(unread=said))
-
-
-def unreadable(error: Exception) -> str:
-    """What a row says of a file that cannot be read."""
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return f"{UNREADABLE}: The file cannot be read ({reason})."
 
 
 def _rows(values: pa.Array, origins: list[str]) -> pa.Table:
