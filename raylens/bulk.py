@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Blocks of pixels and vectors under way; the rest of the memory is for the processes.
 OBJECT_STORE_BYTES = 1024 * 1024 * 1024
-_OURS = ("deployments.", "raylens.")
 # Errors of these are about what the user has named.
 _USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError")
 
@@ -114,13 +113,16 @@ def _explained() -> Iterator[None]:
     except BulkError:
         raise
     except Exception as error:
-        causes = list(_causes(error))
-        for cause in reversed(causes):  # Ray's errors are also of the class of what they wrap
-            if isinstance(cause, ConnectionError | TimeoutError):
+        told = BulkError(str(error).strip().rpartition("\n")[2])
+        for cause in _causes(error):
+            module = type(cause).__module__
+            if module.startswith(("deployments.", "raylens.")):
+                told = BulkError(str(cause))
+                told.usage = type(cause).__name__ in _USAGE
+                break
+            # Ray's own errors are also of the class of what they wrap, with a whole traceback.
+            if isinstance(cause, ConnectionError | TimeoutError) and not module.startswith("ray."):
                 raise cause from None
-        ours = next((c for c in causes if type(c).__module__.startswith(_OURS)), None)
-        told = BulkError(str(ours or str(error).strip().rpartition("\n")[2]))
-        told.usage = type(ours).__name__ in _USAGE
         raise told from error
 
 

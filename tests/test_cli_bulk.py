@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayTaskError
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from raylens import bulk
 from tests.commands import ended, raylens, sentence
 
@@ -65,6 +66,14 @@ def test_a_service_that_is_lost_is_found_in_what_ray_makes_of_it() -> None:
     lost = RayTaskError("f", "Traceback\n...", ConnectionError("nothing answers"))
     with pytest.raises(ConnectionError, match=r"^nothing answers$"), bulk._explained():
         raise lost.as_instanceof_cause()
+
+
+def test_a_model_that_cannot_be_downloaded_is_no_lost_service() -> None:
+    error = CheckpointError("the model cannot be downloaded")
+    error.__cause__ = ConnectionError("nothing answers")
+    wrapped = RayTaskError("f", "Traceback\n...", error)
+    with pytest.raises(bulk.BulkError, match="the model cannot be"), bulk._explained():
+        raise wrapped.as_instanceof_cause()
 
 
 def test_the_help_has_an_example() -> None:

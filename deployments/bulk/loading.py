@@ -131,8 +131,6 @@ class Loader:
                 return Loaded(pixels, None, sha256, _width_height(data))
         except RaylensError as error:
             return Loaded(None, _said(error), None, None)
-        except OSError as error:  # of a file, or an object store
-            return Loaded(None, unread.unreadable(error), None, None)
         except Exception as error:  # one row, not the block
             return Loaded(None, _said(Internal(f"{type(error).__name__}: {error}")), None, None)
 
@@ -150,6 +148,8 @@ class Loader:
             return BytesItem(await loop.run_in_executor(self._reads, self._read, value, root))
         except FileNotFoundError:
             return Unread(unread.not_below(root))
+        except Exception as error:  # whatever object stores' libraries raise
+            return Unread(unread.unreadable(error))
 
     def _read(self, name: str, root: Place) -> bytes:
         """One byte more than allowed, of a file that is too large; the loader refuses it then."""

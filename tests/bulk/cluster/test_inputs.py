@@ -117,7 +117,8 @@ def test_a_service_embeds_and_what_cannot_be_read_is_tried_again(
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     (source / "a.jpg").write_bytes(jpeg(1))
-    (source / "bad.tar").write_bytes(packed(jpeg(2), jpeg(3))[:-12_000])
+    whole = packed(jpeg(2), jpeg(3))
+    (source / "bad.tar").write_bytes(whole[: whole.index(jpeg(3)) + 100])
     (source / "bad.parquet").write_bytes(b"no Parquet")
     parquet.write_table(pa.table({"image": [jpeg(4)]}), source / "bytes.parquet")
     parquet.write_table(pa.table({"path": ["a.jpg", "/etc/hosts"]}), source / "paths.parquet")
@@ -130,7 +131,7 @@ def test_a_service_embeds_and_what_cannot_be_read_is_tried_again(
             f"{source}/bytes.parquet#0",
             f"{source}/paths.parquet#0",
         }
-        (source / "bad.tar").write_bytes(packed(jpeg(2), jpeg(3)))
+        (source / "bad.tar").write_bytes(whole)
         assert bulk.run(str(source), str(out), config={}, service=url).rows == 2
     rows = rows_in(out)
     assert len({row["origin"] or row["source"] for row in rows}) == len(rows) == 7
