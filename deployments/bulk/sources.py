@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -207,6 +207,18 @@ def tar_rows(place: Place, path: str, done: Keys, *, max_bytes: int) -> Iterator
     yield _tar_table(rows)
 
 
+class _Header(tarfile.TarInfo):
+    """A broken one is an error; to tarfile itself, it is the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        broken = tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError  # type: ignore[attr-defined]
+        try:
+            return super().fromtarfile(archive)
+        except broken as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
 class _Member(NamedTuple):
     name: str
     data: bytes | None
@@ -218,7 +230,7 @@ def _members(place: Place, path: str, done: Keys, max_bytes: int) -> Iterator[_M
     try:
         with (
             place.system.open_input_stream(path, compression=None) as file,
-            tarfile.open(fileobj=file, mode="r|*") as tar,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
         ):
             for member in tar:
                 # What is not UTF-8 has no place in a column; its bytes are kept.

@@ -46,7 +46,7 @@ def test_a_tar_gives_its_images_that_are_not_done(tmp_path: Path) -> None:
     assert row == {"source": f"{path}/1.jpg", "origin": None, "bytes": b"1", "_unread": None}
 
 
-@pytest.mark.parametrize(("kept", "whole"), [(1800, 1), (300, 0), (0, 0)])
+@pytest.mark.parametrize(("kept", "whole"), [(1800, 1), (1300, 1), (300, 0), (0, 0)])
 def test_a_tar_that_ends_too_early_gives_what_it_has_and_an_error(
     kept: int, whole: int, tmp_path: Path
 ) -> None:
@@ -56,6 +56,15 @@ def test_a_tar_that_ends_too_early_gives_what_it_has_and_an_error(
     assert len(good) == whole
     assert bad["source"] == str(path)
     assert bad["bytes"] is None
+    assert bad["_unread"].startswith("unreadable_file: ")
+
+
+def test_a_broken_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    data = packed(("0.jpg", b"0"), ("1.jpg", b"1"))
+    path.write_bytes(data[:1024] + b"\xff" * 512 + data[1536:])
+    good, bad = unpacked(path)
+    assert good["source"] == f"{path}/0.jpg"
     assert bad["_unread"].startswith("unreadable_file: ")
 
 
