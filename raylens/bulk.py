@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Blocks of pixels and vectors under way; the rest of the memory is for the processes.
 OBJECT_STORE_BYTES = 1024 * 1024 * 1024
 # Errors of these are about what the user has named.
-_USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError")
+_USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError", "ServiceUrlError")
 
 
 class BulkError(Exception):
@@ -95,8 +95,8 @@ def run(
         return pipeline.run(
             *places,
             embedding,
-            column=column,
             root=None if root is None else Place.of(root),
+            column=column,
             counting=lambda rows: counted(
                 iter(()) if rows is None else range(rows), shown=progress
             ),

@@ -34,6 +34,10 @@ TIMEOUT_S = 300.0
 MOST_IMAGE_BYTES = 256 * 1024 * 1024
 
 
+class ServiceUrlError(Exception):
+    """The service's URL or the key is none; the message says why."""
+
+
 @dataclass(frozen=True)
 class Service:
     """How the service is reached, from any machine: what is in the environment of the command is
@@ -61,13 +65,17 @@ class ServiceCalls:
     max_image_bytes = MOST_IMAGE_BYTES
 
     def __init__(self, url: str, replicas: tuple[int, int] | None) -> None:
-        """`url` may be "auto", for handles. Raises what clients raise."""
+        """`url` may be "auto", for handles. Raises ServiceUrlError and what clients raise."""
         from deployments.bulk.parts import Model
 
         self.service = Service(url, os.environ.get("RAYLENS_API_KEY"))
         self._least, self._most = replicas or (1, 1)
-        with self.service.client(retries=3) as asked:
-            card = asked.models()[0]
+        try:
+            client = self.service.client(retries=3)
+        except ValueError as error:
+            raise ServiceUrlError(str(error)) from None
+        with client:
+            card = client.models()[0]
         identity = f"service {card['id']} {card['revision']} {card['precision']}"
         self.model = Model(card["id"], card["revision"], card["dimensions"], identity)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from deployments.bulk.places import Place
-from raylens import bulk_service
+from raylens import bulk, bulk_service
 from raylens.bulk_service import Caller, Service, ServiceCalls
 from raylens.client.errors import ApiError
 from raylens.client.http import HttpTransport
@@ -121,3 +121,9 @@ def test_the_key_is_taken_along_from_the_command_and_not_shown(
 def test_a_service_that_is_not_there_is_told_at_once() -> None:
     with pytest.raises(ConnectionError):
         ServiceCalls("http://127.0.0.1:9", None)
+
+
+def test_what_is_no_url_is_a_usage_error() -> None:
+    with pytest.raises(bulk.BulkError, match="is no URL of a service") as raised, bulk._explained():
+        ServiceCalls("ftp://host", None)
+    assert raised.value.usage
