@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Blocks of pixels and vectors under way; the rest of the memory is for the processes.
 OBJECT_STORE_BYTES = 1024 * 1024 * 1024
 # Errors of these are about what the user has named.
-_USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError")
+_USAGE = ("SourceError", "PlaceError", "SettingsError", "DestinationError", "ServiceUrlError")
 
 
 class BulkError(Exception):
@@ -32,10 +32,12 @@ def embed(
     dataset: "Dataset",
     column: str,
     *,
+    root: str | None = None,
     config: Mapping[str, Any] | None = None,
     replicas: tuple[int, int] | None = None,
 ) -> "Dataset":
     """`dataset` with vectors of the images in `column`, which holds bytes, URLs or paths.
+    Files are read only below `root`, a folder or URI.
 
     ```python
     vectors = raylens.bulk.embed(ray.data.read_parquet("s3://bucket/photos"), "url")
@@ -50,10 +52,12 @@ def embed(
     """
     with _explained():
         from deployments.bulk.pipeline import ActorPool
+        from deployments.bulk.places import Place
         from deployments.config import load_settings
 
+        below = None if root is None else Place.of(root)
         pool = ActorPool(load_settings(config or {}), replicas)
-        return pool.embed(dataset, column, None).drop_columns(["_stages"])
+        return pool.embed(dataset, column, below).drop_columns(["_stages"])
 
 
 def run(
@@ -62,6 +66,7 @@ def run(
     *,
     config: Mapping[str, Any],
     column: str | None = None,
+    root: str | None = None,
     address: str | None = None,
     cpus: int | None = None,
     replicas: tuple[int, int] | None = None,
@@ -70,6 +75,7 @@ def run(
 ) -> Any:
     """Embeds all of `source` that `destination` does not have; returns a `pipeline.Summary`.
 
+    Parquet files may name files below `root`, by default the source's own folder.
     `service` is a running one's URL, or "auto" for the one in the cluster at `address`; without,
     actors hold the model. Raises BulkError, and ConnectionError without a service.
     """
@@ -89,6 +95,7 @@ def run(
         return pipeline.run(
             *places,
             embedding,
+            root=None if root is None else Place.of(root),
             column=column,
             counting=lambda rows: counted(rows, shown=progress),
         )
@@ -101,15 +108,28 @@ def _explained() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise BulkError(f"this needs Ray Data: pip install 'raylens[bulk]' ({error})") from None
-    except (BulkError, ConnectionError, TimeoutError):
+    except BulkError:
         raise
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not type(cause).__module__.startswith("deployments."):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        told = BulkError(str(cause or str(error).strip().rpartition("\n")[2]))
-        told.usage = type(cause).__name__ in _USAGE
+        told = BulkError(str(error).strip().rpartition("\n")[2])
+        for cause in _causes(error):
+            module = type(cause).__module__
+            if module.startswith(("deployments.", "raylens.")):
+                told = BulkError(str(cause))
+                told.usage = type(cause).__name__ in _USAGE
+                break
+            # Ray's own errors are also of the class of what they wrap, with a whole traceback.
+            if isinstance(cause, ConnectionError | TimeoutError) and not module.startswith("ray."):
+                raise cause from None
         raise told from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps, as Ray or Python do."""
+    cause: Any = error
+    while isinstance(cause, BaseException):
+        yield cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
 
 
 @contextlib.contextmanager
@@ -131,8 +151,8 @@ def _ray(address: str | None, cpus: int | None, *, serves: bool) -> Iterator[Non
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"address": address}
-    if address is None:
+    options: dict[str, Any] = {"address": address or ("auto" if serves else None)}
+    if address is None and not serves:
         from deployments.threads import thread_count
 
         options = {
@@ -148,7 +168,7 @@ def _ray(address: str | None, cpus: int | None, *, serves: bool) -> Iterator[Non
         with _silent():  # Ray tells of the log level itself
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BulkError(f"no Ray at {address}: {error}") from None
+        raise BulkError(f"no Ray at {options['address']}: {error}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

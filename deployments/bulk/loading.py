@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from deployments.bulk import unread
 from deployments.bulk.places import Place
 from deployments.bulk.stages import BusyClock, Spent
-from deployments.errors import Internal, PathNotFound, RaylensError, UnsupportedImage
+from deployments.errors import Internal, RaylensError, UnsupportedImage
 from deployments.items import BytesItem, UrlItem
 from deployments.pixels.workers import DecodeWorkers
 from deployments.service.loader import ImageLoader
@@ -39,6 +40,12 @@ class LoadConfig:
 
     settings: Settings
     spec: PixelSpec | ProcessorSpec
+
+
+class Unread(NamedTuple):
+    """In the place of an image: why it could not be read, as "code: message"."""
+
+    error: str
 
 
 class Loaded(NamedTuple):
@@ -81,13 +88,18 @@ class Loader:
         self._runner.run(self._fetcher.close())
         self._runner.close()
 
-    def load(self, table: pa.Table, column: str, place: Place | None = None) -> pa.Table:
+    def load(self, table: pa.Table, column: str, root: Place | None = None) -> pa.Table:
         """`table` with the columns `_pixels`, `sha256`, `width`, `height`, `error` and `_stages`
-        for the images in `column`: bytes, URLs, or paths in the file system of `place`.
+        for the images in `column`: bytes, URLs, or files below the folder `root`.
         """
         began = time.time()
         values = table[column].to_pylist()
-        rows = self._runner.run(self._load_all(values, place))
+        values = [
+            value if why is None else Unread(why)
+            for value, why in zip(values, unread.reasons(table), strict=True)
+        ]
+        table = table.drop_columns([n for n in table.column_names if n == unread.COLUMN])
+        rows = self._runner.run(self._load_all(values, root))
         decode_s = self._decoding.take()
         read_s = max(0.0, time.time() - began - decode_s)  # as far as decoding had to wait for it
         busy = [
@@ -96,18 +108,20 @@ class Loader:
         ]
         return _with_columns(table, rows, self._spec, busy)
 
-    async def _load_all(self, values: list[Any], place: Place | None) -> list[Loaded]:
+    async def _load_all(self, values: list[Any], root: Place | None) -> list[Loaded]:
         turns = asyncio.Semaphore(READS)  # bounds the bytes in memory
 
         async def in_turn(value: Any) -> Loaded:
             async with turns:
-                return await self._load(value, place)
+                return await self._load(value, root)
 
         return await asyncio.gather(*(in_turn(value) for value in values))
 
-    async def _load(self, value: Any, place: Place | None) -> Loaded:
+    async def _load(self, value: Any, root: Place | None) -> Loaded:
         try:
-            item = await self._item(value, place)
+            item = value if isinstance(value, Unread) else await self._item(value, root)
+            if isinstance(item, Unread):
+                return Loaded(None, item.error, None, None)
             async with self._images.loaded(item, self._limits) as image:
                 data, sha256 = image.data, image.digest.hex()
                 try:
@@ -120,28 +134,26 @@ class Loader:
         except Exception as error:  # one row, not the block
             return Loaded(None, _said(Internal(f"{type(error).__name__}: {error}")), None, None)
 
-    async def _item(self, value: Any, place: Place | None) -> BytesItem | UrlItem:
+    async def _item(self, value: Any, root: Place | None) -> BytesItem | UrlItem | Unread:
         if isinstance(value, bytes):
             return BytesItem(value)
         if not isinstance(value, str) or not value:
             raise UnsupportedImage("There is no image in this row.")
         if value.lower().startswith(("http://", "https://")):
             return UrlItem(value)
+        if root is None:
+            return Unread(unread.NO_ROOT)
         loop = asyncio.get_running_loop()
-        return BytesItem(await loop.run_in_executor(self._reads, self._read, value, place))
-
-    def _read(self, name: str, place: Place | None) -> bytes:
-        """One byte more than allowed, of a file that is too large; the loader refuses it then."""
         try:
-            if place is not None and name.startswith(place.prefix):
-                file = place._replace(path=name.removeprefix(place.prefix))
-            else:
-                file = Place.of(name)
-            return file.read(most=self._max_bytes)
+            return BytesItem(await loop.run_in_executor(self._reads, self._read, value, root))
         except FileNotFoundError:
-            raise _not_found("There is no such file.") from None
+            return Unread(unread.not_below(root))
         except Exception as error:  # whatever object stores' libraries raise
-            raise _not_found(f"The file cannot be read ({error}).") from None
+            return Unread(unread.unreadable(error))
+
+    def _read(self, name: str, root: Place) -> bytes:
+        """One byte more than allowed, of a file that is too large; the loader refuses it then."""
+        return root.below(name).read(most=self._max_bytes)
 
     async def _decode(self, data: bytes) -> Pixels:
         with self._decoding:
@@ -199,9 +211,3 @@ def _width_height(data: bytes) -> tuple[int, int] | None:
 
 def _said(error: RaylensError) -> str:
     return f"{error.code}: {error.message}"
-
-
-def _not_found(message: str) -> PathNotFound:
-    error = PathNotFound()
-    error.args = (message,)  # its own names the service's roots
-    return error

@@ -13,14 +13,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
+from deployments.bulk import unread
 from deployments.bulk.places import Place, PlaceError
 
 # Readers of a folder of Parquet files pass over names that begin so.
 _UNFINISHED = "_unfinished"
 _LEADER = "_leader"
-_METADATA = b"raylens"
+# Not the key of `raylens embed`, whose files say other things of their model.
+_METADATA = b"raylens.bulk"
+# What failed for one of these may be past the next time.
+PASSING = (
+    "fetch_timeout",
+    "fetch_bad_gateway",
+    "unavailable",
+    "overloaded",
+    "deadline_exceeded",
+    unread.CODE,
+)
 
 Keys = NDArray[np.bytes_]
 """(N,) hashes of what is done, sorted."""
@@ -89,12 +100,20 @@ class Destination:
             raise DestinationError(f"{place}: cannot be written ({error})") from None
 
     def done(self) -> Keys:
-        """The keys of all rows in the parts."""
+        """The keys of all rows in the parts.
+
+        Rows whose failure may be past are first taken out of their parts: they are to be tried
+        again, and readers must find each source once. Raises DestinationError.
+        """
         keys = []
         for path in self._parts:
             table = parquet.read_table(
-                path, columns=["source", "origin"], filesystem=self.place.system
+                path, columns=["source", "origin", "error"], filesystem=self.place.system
             )
+            stays = compute.invert(_is_passing(table["error"]))
+            if not compute.all(stays, min_count=0).as_py():
+                self._keep(path, stays)
+                table = table.filter(stays)
             keys.append(keys_of(table["origin"].to_pylist(), table["source"].to_pylist()))
         return np.sort(np.concatenate(keys)) if keys else np.empty(0, "S16")
 
@@ -113,6 +132,20 @@ class Destination:
         self.place._replace(path=part.path).move_to(final)
         self._number += 1
 
+    def _keep(self, path: str, stays: pa.ChunkedArray) -> None:
+        """Replaces a part by those of its rows that stay."""
+        table = parquet.read_table(path, filesystem=self.place.system).filter(stays)
+        try:
+            if not len(table):
+                self.place.system.delete_file(path)
+                return
+            shorter = self.next_unfinished()
+            shorter.make_folder()
+            parquet.write_table(table, shorter.path, filesystem=self.place.system)
+            shorter.move_to(self.place._replace(path=path))
+        except OSError as error:
+            raise DestinationError(f"{self.place}: cannot be written ({error})") from None
+
     def close(self) -> None:
         (self.place / _UNFINISHED).remove_folder()
 
@@ -122,13 +155,18 @@ class Destination:
         if self.place.is_file():
             raise DestinationError(f"{self.place} is a file; name a folder for the parts")
         try:
-            names = [path for path in self.place.files() if f"/{_UNFINISHED}/" not in path]
+            names = list(self.place.files())
         except PlaceError as error:
             raise DestinationError(str(error)) from None
-        paths = [path for path in names if not path.endswith(f"/{_LEADER}")]
+        paths = [path for path in names if not self._is_passed_over(path)]
         for path in paths:
             self._check(path)
         return paths
+
+    def _is_passed_over(self, path: str) -> bool:
+        """Whether it, or a folder that it is in, has a name that readers pass over too."""
+        names = path.removeprefix(f"{self.place.path}/").split("/")
+        return any(name.startswith((".", "_")) for name in names)
 
     def _check(self, path: str) -> None:
         """Raises DestinationError for what is no part, or one of another model."""
@@ -192,6 +230,11 @@ def _with_model(table: pa.Table, model: Model, columns: pa.Schema) -> pa.Table:
         "revision": pa.repeat(pa.scalar(model.revision, pa.string()), len(table)),
     }
     return pa.table([every[name] for name in columns.names], schema=columns)
+
+
+def _is_passing(errors: pa.ChunkedArray) -> pa.ChunkedArray:
+    found = compute.match_substring_regex(errors, f"^({'|'.join(PASSING)}):")
+    return compute.fill_null(found, False)
 
 
 def _number(path: str) -> int:

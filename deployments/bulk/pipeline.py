@@ -50,10 +50,12 @@ class Embedding(Protocol):
     """A way from images to vectors: `ActorPool`, or a running service."""
 
     model: Model
+    max_image_bytes: int
+    """Larger ones need not be read."""
 
-    def embed(self, dataset: Dataset, column: str, place: Place | None) -> Dataset:
+    def embed(self, dataset: Dataset, column: str, root: Place | None) -> Dataset:
         """`dataset` with the columns of `parts.schema` that are known of the images in `column`,
-        and `_stages`: see `loading` and `stages`."""
+        and `_stages`: see `loading` and `stages`. Files that it names are below `root`."""
 
     def workers(self) -> Mapping[str, int]:
         """How many each stage has."""
@@ -72,6 +74,7 @@ class ActorPool:
         each GPU. Loads the model once, in a task, which exports it if need be; raises what that
         raises."""
         self._settings = settings
+        self.max_image_bytes = settings.limits.max_image_bytes
         gpus = int(ray.cluster_resources().get("GPU", 0))
         self._has_gpu = gpus > 0 and settings.model.device != "cpu"
         nodes = sum(1 for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1)
@@ -86,11 +89,11 @@ class ActorPool:
         loaded = self._loaded
         self.model = Model(loaded.id, loaded.revision, loaded.dimensions, loaded.identity.hex())
 
-    def embed(self, dataset: Dataset, column: str, place: Place | None) -> Dataset:
+    def embed(self, dataset: Dataset, column: str, root: Place | None) -> Dataset:
         config = LoadConfig(self._settings, self._loaded.pixels)
 
         def load(table: pa.Table) -> pa.Table:
-            return loader(config).load(table, column, place)
+            return loader(config).load(table, column, root)
 
         decoded = dataset.map_batches(
             load,
@@ -125,20 +128,33 @@ def run(
     *,
     counting: Counting,
     column: str | None = None,
+    root: Place | None = None,
     part_rows: int = PART_ROWS,
 ) -> Summary:
-    """Embeds all of `source` that `destination` does not have yet. `column` is that of the images
-    in Parquet files. Raises SourceError, PlaceError or DestinationError."""
+    """Embeds all of `source` that `destination` does not have yet.
+
+    `column` is that of the images in Parquet files, which may name files below `root`, by default
+    the source's own folder. Raises SourceError, PlaceError or DestinationError.
+    """
     found = sources.find(source, leave_out=destination)
+    groups = sources.row_groups(source, found.parquets, column)
     target = Destination(destination, embedding.model)
     done = target.done()
     began = time.time()
     waiting = ExecutionResources.for_limits(object_store_memory=WAITING_BYTES * len(ray.nodes()))
-    ray.data.DataContext.get_current().execution_options.resource_limits = waiting
+    context = ray.data.DataContext.get_current()
+    context.execution_options.resource_limits = waiting
+    # Ray Data's own error would say only that there was one.
+    context.raise_original_map_exception = True
     parts: list[WrittenPart] = []
-    with counting(_number(source, found, done)) as advance:
-        for dataset, images in _datasets(source, found, done, column):
-            embedded = embedding.embed(dataset, images, source)
+    known = ray.put(done)  # read by tasks, which filter their rows
+    folder = source.folder()
+    inputs = _images(source, found, done) + _tars(source, found, known, embedding.max_image_bytes)
+    listed = [(dataset, images, folder) for dataset, images in inputs]
+    listed += [(*rows, root or folder) for rows in _parquets(source, groups, known)]
+    with counting(_number(found, groups, done)) as advance:
+        for dataset, images, below in listed:
+            embedded = embedding.embed(dataset, images, below)
             parts += _write(embedded, target, part_rows=part_rows, advance=advance)
     target.close()
     spent = [one for part in parts for one in part.stages]
@@ -152,50 +168,45 @@ def run(
     )
 
 
-def _number(source: Place, found: sources.Sources, done: Keys) -> int | None:
+def _number(found: sources.Sources, groups: list[sources.RowGroup], done: Keys) -> int | None:
     """How many rows are left, unless there are tars, which do not tell."""
     if found.tars:
         return None
-    rows = sum(group.rows for group in sources.row_groups(source, found.parquets))
-    return max(0, len(found.images) + rows - len(done))
+    return max(0, len(found.images) + sum(group.rows for group in groups) - len(done))
 
 
-def _datasets(
-    source: Place, found: sources.Sources, done: Keys, column: str | None
-) -> list[tuple[Dataset, str]]:
-    """Rows of all that is not done, and the column in which each dataset has its images."""
-    datasets: list[tuple[Dataset, str]] = []
+Rows = list[tuple[Dataset, str]]
+"""Datasets of what is not done, and the column in which each has its images."""
+
+
+def _images(source: Place, found: sources.Sources, done: Keys) -> Rows:
     tables = sources.image_tables(source, found.images, done)
-    if tables:
-        datasets.append((ray.data.from_arrow(tables), "source"))
-    known = ray.put(done)  # read by tasks, which filter their rows
-    if found.tars:
-
-        def tar_tables(batch: pa.Table) -> Iterator[pa.Table]:
-            for path in batch["path"].to_pylist():
-                yield from sources.tar_rows(source, path, ray.get(known))
-
-        datasets.append((_read([{"path": path} for path in found.tars], tar_tables), "bytes"))
-    if found.parquets:
-        datasets.append(_parquet(source, found, known, column))
-    return datasets
+    return [(ray.data.from_arrow(tables), "source")] if tables else []
 
 
-def _parquet(
-    source: Place, found: sources.Sources, known: Any, wanted: str | None
-) -> tuple[Dataset, str]:
-    column = sources.image_column(source, found.parquets[0], wanted)
+def _tars(source: Place, found: sources.Sources, known: Any, max_bytes: int) -> Rows:
+    def tables(batch: pa.Table) -> Iterator[pa.Table]:
+        for path in batch["path"].to_pylist():
+            yield from sources.tar_rows(source, path, ray.get(known), max_bytes=max_bytes)
 
-    def parquet_tables(batch: pa.Table) -> Iterator[pa.Table]:
+    paths = [{"path": path} for path in found.tars]
+    return [(_read(paths, tables), "bytes")] if paths else []
+
+
+def _parquets(source: Place, groups: list[sources.RowGroup], known: Any) -> Rows:
+    def tables(batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
-            yield from sources.parquet_rows(source, sources.RowGroup(**row), column, ray.get(known))
+            yield from sources.parquet_rows(source, sources.RowGroup(**row), ray.get(known))
 
-    groups = [group._asdict() for group in sources.row_groups(source, found.parquets)]
-    dataset = _read(groups, parquet_tables)
-    if sources.holds_bytes(source, found.parquets[0], column):
-        return dataset, "bytes"
-    # A row group has as many URLs as would keep one task busy for hours.
-    return dataset.repartition(target_num_rows_per_block=sources.ROWS_AT_A_TIME), "source"
+    with_bytes = [group._asdict() for group in groups if group.has_bytes]
+    with_names = [group._asdict() for group in groups if not group.has_bytes]
+    rows = [(_read(with_bytes, tables), "bytes")] if with_bytes else []
+    if with_names:
+        # A row group has as many URLs as would keep one task busy for hours.
+        named = _read(with_names, tables)
+        cut = named.repartition(target_num_rows_per_block=sources.ROWS_AT_A_TIME)
+        rows.append((cut, "source"))
+    return rows
 
 
 def _read(units: list[dict[str, Any]], tables: Callable[[pa.Table], Iterator[pa.Table]]) -> Dataset:

@@ -78,10 +78,35 @@ class Place(NamedTuple):
 
     def read(self, *, most: int) -> bytes:
         """A regular file's bytes, or `most` and one of them. Raises OSError."""
-        if not self.is_file():  # opening a FIFO would wait for ever
-            raise FileNotFoundError(str(self))
+        self.size()  # opening a FIFO would wait for ever
         with self.system.open_input_stream(self.path) as file:
             return bytes(file.read(most + 1))
+
+    def size(self) -> int:
+        """A regular file's, in bytes. Raises OSError."""
+        try:
+            info = self._info()
+        except PlaceError as error:
+            raise OSError(str(error)) from None
+        if not info.is_file:
+            raise FileNotFoundError(str(self))
+        return int(info.size)
+
+    def folder(self) -> "Place":
+        """This folder, or the one that this file is in."""
+        return self._replace(path=self.path.rpartition("/")[0]) if self.is_file() else self
+
+    def below(self, name: str) -> "Place":
+        """The file that a stranger names: as a path from here, or in full if it is below here.
+
+        Options in a URI would lead anywhere, with this machine's credentials; here, they are a
+        part of a file's name. Raises FileNotFoundError for what is elsewhere.
+        """
+        inside = name.removeprefix(f"{str(self).rstrip('/')}/")
+        is_elsewhere = inside == name and (name.startswith(("/", "~")) or "://" in name)
+        if is_elsewhere or ".." in inside.split("/"):
+            raise FileNotFoundError(name)
+        return self / inside
 
     def write(self, data: bytes) -> None:
         """Replaces a small file."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from raylens.cli.console import FAILED, UNREACHABLE, USAGE, fail, out
+from raylens.cli.embed import INTERRUPTED
 
 
 def bulk(
@@ -23,6 +24,13 @@ def bulk(
     ],
     column: Annotated[
         str | None, typer.Option(help="The column of bytes, URLs or paths in Parquet files.")
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            help="The folder or URI below which Parquet files may name files; by default the "
+            "source's own folder."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A Hugging Face id or a checkpoint's folder.")
@@ -58,6 +66,16 @@ def bulk(
 
     raylens bulk s3://bucket/photos s3://bucket/vectors
     """
+    if service is not None and (model or config):
+        raise typer.BadParameter(
+            "the service has its own model and configuration; leave out --model and --config",
+            param_hint="--service",
+        )
+    if address is not None and cpus is not None:
+        raise typer.BadParameter(
+            f"it is for a Ray that is started here, and this runs on the one at {address}",
+            param_hint="--cpus",
+        )
     try:
         from raylens import bulk as running
         from raylens import serving
@@ -73,6 +91,7 @@ def bulk(
             destination,
             config=_with_model(chosen["applications"][0].get("args") or {}, model),
             column=column,
+            root=root,
             address=address,
             cpus=cpus,
             replicas=_range(replicas),
@@ -84,7 +103,7 @@ def bulk(
     except (ConnectionError, TimeoutError) as error:
         fail(str(error), UNREACHABLE)
     except KeyboardInterrupt:
-        fail("stopped; the same command goes on from here", FAILED)
+        fail("stopped; the same command goes on from here", INTERRUPTED)
     out.print(report(summary), markup=False, soft_wrap=True)
     if summary.failed:
         raise typer.Exit(FAILED)

@@ -1,4 +1,4 @@
-"""The three kinds of embeddings file, each opened without reading its vectors.
+"""The kinds of embeddings file, each opened without reading its vectors.
 
 A row is a source: its vector, or NaNs where it failed, and a record of all else about it.
 """
@@ -118,6 +118,54 @@ class ParquetFile:
             values = table.take(here - start).to_pylist()
             found |= {int(row): Record(**value) for row, value in zip(here, values, strict=True)}
         return [found[int(row)] for row in wanted]
+
+
+class ParquetFolder:
+    """The parts that `raylens bulk` wrote, in the order of their names.
+
+    Each is opened when it is read, because there may be more of them than open files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        names = sorted(p for p in path.glob("*.parquet") if not p.name.startswith((".", "_")))
+        if not names:
+            raise EmbeddingsError("it is a folder without Parquet files")
+        self._parts = names
+        lengths = []
+        self.dimensions = 0
+        self.model: str | None = None
+        self.revision: str | None = None
+        for name in names:
+            part = ParquetFile(name)
+            lengths.append(len(part))
+            self.dimensions = self.dimensions or part.dimensions
+            self.model = self.model or part.model
+            self.revision = self.revision or part.revision
+            if part.dimensions != self.dimensions or part.model not in (None, self.model):
+                raise EmbeddingsError(f"{name.name} has vectors of another model than the others")
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def blocks(self) -> Iterator[Block]:
+        for number, path in enumerate(self._parts):
+            start = self._start(number)
+            for block in ParquetFile(path).blocks():
+                yield Block(start + block.first, block.vectors)
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        wanted = np.asarray(rows, dtype=np.int64)
+        parts = np.searchsorted(self._ends, wanted, side="right")
+        found: dict[int, Record] = {}
+        for number in np.unique(parts):
+            here = wanted[parts == number]
+            records = ParquetFile(self._parts[number]).records(here - self._start(int(number)))
+            found |= dict(zip(here.tolist(), records, strict=True))
+        return [found[int(row)] for row in wanted]
+
+    def _start(self, number: int) -> int:
+        return int(self._ends[number - 1]) if number else 0
 
 
 class JsonLines:

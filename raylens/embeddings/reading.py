@@ -15,6 +15,7 @@ from raylens.embeddings.files import (
     JsonLines,
     NpyFile,
     ParquetFile,
+    ParquetFolder,
     Record,
     Vectors,
     blocks_of,
@@ -86,7 +87,7 @@ class Embeddings:
         """The lengths of a block's vectors, computed once: NaN where a cosine has no meaning,
         because the row failed or is all zeros."""
         norms = self._norms[block.first : block.first + len(block.vectors)]
-        if norms[0] == -1:
+        if (norms == -1).any():  # those of a folder's parts end elsewhere than those of a map
             norms[:] = np.sqrt(np.einsum("nd,nd->n", block.vectors, block.vectors))
             norms[norms == 0] = np.nan
         return norms
@@ -105,8 +106,12 @@ class Embeddings:
 
 
 def read(path: str | Path) -> Embeddings:
-    """Opens what `raylens embed` wrote. Raises EmbeddingsError for all that is wrong with it."""
+    """Opens the file that `raylens embed` wrote, or the folder that `raylens bulk` did. Raises
+    EmbeddingsError for all that is wrong with it."""
     path = Path(path)
+    if path.is_dir():
+        with _reading(path):
+            return Embeddings(ParquetFolder(path), path)
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise EmbeddingsError(f"{path} does not end in {', '.join(_KINDS)}")

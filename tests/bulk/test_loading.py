@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from deployments.bulk.loading import LoadConfig, Loader, pixels_of
 from deployments.bulk.places import Place
-from deployments.bulk.sources import SourceError, find, image_column, tar_rows
+from deployments.bulk.sources import SourceError, find
 from deployments.settings import Decode, Fetch, Limits, Settings
 from deployments.wire import PixelSpec
 from tests.conftest import Jpeg
@@ -68,6 +67,46 @@ def test_paths_are_read_where_they_are(loader: Loader, jpeg: Jpeg, tmp_path: Pat
     ]
 
 
+def test_rows_name_files_only_below_the_root(
+    loader: Loader, jpeg: Jpeg, tmp_path: Path, bucket: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(jpeg(1))
+    (tmp_path / "secret.jpg").write_bytes(jpeg(2))
+    stored = Place.of(bucket.format("root/photos"))
+    (stored / "a.jpg").write(jpeg(1))
+    (Place.of(bucket.format("root")) / "secret.jpg").write(jpeg(2))
+    for root, parent in ((tmp_path / "photos", tmp_path), (stored, "s3://photos/root")):
+        names = [
+            "a.jpg",
+            f"{root}/a.jpg",
+            f"{parent}/secret.jpg",
+            "../secret.jpg",
+            f"{root}/../secret.jpg",
+            # Would reach any address, with the credentials of this machine.
+            bucket.format("root/secret.jpg"),
+            f"file://{tmp_path}/secret.jpg",
+        ]
+        place = root if isinstance(root, Place) else Place.of(str(root))
+        errors = loader.load(pa.table({"u": names}), "u", place)["error"].to_pylist()
+        assert errors[:2] == [None, None]
+        assert errors[2:] == [f"path_not_found: There is no such file below {root}."] * 5
+    table = loader.load(pa.table({"u": [f"{tmp_path}/secret.jpg"]}), "u")
+    assert table["error"].to_pylist()[0].startswith("path_not_found: ")
+
+
+def test_a_store_that_does_not_answer_is_told_from_a_file_that_is_not_there(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(Place, "read", fail)
+    table = loader.load(pa.table({"u": ["a.jpg"]}), "u", Place.of(str(tmp_path)))
+    said = ["unreadable_file: The file cannot be read (the disk is on fire)."]
+    assert table["error"].to_pylist() == said
+
+
 def test_urls_are_fetched_under_the_fetch_policy(loader: Loader) -> None:
     table = loader.load(pa.table({"url": ["http://127.0.0.1/a.jpg", "http://[bad"]}), "url")
     codes = [e.partition(":")[0] for e in table["error"].to_pylist()]
@@ -80,31 +119,6 @@ def test_a_bomb_costs_its_own_row(loader: Loader, jpeg: Jpeg) -> None:
     table = loader.load(pa.table({"bytes": [buffer.getvalue(), jpeg(1)]}), "bytes")
     assert table["error"].to_pylist()[0].startswith("image_too_large")
     assert table["error"][1].as_py() is None
-
-
-def test_a_column_of_images_is_found_by_its_name(tmp_path: Path) -> None:
-    from pyarrow import parquet
-
-    struct = pa.array([{"bytes": b"x", "path": "y"}])
-    parquet.write_table(pa.table({"n": [1], "image": struct}), tmp_path / "a.parquet")
-    place = Place.of(str(tmp_path))
-    (path,) = find(place).parquets
-    assert image_column(place, path, None) == "image"
-    with pytest.raises(SourceError, match="one of n, image"):
-        image_column(place, path, "n")
-
-
-def test_a_tar_gives_its_images_that_are_not_done(tmp_path: Path, jpeg: Jpeg) -> None:
-    from deployments.bulk.parts import keys_of
-
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name in ("0.jpg", "0.json", "1.jpg"):
-            member = tarfile.TarInfo(name)
-            member.size = 4
-            tar.addfile(member, io.BytesIO(name[:4].encode()))
-    place = Place.of(str(tmp_path / "a.tar"))
-    (table,) = tar_rows(place, place.path, keys_of([None], [f"{place}/0.jpg"]))
-    assert table.to_pylist() == [{"source": f"{place}/1.jpg", "bytes": b"1.jp"}]
 
 
 def test_a_folder_is_listed_without_what_is_no_image_and_without_results(tmp_path: Path) -> None:

@@ -104,6 +104,20 @@ def test_a_run_that_was_taken_over_commits_nothing_more(place: Place) -> None:
         first.commit(part)
 
 
+def test_what_failed_for_something_passing_is_tried_again(place: Place) -> None:
+    target = Destination(place, MODEL)
+    tables = [rows("a", "b"), rows("c", error="fetch_timeout: slow"), rows("d", error="bad_url: x")]
+    target.commit(write_part(target.next_unfinished(), MODEL, tables))
+    table = rows("e", error="unreadable_file: x")
+    target.commit(write_part(target.next_unfinished(), MODEL, [table]))
+    again = Destination(place, MODEL)
+    assert len(again.done()) == 3
+    assert read(place) == ["a", "b", "d"]  # a reader never finds a source twice
+    again.commit(write_part(again.next_unfinished(), MODEL, [rows("c", "e")]))
+    assert read(place) == ["a", "b", "c", "d", "e"]
+    assert len(Destination(place, MODEL).done()) == 5
+
+
 def test_vectors_of_another_model_are_refused(place: Place) -> None:
     target = Destination(place, MODEL)
     target.commit(write_part(target.next_unfinished(), MODEL, [rows("a")]))
@@ -117,6 +131,30 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
     with pytest.raises(DestinationError, match="other files"):
         Destination(Place.of(str(tmp_path)), MODEL)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_readers_pass_over_may_be_there(place: Place) -> None:
+    for name in (".DS_Store", "_SUCCESS", ".ipynb_checkpoints/a.parquet"):
+        (place / name).write(b"x")
+    target = Destination(place, MODEL)
+    target.commit(write_part(target.next_unfinished(), MODEL, [rows("a")]))
+    assert len(Destination(place, MODEL).done()) == 1
+
+
+def test_parts_and_the_files_of_raylens_embed_are_told_apart(tmp_path: Path) -> None:
+    from raylens.embed.parquet import Parquet
+    from raylens.embed.rows import FormatError, Identity
+
+    place = Place.of(str(tmp_path))
+    target = Destination(place, MODEL)
+    target.commit(write_part(target.next_unfinished(), MODEL, [rows("a")]))
+    target.close()
+    part = tmp_path / "part-000000.parquet"
+    with pytest.raises(FormatError):
+        Parquet().identity(part)
+    Parquet().write(part, iter(()), Identity("a/model", "main", 2))
+    with pytest.raises(DestinationError, match="other files"):
+        Destination(place, MODEL)
 
 
 def test_keys_are_found_among_those_that_are_done() -> None:

@@ -42,6 +42,38 @@ def test_all_kinds_of_files_say_the_same(
     assert failed.error == "corrupt_image: It is broken."
 
 
+def test_a_folder_of_parts_is_read_as_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK_ROWS", 7)
+    names = [f"/photos/{number}.jpg" for number in range(20)]
+    store(tmp_path / "part-000000.parquet", VECTORS[:9], names[:9], failed=[2])
+    store(tmp_path / "part-000001.parquet", VECTORS[:0])
+    store(tmp_path / "part-000002.parquet", VECTORS[9:], names[9:], group_rows=4)
+    (tmp_path / "_leader").write_text("x")
+    (tmp_path / ".a.parquet").write_text("x")
+    embeddings = read(tmp_path)
+    assert (len(embeddings), embeddings.dimensions, embeddings.model) == (20, 3, "fake")
+    expected = VECTORS.copy()
+    expected[2] = np.nan
+    blocks = embeddings.blocks()
+    embeddings.norms(next(blocks))
+    np.testing.assert_array_equal(embeddings.vectors, expected)
+    assert embeddings.good().tolist() == [row for row in range(20) if row != 2]
+    rows = [19, 0, 9, 2]
+    assert [r.source for r in embeddings.records(rows)] == [names[row] for row in rows]
+    assert embeddings.records([2])[0].error == "corrupt_image: It is broken."
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddingsError, match="a folder without Parquet files"):
+        read(tmp_path)
+    store(tmp_path / "part-000000.parquet", VECTORS)
+    store(tmp_path / "part-000001.parquet", VECTORS, model="other")
+    with pytest.raises(EmbeddingsError, match=r"part-000001\.parquet has vectors of another model"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_without_rows_can_be_read(kind: str, tmp_path: Path) -> None:
     embeddings = read(store(tmp_path / kind, np.zeros((0, 3))))

@@ -2,22 +2,39 @@
 
 import io
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import ray.data
 from pyarrow import fs, parquet
+from ray.data import Dataset
 
+from deployments.bulk import pipeline
+from deployments.bulk.parts import Model
 from deployments.bulk.places import Place
 from raylens import bulk
 from tests.bulk.cluster.conftest import CONFIG, Alone, assert_same, rows_in
+from tests.client.conftest import Serve
+from tests.client.conftest import serve as serve  # the fixture
 from tests.conftest import Jpeg
 
 pytestmark = [
     pytest.mark.usefixtures("local_ray"),
     pytest.mark.filterwarnings("ignore"),  # Ray Data's own
 ]
+
+
+def packed(*images: bytes) -> bytes:
+    """A tar."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number, data in enumerate(images):
+            member = tarfile.TarInfo(f"{number:04d}.jpg")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 def test_a_folder_is_embedded_once_and_what_is_added_later_then(
@@ -81,13 +98,7 @@ def test_a_bucket_with_images_and_tars_goes_into_a_bucket(
     place = Place.of(bucket.format("photos/in"))
     assert isinstance(place.system, fs.S3FileSystem)
     (place / "one.jpg").write(jpeg(1))
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for number in range(3):
-            member = tarfile.TarInfo(f"{number:04d}.jpg")
-            member.size = len(jpeg(number))
-            tar.addfile(member, io.BytesIO(jpeg(number)))
-    (place / "shard.tar").write(packed.getvalue())
+    (place / "shard.tar").write(packed(jpeg(0), jpeg(1), jpeg(2)))
     source, out = bucket.format("photos/in"), bucket.format("photos/out")
     assert bulk.run(source, out, config=CONFIG).rows == 4
     assert bulk.run(source, out, config=CONFIG).rows == 0
@@ -98,6 +109,57 @@ def test_a_bucket_with_images_and_tars_goes_into_a_bucket(
     assert set(rows) == {f"{prefix}/one.jpg"} | {f"{prefix}/shard.tar/000{n}.jpg" for n in range(3)}
     assert_same(rows[f"{prefix}/one.jpg"], alone(jpeg(1)))
     assert_same(rows[f"{prefix}/shard.tar/0002.jpg"], alone(jpeg(2)))
+
+
+def test_a_service_embeds_and_what_cannot_be_read_is_tried_again(
+    serve: Serve, jpeg: Jpeg, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.jpg").write_bytes(jpeg(1))
+    whole = packed(jpeg(2), jpeg(3))
+    (source / "bad.tar").write_bytes(whole[: whole.index(jpeg(3)) + 100])
+    (source / "bad.parquet").write_bytes(b"no Parquet")
+    parquet.write_table(pa.table({"image": [jpeg(4)]}), source / "bytes.parquet")
+    parquet.write_table(pa.table({"path": ["a.jpg", "/etc/hosts"]}), source / "paths.parquet")
+    with serve() as url:
+        assert bulk.run(str(source), str(out), config={}, service=url).rows == 7
+        good = {row["origin"] or row["source"] for row in rows_in(out) if not row["error"]}
+        assert good == {
+            f"{source}/a.jpg",
+            f"{source}/bad.tar/0000.jpg",
+            f"{source}/bytes.parquet#0",
+            f"{source}/paths.parquet#0",
+        }
+        (source / "bad.tar").write_bytes(whole)
+        assert bulk.run(str(source), str(out), config={}, service=url).rows == 2
+    rows = rows_in(out)
+    assert len({row["origin"] or row["source"] for row in rows}) == len(rows) == 7
+    assert {row["source"]: row["error"].partition(":")[0] for row in rows if row["error"]} == {
+        "/etc/hosts": "path_not_found",
+        f"{source}/bad.parquet": "unreadable_file",
+    }
+
+
+def test_a_service_that_is_lost_is_told_from_other_errors(tmp_path: Path) -> None:
+    def lose(_: pa.Table) -> pa.Table:
+        raise ConnectionError("nothing answers")
+
+    class Lost:
+        model = Model("a/model", None, 2, "x")
+        max_image_bytes = 1
+
+        def embed(self, dataset: Dataset, column: str, root: Place | None) -> Dataset:
+            return dataset.map_batches(lose, batch_format="pyarrow")
+
+        def workers(self) -> dict[str, int]:
+            return {}
+
+    (tmp_path / "a.jpg").write_bytes(b"")
+    places = Place.of(str(tmp_path)), Place.of(str(tmp_path / "out"))
+    with pytest.raises(ConnectionError) as raised, bulk._explained():
+        pipeline.run(*places, Lost(), counting=lambda _: nullcontext(lambda *_: None))
+    assert str(raised.value) == "nothing answers"  # Ray adds notes to it
 
 
 def test_a_dataset_keeps_its_columns_and_gets_vectors(jpeg: Jpeg, alone: Alone) -> None:
