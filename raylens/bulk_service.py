@@ -189,8 +189,8 @@ class _Image(Upload):
     def weight(self) -> int:
         return len(self._data) if self._file is None else self._file.size()
 
-    def read(self) -> bytes:
-        data = self._data if self._file is None else self._file.read(most=MOST_IMAGE_BYTES)
+    def read(self, max_bytes: int) -> bytes:
+        data = self._data if self._file is None else self._file.read(most=max_bytes)
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.size = width_height(data)
         return data
