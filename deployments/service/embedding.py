@@ -109,15 +109,14 @@ class EmbeddingService:
     def model(self, name: str | None) -> ModelClient:
         """The model that a request calls `name`, an id or an alias; for None the first one.
 
-        Raises ModelNotFound, or Unavailable while a model is not loaded that may have that name:
-        after a failed update, the one that serves has another than the settings say.
+        Raises ModelNotFound, or Unavailable while none is loaded: after a failed update, the one
+        that serves has another name than the settings say.
         """
         for model in self.models:
             if name is None or name in model.names:
                 return model
-        for model in self.models:
-            if not model.is_loaded:
-                model.card  # noqa: B018  # raises Unavailable
+        if not any(model.is_loaded for model in self.models):
+            self.models[0].card  # noqa: B018  # raises Unavailable
         raise ModelNotFound(
             "This service does not have that model; GET /v1/models lists what it has.",
             param="model",

@@ -124,6 +124,9 @@ def test_a_service_that_is_not_there_is_told_at_once() -> None:
 
 
 def test_what_is_no_url_is_a_usage_error() -> None:
-    with pytest.raises(bulk.BulkError, match="is no URL of a service") as raised, bulk._explained():
+    with (
+        pytest.raises(bulk.BulkError, match="is not a URL of a service") as raised,
+        bulk._explained(),
+    ):
         ServiceCalls("ftp://host", None)
     assert raised.value.usage

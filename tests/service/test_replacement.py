@@ -131,10 +131,10 @@ async def test_a_request_whose_model_never_settles_is_refused_in_the_end(
     assert model.tries == 4
 
 
-async def test_a_name_is_unknown_only_when_all_models_are_loaded(images: Images) -> None:
-    """One that is still loading may have it."""
-    opened = service(FakeModel(), FakeModel(None))
+async def test_a_name_is_not_unknown_while_no_model_is_loaded(images: Images) -> None:
+    """The one that is still loading may have it, after an update that failed."""
     group = ItemGroup("input", images(1))
     with pytest.raises(Unavailable, match="still being loaded"):
-        await opened.embed([group], Context("other", FAR))
-    assert (await opened.embed([group], Context("fake", FAR))).card.id == CARD.id
+        await service(FakeModel(None)).embed([group], Context("other", FAR))
+    with pytest.raises(ModelNotFound):
+        await service(FakeModel()).embed([group], Context("other", FAR))
