@@ -34,7 +34,7 @@ def main(folder: str, out: str) -> None:
     client = raylens.connect()  # joins the cluster
     print(f"Model: {client.models()[0]['id']}")
     photos = ray.data.read_binary_files(folder, include_paths=True)
-    photos.map_batches(Embed, batch_size=64, num_cpus=0.1, concurrency=1).write_parquet(out)
+    photos.map_batches(Embed, batch_size=64, num_cpus=0, concurrency=1).write_parquet(out)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ def _explained() -> Iterator[None]:
                 break
             # Ray's own errors are also of the class of what they wrap, with a whole traceback.
             if isinstance(cause, ConnectionError | TimeoutError) and not module.startswith("ray."):
-                raise cause from None
+                # Ray Data appends lines of advice about itself.
+                raise type(cause)(str(cause).partition("\n")[0]) from None
         raise told from error
 
 

@@ -159,7 +159,7 @@ def test_a_service_that_is_lost_is_told_from_other_errors(tmp_path: Path) -> Non
     places = Place.of(str(tmp_path)), Place.of(str(tmp_path / "out"))
     with pytest.raises(ConnectionError) as raised, bulk._explained():
         pipeline.run(*places, Lost(), counting=lambda _: nullcontext(lambda *_: None))
-    assert str(raised.value) == "nothing answers"  # Ray adds notes to it
+    assert str(raised.value) == "nothing answers"  # without the advice that Ray adds to it
 
 
 def test_a_dataset_keeps_its_columns_and_gets_vectors(jpeg: Jpeg, alone: Alone) -> None:
