@@ -1,14 +1,22 @@
 """What Serve gives a replica, for tests of the model deployment without Ray."""
 
 import asyncio
-import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from ray.serve import context
+from ray.serve import batching, context
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.schema import ReplicaRank
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_loops_of_collected_queues() -> Iterator[None]:
+    """Serve's queue, when it is collected where no loop runs, makes one that nobody closes: a
+    warning in whichever test happens to run then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(batching._BatchQueue, "__del__")
+        yield
 
 
 @pytest.fixture
@@ -27,5 +35,3 @@ async def replica(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    del tasks
-    gc.collect()  # Serve's queue looks for a running loop when it is collected
