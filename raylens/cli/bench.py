@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from raylens.cli.console import (
     UNREACHABLE,
     USAGE,
     Url,
+    authorization,
     calling,
     check_output,
     err,
@@ -85,12 +85,11 @@ def _photos(folder: Path | None) -> list[bytes]:
 
 
 async def _run_all(url: str, seconds: float, images: list[bytes]) -> list[benchmark.Run]:
-    key = os.environ.get("RAYLENS_API_KEY", "").strip()
     most = max(load.callers for load in benchmark.LOADS)
     runs = []
     async with httpx.AsyncClient(
         base_url=url,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers=authorization(),
         limits=httpx.Limits(max_connections=most),
         timeout=60,
         trust_env=needs_proxy(url),

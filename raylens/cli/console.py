@@ -66,6 +66,12 @@ def check_output(path: Path | None) -> None:
         fail(f"cannot write {path}: permission denied", USAGE)
 
 
+def authorization() -> dict[str, str]:
+    """The header with the key of the environment, if it has one."""
+    key = os.environ.get("RAYLENS_API_KEY", "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def fail(sentence: str, code: int) -> NoReturn:
     # Some sentences have several lines.
     lines = "\n".join(map(plain, sentence.split("\n")))

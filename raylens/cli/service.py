@@ -1,7 +1,6 @@
 """`raylens serve`, `export`, `models` and `health`: running a service and asking about it."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from raylens.cli.console import FAILED, NEEDS_KEY, UNREACHABLE, Url, fail, out, plain
+from raylens.cli.console import FAILED, NEEDS_KEY, UNREACHABLE, Url, authorization, fail, out, plain
 from raylens.client.http import DEFAULT_URL, needs_proxy
 
 # As in the settings, which a client-only installation lacks.
@@ -125,7 +124,7 @@ def _get(url: str, path: str) -> Any:
     try:
         response = httpx.get(
             url.rstrip("/") + path,
-            headers=_authorization(),
+            headers=authorization(),
             timeout=30,
             trust_env=needs_proxy(url),
         )
@@ -140,11 +139,6 @@ def _get(url: str, path: str) -> Any:
         fail(_error(response, "message") or unknown, FAILED)
     with _expecting_raylens(url):
         return response.json()
-
-
-def _authorization() -> dict[str, str]:
-    key = os.environ.get("RAYLENS_API_KEY", "").strip()
-    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @contextlib.contextmanager

@@ -95,16 +95,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Start:
 )
 async def test_pixels_that_do_not_fit_fail_alone(started: Start, wrong: Stack, reason: str) -> None:
     replica, engine = await started()
-    async with asyncio.timeout(10):
-        first, refused, second = await asyncio.gather(
-            *(replica.embed(stack, CARD.identity) for stack in (STACK, wrong, STACK)),
-            return_exceptions=True,
-        )
-    assert isinstance(refused, ValueError)
-    with pytest.raises(ValueError, match=reason):
-        raise refused
-    assert isinstance(first, StackVectors)
-    assert isinstance(second, StackVectors)
+    await check_that_it_fails_alone(replica.embed, STACK, wrong, reason)
     assert {stack.dtype for stack in engine.stacks} == {np.dtype(np.uint8)}
 
 
@@ -119,9 +110,16 @@ async def test_pixels_that_do_not_fit_fail_alone(started: Start, wrong: Stack, r
 )
 async def test_texts_that_do_not_fit_fail_alone(started: Start, wrong: Stack, reason: str) -> None:
     replica, engine = await started()
+    await check_that_it_fails_alone(replica.embed_text, TOKENS, wrong, reason)
+    assert sum(map(len, engine.stacks)) == 4
+
+
+async def check_that_it_fails_alone(
+    embed: Callable[..., Awaitable[StackVectors]], good: Stack, wrong: Stack, reason: str
+) -> None:
     async with asyncio.timeout(10):
         first, refused, second = await asyncio.gather(
-            *(replica.embed_text(stack, CARD.identity) for stack in (TOKENS, wrong, TOKENS)),
+            *(embed(stack, CARD.identity) for stack in (good, wrong, good)),
             return_exceptions=True,
         )
     assert isinstance(refused, ValueError)
@@ -129,7 +127,6 @@ async def test_texts_that_do_not_fit_fail_alone(started: Start, wrong: Stack, re
         raise refused
     assert isinstance(first, StackVectors)
     assert isinstance(second, StackVectors)
-    assert sum(map(len, engine.stacks)) == 4
 
 
 async def test_texts_for_a_model_without_a_text_tower_are_refused(started: Start) -> None:
