@@ -11,7 +11,7 @@ START_RAY := tests/e2e tests/chaos tests/bulk/cluster
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text bench-bulk lock clean
+.PHONY: serve test quick check format docs hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text bench-bulk bench-embed lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -76,9 +76,13 @@ bench: $(ENGINES_INSTALLED) .venv-infinity/.installed
 bench-sweeps: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.sweeps --out benchmarks/results $(BENCH)
 
-# raylens bulk, map_batches by hand and a plain loop, on the same photos.
-bench-bulk: $(DEV_INSTALLED)
+# raylens bulk, map_batches by hand and sentence-transformers, on the same photos.
+bench-bulk: $(ENGINES_INSTALLED)
 	$(BIN)/python -m benchmarks.bulk $(BENCH)
+
+# raylens embed beside the bare model, and killed ten times.
+bench-embed: $(ENGINES_INSTALLED)
+	$(BIN)/python -m benchmarks.embed $(BENCH)
 
 # The bare model in every engine that could run it on this processor.
 bench-encoder: $(ENGINES_INSTALLED)

@@ -4,7 +4,7 @@
 
 - raylens: `raylens.bulk.run`;
 - map_batches: transformers' AutoModel and AutoImageProcessor in an actor, as in Ray Data's guide;
-- a loop: the same model in this process, batch after batch.
+- sentence-transformers: `SentenceTransformer.encode` of the same files.
 
 Each runs in a process of its own, on the checkpoint of the bundled model.
 """
@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import typer
 
-from benchmarks.bulk_by_hand import loop, map_batches
+from benchmarks.bulk_by_hand import map_batches, sentence_transformers
 from benchmarks.machine import machine
 from benchmarks.photos import jpeg
 
@@ -39,11 +39,11 @@ def main(
         folder.mkdir()
         for number in range(photos):
             (folder / f"{number:06d}.jpg").write_bytes(jpeg(number))
-        checkpoint = model or _in_another_process(_bundled)
+        checkpoint = model or in_another_process(bundled_checkpoint)
         vectors: dict[str, Any] = {}
         for name, way in WAYS.items():
             out = Path(scratch) / name.replace(" ", "-")
-            told = _in_another_process(_timed, way, folder, out, checkpoint, cpus)
+            told = in_another_process(_timed, way, folder, out, checkpoint, cpus)
             vectors[name] = _read(out)
             print(
                 f"{name:<26} {photos / told['seconds']:7.1f} images/s at work, "
@@ -52,7 +52,7 @@ def main(
             )
             if told["report"]:
                 print(told["report"], flush=True)
-        reference = vectors["transformers in a loop"]
+        reference = vectors["sentence-transformers"]
         for name, made in vectors.items():
             cosines = [float(np.dot(made[key], reference[key])) for key in reference]
             print(f"{name:<26} {len(made)} vectors, least cosine {min(cosines):.5f}")
@@ -71,11 +71,11 @@ Way = Callable[[Path, Path, Path, int], tuple[float, str]]
 WAYS: dict[str, Way] = {
     "raylens bulk": raylens_bulk,
     "map_batches by hand": map_batches,
-    "transformers in a loop": loop,
+    "sentence-transformers": sentence_transformers,
 }
 
 
-def _bundled() -> Path:
+def bundled_checkpoint() -> Path:
     from deployments.checkpoints import bundled
 
     return bundled.snapshot()
@@ -117,7 +117,7 @@ def _most_memory() -> Iterator[Callable[[], int]]:
         thread.join()
 
 
-def _in_another_process(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_another_process(function: Callable[..., Any], *arguments: Any) -> Any:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
