@@ -3,7 +3,7 @@
 import base64
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
@@ -145,12 +145,12 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
     return _image(text)
 
 
-def parse_items(values: Iterable[Any], modality: Modality | None = None) -> list[Parsed]:
-    """Each value as an item, or as the error that parsing it raised."""
+def parse_items(values: Iterable[Any], read: Callable[[Any], Item] = parse_item) -> list[Parsed]:
+    """Each value as the item that `read` makes of it, or as the error that it raised."""
     parsed: list[Parsed] = []
     for value in values:
         try:
-            parsed.append(parse_item(value, modality))
+            parsed.append(read(value))
         except RaylensError as error:
             parsed.append(error.bare())
     return parsed

@@ -5,7 +5,7 @@
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -201,9 +201,15 @@ class Auth(_Section):
     """Requests of one key in flight, per ingress replica, unless the key has its own limit."""
 
 
-class ApiSettings(_Section):
-    """How the HTTP API behaves towards browsers."""
+DialectName = Literal["cohere"]
 
+
+class ApiSettings(_Section):
+    """What the HTTP API understands, and how it behaves towards browsers."""
+
+    dialects: tuple[DialectName, ...] = get_args(DialectName)
+    """Other services whose clients may call this one as if it were theirs. Remove those that nobody
+    here uses."""
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
     """Origins such as `https://app.example` whose pages may call the API from a browser; `*` allows
     all. Without any, browsers refuse such calls."""

@@ -174,3 +174,5 @@ class ErrorDetails(TypedDict):
 
 class Error(TypedDict):
     error: ErrorDetails
+    detail: Annotated[str, Field(description="The message, for clients of other services.")]
+    message: Annotated[str, Field(description="The same.")]

@@ -10,24 +10,21 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from limits import parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.api.fence import request_id
-from deployments.api.render import error_response
 from deployments.errors import RateLimited, RaylensError, Unauthorized
 from deployments.keys import ApiKey, KeysError, read_keys
 from deployments.settings import Auth
 
 logger = logging.getLogger("ray.serve")
-
-# Health checks, which come without keys.
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
 # Within this time an added key works, and a revoked one no longer does.
 RELOAD_S = 1.0
@@ -86,7 +83,7 @@ def _version(path: Path) -> object:
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
-def _path(scope: Scope) -> str:
+def path_of(scope: Scope) -> str:
     """The path without the application's route prefix, as routing sees it."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
@@ -100,16 +97,26 @@ class KeyGuard:
     """ASGI middleware: refuses requests without a valid key, except health checks, and requests
     beyond their key's limits."""
 
-    def __init__(self, app: ASGIApp, ring: KeyRing, max_concurrency: int) -> None:
-        """`max_concurrency` applies to keys without a limit of their own."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        ring: KeyRing,
+        max_concurrency: int,
+        open_paths: frozenset[str],
+        answer: Callable[[RaylensError, Request], Response],
+    ) -> None:
+        """`max_concurrency` applies to keys without a limit of their own; `open_paths`, the health
+        checks, need no key; `answer` makes the answer to a refused request."""
         self._app = app
         self._ring = ring
         self._max_concurrency = max_concurrency
+        self._open_paths = open_paths
+        self._answer = answer
         self._running: Counter[str] = Counter()
         self._rates = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _path(scope) in OPEN_PATHS:
+        if scope["type"] != "http" or path_of(scope) in self._open_paths:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
@@ -117,7 +124,7 @@ class KeyGuard:
             key = await self._key(request)
             await self._check_limits(key)
         except RaylensError as error:
-            response = error_response(error, request_id(request))
+            response = self._answer(error, request)
             if isinstance(error, Unauthorized):
                 response.headers["www-authenticate"] = "Bearer"
             await response(scope, receive, send)

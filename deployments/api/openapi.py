@@ -1,88 +1,33 @@
 """Generates /openapi.json: bodies from `schema`, answers from `answers`."""
 
 import functools
+import re
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from deployments.api import answers
-from deployments.api.schema import (
-    ITEM_PLACEHOLDER,
-    NULL,
-    Body,
-    ClassifyBody,
-    EmbeddingOptions,
-    EmbeddingsBody,
-    RankBody,
-    SimilarityBody,
-)
+from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.schema import ITEM_PLACEHOLDER, NULL, EmbeddingOptions
 from deployments.items import KEYS, PART_KEYS
 
 Schema = dict[str, Any]
 
-# The statuses besides 200 of every endpoint that embeds items.
-ITEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
-OTHER_STATUSES = (401, 429, 500, 503, 504)
-
-
-class Endpoint(NamedTuple):
-    method: str
-    path: str
-    operation_id: str
-    summary: str
-    body: type[Body] | None
-    answer: Any
-    statuses: tuple[int, ...]
-
-
-ENDPOINTS = (
-    Endpoint(
-        *("post", "/v1/embeddings", "embeddings", "Embed images and texts"),
-        *(EmbeddingsBody, answers.Embeddings, (*ITEM_STATUSES, 406)),
-    ),
-    Endpoint(
-        *("post", "/v1/similarity", "similarity", "Cosine similarity of two lists of items"),
-        *(SimilarityBody, answers.Similarity, ITEM_STATUSES),
-    ),
-    Endpoint(
-        *("post", "/v1/rank", "rank", "Documents ordered by their similarity to a query"),
-        *(RankBody, answers.Rank, ITEM_STATUSES),
-    ),
-    Endpoint(
-        *("post", "/v1/classify", "classify", "Probabilities of labels, by models that read text"),
-        *(ClassifyBody, answers.Classification, ITEM_STATUSES),
-    ),
-    Endpoint(
-        *("get", "/v1/models", "models", "The served models"),
-        *(None, answers.ModelList, OTHER_STATUSES),
-    ),
-    Endpoint(
-        *("get", "/v1/models/{model}", "model", "One of the served models"),
-        *(None, answers.Model, (*OTHER_STATUSES, 404)),
-    ),
-    Endpoint("get", "/livez", "livez", "Is the process up?", None, answers.Alive, (500, 504)),
-    Endpoint(
-        *("get", "/readyz", "readyz", "Is the model ready?"),
-        *(None, answers.Ready, (500, 503, 504)),
-    ),
-    Endpoint(
-        *("get", "/openapi.json", "openapi", "This document"),
-        *(None, dict[str, Any], OTHER_STATUSES),
-    ),
-)
+Dialects = tuple[Dialect, ...]
 
 
 @functools.cache
-def openapi() -> Schema:
-    """The OpenAPI 3.1 document."""
+def openapi(dialects: Dialects) -> Schema:
+    """The OpenAPI 3.1 document of these, each under its tag; raylens's own come first."""
+    schemas, definitions = _schemas(dialects)
     paths: Schema = {}
-    for endpoint in ENDPOINTS:
-        paths[endpoint.path] = {endpoint.method: _operation(endpoint)}
+    for dialect in dialects:
+        for endpoint in dialect.endpoints:
+            path = endpoint.path.replace(":path}", "}")
+            operation = _operation(endpoint, dialect, schemas)
+            paths.setdefault(path, {})[endpoint.method.lower()] = operation
     _add_other_formats(paths["/v1/embeddings"]["post"])
-    paths["/v1/models/{model}"]["parameters"] = [
-        {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-    ]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -90,22 +35,22 @@ def openapi() -> Schema:
             "version": version("raylens"),
             "description": "Image and text embeddings over HTTP.",
         },
+        "tags": [{"name": dialect.name} for dialect in dialects],
         "paths": paths,
         "components": {
-            "schemas": {**_schemas()[1], "Item": _item()},
+            "schemas": {**definitions, "Item": _item()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],  # if the operator has made keys
     }
 
 
-@functools.cache
-def _schemas() -> tuple[dict[Any, Schema], Schema]:
+def _schemas(dialects: Dialects) -> tuple[dict[Any, Schema], Schema]:
     """The schema of each body and answer, mostly a reference, and the definitions referred to."""
-    types = [t for e in ENDPOINTS for t in (e.body, e.answer) if t is not None]
-    adapters = {t: TypeAdapter[Any](t) for t in (*types, answers.Error)}
+    types = {d.error_answer for d in dialects}
+    types |= {t for d in dialects for e in d.endpoints for t in (e.body, e.answer) if t is not None}
     found, definitions = TypeAdapter.json_schemas(
-        [(t, "validation", adapter) for t, adapter in adapters.items()],
+        [(t, "validation", TypeAdapter[Any](t)) for t in types],
         ref_template="#/components/schemas/{model}",
     )
     schemas = {t: schema for (t, _), schema in found.items()}
@@ -120,32 +65,38 @@ def _with_items(schema: Any) -> Any:
     return [_with_items(value) for value in schema] if isinstance(schema, list) else schema
 
 
-def _operation(endpoint: Endpoint) -> Schema:
+def _operation(endpoint: Endpoint, dialect: Dialect, schemas: dict[Any, Schema]) -> Schema:
+    def content(kind: Any) -> Schema:
+        return {"content": {"application/json": {"schema": schemas[kind]}}}
+
+    errors = {
+        str(status): {
+            "description": ", ".join(sorted(answers.CODES[status])),
+            **content(dialect.error_answer),
+        }
+        for status in endpoint.statuses
+    }
+    success: Schema = {
+        "description": "Success",
+        "headers": {"Server-Timing": {"schema": {"type": "string"}}},
+    }
+    if endpoint.answer is not None:
+        success |= content(endpoint.answer)
     operation: Schema = {
-        "operationId": endpoint.operation_id,
+        "operationId": endpoint.name,
         "summary": endpoint.summary,
-        "responses": {
-            "200": {
-                "description": "Success",
-                "headers": {"Server-Timing": {"schema": {"type": "string"}}},
-                "content": _json(endpoint.answer),
-            },
-            **{
-                str(status): {
-                    "description": ", ".join(sorted(answers.CODES[status])),
-                    "content": _json(answers.Error),
-                }
-                for status in endpoint.statuses
-            },
-        },
+        "tags": [dialect.name],
+        "responses": {"200": success, **errors},
     }
     if endpoint.body is not None:
-        operation["requestBody"] = {"required": True, "content": _json(endpoint.body)}
+        operation["requestBody"] = {"required": True, **content(endpoint.body)}
+    names = re.findall(r"{(\w+)", endpoint.path)
+    if names:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
     return operation
-
-
-def _json(kind: Any) -> Schema:
-    return {"application/json": {"schema": _schemas()[0][kind]}}
 
 
 def _add_other_formats(operation: Schema) -> None:

@@ -1,4 +1,4 @@
-"""Serialises answers: JSON, .npy and errors. The one place where an error becomes a body."""
+"""Serialises answers: JSON, .npy and errors."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.api.answers import error_type
-from deployments.api.schema import Dtype, EncodingFormat
+from deployments.api.schema import Dtype, EncodingFormat, VectorType
 from deployments.errors import RaylensError
 from deployments.service.embedding import Embedded
 from deployments.wire import Vector
@@ -54,20 +54,25 @@ def json_response(
     )
 
 
-def quantised(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
-    """(N, D) float32 to (N, D) of `dtype`, or (N, ceil(D/8)) uint8 for `ubinary`."""
+def quantised(vectors: NDArray[np.float32], dtype: VectorType) -> NDArray[Any]:
+    """(N, D) float32 to (N, D) of `dtype`, or (N, ceil(D/8)) bytes for `ubinary` and `binary`.
+
+    `uint8` is `int8` + 128, and `binary` is `ubinary` - 128, as Cohere, Jina and Voyage define it.
+    """
     if dtype == "float16":
         return vectors.astype("<f2")
     if dtype == "int8":
         return np.rint(vectors * 127).astype(np.int8)
+    if dtype == "uint8":
+        return (np.rint(vectors * 127) + 128).astype(np.uint8)
     if dtype == "ubinary":
         return np.packbits(vectors > 0, axis=-1)
+    if dtype == "binary":
+        return (np.packbits(vectors > 0, axis=-1) ^ 0x80).view(np.int8)
     return vectors.astype("<f4", copy=False)
 
 
-def embeddings_json(
-    embedded: Embedded, dtype: Dtype, encoding: EncodingFormat, headers: dict[str, str]
-) -> Response:
+def embeddings_json(embedded: Embedded, dtype: Dtype, encoding: EncodingFormat) -> Response:
     good = [row for row in embedded.rows if not isinstance(row, RaylensError)]
     arrays = iter(quantised(np.stack(good), dtype) if good else ())
     data: list[dict[str, Any]] = []
@@ -89,12 +94,13 @@ def embeddings_json(
         "texts": embedded.texts,
         "cached": embedded.cached,
     }
-    body = {"object": "list", "model": embedded.card.id, "data": data, "usage": usage}
-    return json_response(body, headers=headers)
+    return json_response(
+        {"object": "list", "model": embedded.card.id, "data": data, "usage": usage}
+    )
 
 
 def embeddings_npy(
-    rows: Sequence[Vector | RaylensError], dimensions: int, dtype: Dtype, headers: dict[str, str]
+    rows: Sequence[Vector | RaylensError], dimensions: int, dtype: Dtype
 ) -> Response:
     """One array (N, D); failed rows are NaN, or zeros in the integer types."""
     failed = [isinstance(row, RaylensError) for row in rows]
@@ -105,8 +111,7 @@ def embeddings_npy(
         array[failed] = np.nan
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    if any(failed):
-        headers = {**headers, "X-Item-Errors": item_errors_header(rows)}
+    headers = {"X-Item-Errors": item_errors_header(rows)} if any(failed) else None
     return Answer(buffer.getvalue(), media_type="application/x-npy", headers=headers)
 
 
@@ -137,9 +142,7 @@ def ranked_labels(
         yield [(labels[i], float(row[i])) for i in np.argsort(-row, kind="stable")]
 
 
-def labels_json(
-    rows: NDArray[np.float32], labels: Sequence[str], model: str, headers: dict[str, str]
-) -> Response:
+def labels_json(rows: NDArray[np.float32], labels: Sequence[str], model: str) -> Response:
     data = [
         {
             "index": index,
@@ -147,12 +150,12 @@ def labels_json(
         }
         for index, row in enumerate(ranked_labels(rows, labels))
     ]
-    answer = {"object": "list", "model": model, "data": data}
-    return json_response(answer, headers=headers)
+    return json_response({"object": "list", "model": model, "data": data})
 
 
-def error_response(error: RaylensError, request_id: str) -> Response:
-    body: dict[str, Any] = {
+def error_body(error: RaylensError, request_id: str) -> dict[str, Any]:
+    """`detail` and `message` are for clients of other services, which show one of them."""
+    details: dict[str, Any] = {
         "message": error.message,
         "type": error_type(error.status),
         "param": error.param,
@@ -160,11 +163,8 @@ def error_response(error: RaylensError, request_id: str) -> Response:
         "request_id": request_id,
     }
     if error.items:
-        body["items"] = [
+        details["items"] = [
             {"index": index, "param": item.param, "code": item.code, "message": item.message}
             for index, item in error.items
         ]
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    return json_response({"error": body}, error.status, headers)
+    return {"error": details, "detail": error.message, "message": error.message}

@@ -20,6 +20,7 @@ from deployments.service.job import Options
 
 EncodingFormat = Literal["float", "base64"]
 Dtype = Literal["float32", "float16", "int8", "ubinary"]
+VectorType = Dtype | Literal["uint8", "binary"]  # which other services' clients ask for too
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 # Stands for the item's schema until `openapi.py` replaces it by a reference, which pydantic would

@@ -6,6 +6,8 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from deployments.api import answers
+from deployments.api.dialects import DIALECTS
+from deployments.api.endpoints import NATIVE
 from deployments.api.openapi import openapi
 from tests.api.conftest import Connect
 from tests.fakes import TEXT, FakeModel
@@ -51,7 +53,7 @@ def test_an_undeclared_key_would_be_noticed() -> None:
 
 def check(answer: Any, kind: Any) -> None:
     """Raises ValidationError unless `answer` has the keys of `kind` and no others."""
-    components = closed(openapi()["components"])
+    components = closed(openapi((NATIVE, *DIALECTS))["components"])
     reference = {"$ref": f"#/components/schemas/{kind.__name__}", "components": components}
     Draft202012Validator(reference).validate(answer)
 

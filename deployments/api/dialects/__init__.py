@@ -1,0 +1,16 @@
+"""What the clients of other services send, a file for each, translated to raylens's own service.
+
+Each has its bodies, its answers and its errors; limits, keys, deadlines and metrics are the same
+as everywhere.
+"""
+
+from deployments.api.dialects import cohere
+from deployments.api.endpoint import Dialect
+from deployments.settings import ApiSettings
+
+DIALECTS = (cohere.DIALECT,)
+
+
+def spoken(settings: ApiSettings) -> tuple[Dialect, ...]:
+    """Those that the settings allow."""
+    return tuple(dialect for dialect in DIALECTS if dialect.name in settings.dialects)

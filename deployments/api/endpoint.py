@@ -1,0 +1,68 @@
+"""What an endpoint is, and a dialect: endpoints that share how their errors look."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+from deployments.api.call import Call
+from deployments.api.schema import Body
+from deployments.errors import RaylensError
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+# The statuses besides 200 of every endpoint that embeds items.
+ITEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+OTHER_STATUSES = (401, 429, 500, 503, 504)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Its route, its handler, and what /openapi.json says about it."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    """As Starlette writes it: `/v1/models/{model:path}`."""
+    handler: Handler
+    summary: str
+    answer: Any
+    """The type of its JSON, or None for an empty one."""
+    body: type[Body] | None = None
+    statuses: tuple[int, ...] = ITEM_STATUSES
+    """Of errors."""
+    is_open: bool = False
+    """Whether it answers without a key, where others need one: health checks do."""
+
+    @property
+    def name(self) -> str:
+        """Of the operation in /openapi.json: one for each, because of its path."""
+        words = re.findall(r"\w+", re.sub(r":path|\.json", "", self.path))
+        return "_".join([self.method.lower(), *words])
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return compile_path(self.path)[0]
+
+    def is_at(self, path: str) -> bool:
+        return self._pattern.match(path) is not None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the clients of one service talk."""
+
+    name: str
+    """In the setting `api.dialects`, and as the tag in /openapi.json."""
+    endpoints: tuple[Endpoint, ...]
+    error: Callable[[RaylensError, str], Any] = field(repr=False)
+    """The JSON of an error, given the request's id."""
+    error_answer: Any = field(repr=False)
+    """Its type."""
+
+    def is_at(self, path: str) -> bool:
+        """Whether it has an endpoint there, with whatever method."""
+        return any(endpoint.is_at(path) for endpoint in self.endpoints)

@@ -1,0 +1,169 @@
+"""raylens's own endpoints. Each parses its body, asks the service and answers."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from starlette.responses import Response
+
+from deployments.api import answers, render
+from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
+from deployments.api.call import Call
+from deployments.api.dialects import spoken
+from deployments.api.endpoint import ITEM_STATUSES, OTHER_STATUSES, Dialect, Endpoint
+from deployments.api.listing import model_entry, model_list
+from deployments.api.openapi import openapi
+from deployments.api.schema import (
+    ClassifyBody,
+    EmbeddingOptions,
+    EmbeddingsBody,
+    RankBody,
+    SimilarityBody,
+    parse,
+    without_empty,
+)
+from deployments.errors import UnsupportedMediaType
+from deployments.items import BytesItem, parse_items, signature_of
+from deployments.service.classify import Classifier
+from deployments.service.job import ItemGroup
+from deployments.service.stacks import all_or_none
+from deployments.service.vectors import cosines
+
+
+async def embeddings(call: Call) -> Response:
+    preferred = preferred_format(call.request)
+    asked, group = await _embedding_input(call)
+    embedded = await call.embed([group], asked.model, asked.options())
+    if preferred == "npy":
+        width = asked.dimensions or embedded.card.dimensions
+        return render.embeddings_npy(embedded.rows, width, asked.dtype)
+    return render.embeddings_json(embedded, asked.dtype, asked.encoding_format)
+
+
+async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
+    kind = media_type(call.request)
+    # Options in the query apply to any body; the body's own take precedence.
+    asked = parse(EmbeddingOptions, dict(call.request.query_params), strict=False)
+    query = asked.model_dump(exclude_unset=True)
+    if kind == "multipart/form-data":
+        fields, files = await read_form(call.request, call.limits)
+        options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
+        return options, ItemGroup("file", [BytesItem(f) for f in files])
+    if not (is_image(kind) or is_json(kind)):
+        raise UnsupportedMediaType(
+            "Send application/json, multipart/form-data or the image itself as image/*, with "
+            "the header Content-Type."
+        )
+    data = await call.raw()
+    if is_image(kind) or (not kind and signature_of(data) is not None):
+        return asked, ItemGroup("input", [BytesItem(data)], is_list=False)
+    content = await call.parsed(data)
+    for name, value in query.items():
+        if content.get(name) is None:
+            content[name] = value
+    body = parse(EmbeddingsBody, content)
+    return body, call.items("input", body.input, body.modality)
+
+
+async def similarity(call: Call) -> Response:
+    body = await call.body(SimilarityBody)
+    (a, b), _ = await call.vectors([call.items("a", body.a), call.items("b", body.b)], body.model)
+    scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
+    return call.answer({"scores": scores})
+
+
+async def rank(call: Call) -> Response:
+    body = await call.body(RankBody)
+    documents = call.items("documents", body.documents)
+    query = ItemGroup("query", parse_items([body.query]), is_list=False)
+    (target, others), embedded = await call.vectors([query, documents], body.model)
+    scores = (others @ target[0]).clip(-1, 1)
+    best = np.argsort(-scores, kind="stable")[: body.top_n]
+    results = [{"index": int(i), "score": scores[i]} for i in best]
+    return call.answer({"object": "list", "model": embedded.card.id, "results": results})
+
+
+async def classify(call: Call) -> Response:
+    body = await call.body(ClassifyBody)
+    group = call.items("input", body.input)
+    rows, card, timing = await Classifier(call.service).classify(
+        group, body.labels, body.template, call.context(body.model)
+    )
+    call.took(timing)
+    # In a thread: half a million labels and more would block the event loop.
+    return await asyncio.to_thread(render.labels_json, rows, body.labels, card.id)
+
+
+async def models(call: Call) -> Response:
+    return call.answer(model_list(call.service))
+
+
+async def one_model(call: Call) -> Response:
+    model = call.service.model(call.request.path_params["model"])
+    return call.answer(model_entry(model.card, call.limits))
+
+
+async def livez(call: Call) -> Response:
+    return call.answer({"status": "ok"})
+
+
+async def readyz(call: Call) -> Response:
+    cards = await all_or_none([model.ready() for model in call.service.models])
+    return call.answer({"status": "ready", "model": cards[0].id})
+
+
+async def document(call: Call) -> Response:
+    return call.answer(openapi((NATIVE, *spoken(call.service.settings.api))))
+
+
+NATIVE = Dialect(
+    "raylens",
+    error=render.error_body,
+    error_answer=answers.Error,
+    endpoints=(
+        Endpoint(
+            *("POST", "/v1/embeddings", embeddings, "Embed images and texts"),
+            *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
+        ),
+        Endpoint(
+            *("POST", "/v1/similarity", similarity, "Cosine similarity of two lists of items"),
+            *(answers.Similarity, SimilarityBody),
+        ),
+        Endpoint(
+            *("POST", "/v1/rank", rank, "Documents ordered by their similarity to a query"),
+            *(answers.Rank, RankBody),
+        ),
+        Endpoint(
+            *(
+                "POST",
+                "/v1/classify",
+                classify,
+                "Probabilities of labels, by models that read text",
+            ),
+            *(answers.Classification, ClassifyBody),
+        ),
+        Endpoint(
+            *("GET", "/v1/models", models, "The served models", answers.ModelList),
+            statuses=OTHER_STATUSES,
+        ),
+        Endpoint(
+            *("GET", "/v1/models/{model:path}", one_model, "One of the served models"),
+            answers.Model,
+            statuses=(*OTHER_STATUSES, 404),
+        ),
+        Endpoint(
+            *("GET", "/livez", livez, "Is the process up?", answers.Alive),
+            statuses=(500, 504),
+            is_open=True,
+        ),
+        Endpoint(
+            *("GET", "/readyz", readyz, "Is the model ready?", answers.Ready),
+            statuses=(500, 503, 504),
+            is_open=True,
+        ),
+        Endpoint(
+            *("GET", "/openapi.json", document, "This document", dict[str, Any]),
+            statuses=OTHER_STATUSES,
+        ),
+    ),
+)
