@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.api.fence import request_id
+from deployments.api.page import page_paths
 from deployments.api.render import error_response
 from deployments.errors import RateLimited, RaylensError, Unauthorized
 from deployments.keys import ApiKey, KeysError, read_keys
@@ -26,7 +27,7 @@ from deployments.settings import Auth
 
 logger = logging.getLogger("ray.serve")
 
-# Health checks, which come without keys.
+# Health checks, which come without keys. So does the page, which asks for one.
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
 # Within this time an added key works, and a revoked one no longer does.
@@ -97,19 +98,20 @@ def tenant_of(request: Request) -> str | None:
 
 
 class KeyGuard:
-    """ASGI middleware: refuses requests without a valid key, except health checks, and requests
-    beyond their key's limits."""
+    """ASGI middleware: refuses requests without a valid key, except health checks and the page, and
+    requests beyond their key's limits."""
 
     def __init__(self, app: ASGIApp, ring: KeyRing, max_concurrency: int) -> None:
         """`max_concurrency` applies to keys without a limit of their own."""
         self._app = app
         self._ring = ring
         self._max_concurrency = max_concurrency
+        self._open = OPEN_PATHS | page_paths()
         self._running: Counter[str] = Counter()
         self._rates = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _path(scope) in OPEN_PATHS:
+        if scope["type"] != "http" or _path(scope) in self._open:
             await self._app(scope, receive, send)
             return
         request = Request(scope)

@@ -35,6 +35,7 @@ from deployments.api.fence import request_id
 from deployments.api.front import admit_in_front, refused_meanwhile
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
+from deployments.api.page import page_routes
 from deployments.api.schema import (
     ClassifyBody,
     EmbeddingOptions,
@@ -124,7 +125,10 @@ class Api:
             ("GET", "/openapi.json", self.openapi),
         ]
         app = Starlette(
-            routes=[Route(path, handler, methods=[method]) for method, path, handler in routes],
+            routes=[
+                *(Route(path, handler, methods=[method]) for method, path, handler in routes),
+                *(page_routes() if self.service.settings.api.page else ()),
+            ],
             exception_handlers={HTTPException: framework_error, Exception: framework_error},
             lifespan=lifespan,
         )

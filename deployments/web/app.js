@@ -1,0 +1,336 @@
+// The page: takes images and words, sends them in batches, and shows what comes back.
+
+import { card } from "./cards.js";
+import { $, count, number } from "./dom.js";
+import { droppedFiles, fromFile, fromText, fromUrl, MOST_ITEMS, nextBatch, release, unfit } from "./items.js";
+import { askForKey } from "./key.js";
+import { showCode, showMatrix, showModel, showTimes } from "./results.js";
+import { embed, models } from "./service.js";
+import { findNearest } from "./similarity.js";
+
+const MOST_RETRIES = 8;
+const SAMPLES = ["astronaut", "hopper", "cameraman", "cat", "coffee", "rocket", "galaxies", "retina"];
+
+let served = []; // the entries of /v1/models
+let model = null; // the one of them that embeds
+let items = [];
+let running = null; // the AbortController of what is going on
+let endPause = () => {};
+let timing = {};
+let requests = 0;
+let version = 0; // of the items and vectors on the page
+
+const readsText = () => model?.modalities.includes("text");
+const say = (text) => ($("status").textContent = text);
+
+// What is added
+
+function add(more) {
+  const room = MOST_ITEMS - items.length;
+  more.slice(room).forEach(release);
+  const taken = more.slice(0, room);
+  items.push(...taken);
+  $("cards").append(...taken.map((item) => card(item, remove)));
+  $("line-error").textContent =
+    more.length > room
+      ? `The page takes ${number.format(MOST_ITEMS)} at a time; \`raylens embed\` takes folders of any size.`
+      : "";
+  run();
+}
+
+function remove(item) {
+  const index = items.indexOf(item);
+  release(item);
+  items.splice(index, 1);
+  $(`item-${item.id}`).remove();
+  const next = items[Math.min(index, items.length - 1)];
+  (next ? $(`item-${next.id}`) : $("choose")).focus();
+  if (!running) compare();
+}
+
+function clear() {
+  running?.abort();
+  running = null;
+  items.forEach(release);
+  items = [];
+  $("cards").replaceChildren();
+  forgetTimes();
+  compare();
+  $("choose").focus();
+}
+
+function addLine(text) {
+  const url = fromUrl(text.trim());
+  if (url || readsText()) {
+    add([url ?? fromText(text)]);
+    return true;
+  }
+  $("line-error").textContent =
+    "That is not a whole web address, such as https://example.org/photo.jpg. This model reads no words.";
+  return false;
+}
+
+async function addSamples() {
+  const files = SAMPLES.map(async (name) => {
+    const response = await fetch(`web/samples/${name}.jpg`);
+    return new File([await response.blob()], `${name}.jpg`, { type: "image/jpeg" });
+  });
+  add((await Promise.all(files)).map(fromFile));
+}
+
+// What is sent
+
+async function run() {
+  show();
+  if (!model) return begin();
+  if (running) return;
+  const stop = (running = new AbortController());
+  const mine = items; // another list, once these are cleared
+  try {
+    for (;;) {
+      const waiting = mine.filter((item) => item.state === "waiting");
+      if (!waiting.length || stop.signal.aborted) break;
+      await sendBatch(nextBatch(waiting, model.limits), stop.signal);
+    }
+  } catch (error) {
+    if (error.name !== "AbortError" && !("status" in error)) throw error;
+    for (const item of mine.filter((one) => one.state === "sending" || one.state === "waiting")) {
+      item.error = error.name === "AbortError" ? null : error.message;
+      settle(item, "stopped");
+    }
+  } finally {
+    if (running === stop) running = null;
+    if (items === mine) await compare();
+  }
+}
+
+async function sendBatch(batch, signal) {
+  for (const item of batch) {
+    item.error = await unfit(item, model.limits);
+    settle(item, item.error ? "bad" : "sending");
+  }
+  const sent = batch.filter((item) => !item.error);
+  progress();
+  if (!sent.length) return;
+  const rows = await withRetries(sent, signal);
+  sent.forEach((item, index) => {
+    if (!items.includes(item)) return; // removed meanwhile
+    Object.assign(item, rows[index]);
+    settle(item, item.error ? "bad" : "good");
+  });
+}
+
+/** The answer's rows; an error of the request as a whole is one of each of them, unless what is
+ * wrong is the service or the key, which is raised. */
+async function withRetries(batch, signal) {
+  for (let retries = 0; ; retries++) {
+    try {
+      const { rows, timing: took } = await embed(batch, model.id, signal);
+      requests += 1;
+      for (const [name, ms] of Object.entries(took)) timing[name] = (timing[name] ?? 0) + ms;
+      return rows;
+    } catch (error) {
+      if (error.isBusy && retries < MOST_RETRIES) await pause(error, signal);
+      else if ([400, 413, 422].includes(error.status)) return batch.map(() => ({ error: error.message }));
+      else throw error;
+    }
+  }
+}
+
+/** Waits as long as the service asks for, and counts down. */
+async function pause(error, signal) {
+  let left = Math.ceil(error.retryAfterS ?? 2);
+  say(`${error.message} Trying again in ${left} s.`);
+  $("now").hidden = false;
+  await new Promise((resolve) => {
+    const tick = () => {
+      $("left").textContent = `${left} s`;
+      if (left-- <= 0) end();
+    };
+    const clock = setInterval(tick, 1000);
+    endPause = end;
+    signal.addEventListener("abort", end);
+    tick();
+    function end() {
+      clearInterval(clock);
+      resolve();
+    }
+  });
+  $("now").hidden = true;
+  $("left").textContent = "";
+  signal.throwIfAborted();
+  progress();
+}
+
+function settle(item, state) {
+  item.state = state;
+  redraw(item);
+}
+
+function redraw(item) {
+  const old = $(`item-${item.id}`);
+  if (!old) return; // removed meanwhile
+  const focused = old.contains(document.activeElement) ? document.activeElement.className : null;
+  const made = card(item, remove);
+  old.replaceWith(made);
+  if (focused !== null) (made.querySelector(`.${focused || "none"}`) ?? made).focus();
+}
+
+function tryAgain() {
+  for (const item of items.filter((one) => !one.vector)) {
+    Object.assign(item, { state: "waiting", error: null });
+    redraw(item);
+  }
+  run();
+}
+
+// What is shown
+
+const good = () => items.filter((item) => item.vector);
+
+async function compare() {
+  const mine = ++version;
+  const found = good();
+  await findNearest(found, () => mine !== version);
+  if (mine !== version) return;
+  found.forEach(redraw);
+  showMatrix(found);
+  show();
+}
+
+function show() {
+  const has = items.length > 0;
+  document.body.classList.toggle("has-items", has);
+  $("work").hidden = $("images").hidden = !has;
+  progress();
+  if (running) return;
+  showTimes(timing, requests);
+  showCodeOfItems();
+}
+
+function showCodeOfItems() {
+  showCode(model ? items : [], model?.id);
+}
+
+function progress() {
+  const done = items.filter((item) => item.vector || item.state === "bad").length;
+  $("progress").hidden = $("cancel").hidden = !running;
+  $("again").hidden = Boolean(running) || !model || items.every((item) => item.vector);
+  $("models").disabled = Boolean(running);
+  $("progress").max = items.length;
+  $("progress").value = done;
+  if (running) say(`Embedding ${number.format(done)} of ${number.format(items.length)} …`);
+  else say(items.length ? summary() : "");
+}
+
+function summary() {
+  if (!model) return "Waiting for the model.";
+  const noun = items.some((item) => item.text !== undefined) ? "item" : "image";
+  const bad = items.filter((item) => item.error).length;
+  const stopped = items.filter((item) => item.state === "stopped" && !item.error).length;
+  const parts = [`${count(good().length, noun)} embedded`];
+  if (bad) parts.push(`${number.format(bad)} failed`);
+  if (stopped) parts.push(`${number.format(stopped)} not sent`);
+  return `${parts.join(", ")}.`;
+}
+
+// The model
+
+let starting = null;
+
+/** Asks which models there are, until the service tells. */
+function begin() {
+  starting ??= start().finally(() => (starting = null));
+  return starting;
+}
+
+async function start() {
+  for (;;) {
+    try {
+      served = (await models()).data;
+      break;
+    } catch (error) {
+      $("serving").textContent = error.message;
+      if (error.status === 401) return;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfterS ?? 3)));
+    }
+  }
+  $("models").replaceChildren(...served.map((one) => new Option(one.id, one.id)));
+  $("which").hidden = served.length < 2;
+  useModel(served[0]);
+}
+
+function useModel(next) {
+  model = next;
+  showModel(model);
+  $("line-label").textContent = readsText() ? "Image URL or words" : "Image URL";
+  $("line").placeholder = readsText() ? "or an image URL, or words" : "or an image URL";
+  if (!items.length) return;
+  forgetTimes();
+  for (const item of items) {
+    Object.assign(item, { vector: null, nearest: null, error: null });
+    settle(item, "waiting");
+  }
+  run();
+}
+
+function forgetTimes() {
+  timing = {};
+  requests = 0;
+}
+
+// What people do
+
+function listen() {
+  $("choose").addEventListener("click", () => $("files").click());
+  $("files").addEventListener("change", () => {
+    add([...$("files").files].map(fromFile));
+    $("files").value = "";
+  });
+  $("samples").addEventListener("click", addSamples);
+  $("typed").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = $("line").value;
+    if (text.trim() && addLine(text)) $("line").value = "";
+  });
+  $("now").addEventListener("click", () => endPause());
+  $("cancel").addEventListener("click", () => running?.abort());
+  $("again").addEventListener("click", tryAgain);
+  $("clear").addEventListener("click", clear);
+  $("models").addEventListener("change", () => useModel(served[$("models").selectedIndex]));
+  $("key").addEventListener("click", async () => {
+    if ((await askForKey()) && !model) begin();
+    else showCodeOfItems();
+  });
+
+  addEventListener("paste", (event) => {
+    if (event.target.closest?.("input, textarea")) return;
+    const { files } = event.clipboardData;
+    if (files.length) add([...files].map(fromFile));
+    else addLinks(event.clipboardData.getData("text/plain"));
+  });
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dragging");
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("dragging");
+  });
+  addEventListener("drop", async (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dragging");
+    const links = event.dataTransfer.getData("text/uri-list");
+    const files = await droppedFiles(event.dataTransfer);
+    if (files.length) add(files.map(fromFile));
+    else addLinks(links);
+  });
+}
+
+/** The web addresses among some lines. */
+function addLinks(lines) {
+  const found = lines.split(/\s+/).map(fromUrl).filter(Boolean);
+  if (found.length) add(found);
+}
+
+listen();
+begin();
