@@ -26,6 +26,12 @@ ITEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 OTHER_STATUSES = (401, 429, 500, 503, 504)
 
 
+# A single pixel: an example that works wherever it is tried.
+SMALLEST_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOQjb8AAAHpAU1aSKC/AAAAAElFTkSuQmCC"
+)
+
+
 class Endpoint(NamedTuple):
     method: str
     path: str
@@ -198,6 +204,7 @@ def _item() -> Schema:
 
     return {
         "description": "One image or text, in any of these spellings.",
+        "examples": [{"base64": SMALLEST_PNG}],
         "anyOf": [
             {
                 "type": "string",

@@ -2,20 +2,19 @@
 
 import { card } from "./cards.js";
 import { $, count, number } from "./dom.js";
-import { droppedFiles, fromFile, fromText, fromUrl, MOST_ITEMS, nextBatch, release, unfit } from "./items.js";
+import { droppedFiles, fromFile, fromText, fromUrl, MOST_ITEMS, release } from "./items.js";
 import { askForKey } from "./key.js";
 import { showCode, showMatrix, showModel, showTimes } from "./results.js";
-import { embed, models } from "./service.js";
+import { Sending } from "./sending.js";
+import { models } from "./service.js";
 import { findNearest } from "./similarity.js";
 
-const MOST_RETRIES = 8;
 const SAMPLES = ["astronaut", "hopper", "cameraman", "cat", "coffee", "rocket", "galaxies", "retina"];
 
 let served = []; // the entries of /v1/models
 let model = null; // the one of them that embeds
 let items = [];
-let running = null; // the AbortController of what is going on
-let endPause = () => {};
+let running = null; // the Sending of those that wait
 let timing = {};
 let requests = 0;
 let version = 0; // of the items and vectors on the page
@@ -49,7 +48,7 @@ function remove(item) {
 }
 
 function clear() {
-  running?.abort();
+  running?.cancel();
   running = null;
   items.forEach(release);
   items = [];
@@ -84,82 +83,27 @@ async function run() {
   show();
   if (!model) return begin();
   if (running) return;
-  const stop = (running = new AbortController());
-  const mine = items; // another list, once these are cleared
-  try {
-    for (;;) {
-      const waiting = mine.filter((item) => item.state === "waiting");
-      if (!waiting.length || stop.signal.aborted) break;
-      await sendBatch(nextBatch(waiting, model.limits), stop.signal);
-    }
-  } catch (error) {
-    if (error.name !== "AbortError" && !("status" in error)) throw error;
-    for (const item of mine.filter((one) => one.state === "sending" || one.state === "waiting")) {
-      item.error = error.name === "AbortError" ? null : error.message;
-      settle(item, "stopped");
-    }
-  } finally {
-    if (running === stop) running = null;
-    if (items === mine) await compare();
-  }
-}
-
-async function sendBatch(batch, signal) {
-  for (const item of batch) {
-    item.error = await unfit(item, model.limits);
-    settle(item, item.error ? "bad" : "sending");
-  }
-  const sent = batch.filter((item) => !item.error);
+  const own = (running = new Sending(items, model, { settle, answered, pausing }));
   progress();
-  if (!sent.length) return;
-  const rows = await withRetries(sent, signal);
-  sent.forEach((item, index) => {
-    if (!items.includes(item)) return; // removed meanwhile
-    Object.assign(item, rows[index]);
-    settle(item, item.error ? "bad" : "good");
-  });
+  await own.run();
+  if (running !== own) return; // cleared meanwhile
+  running = null;
+  compare();
 }
 
-/** The answer's rows; an error of the request as a whole is one of each of them, unless what is
- * wrong is the service or the key, which is raised. */
-async function withRetries(batch, signal) {
-  for (let retries = 0; ; retries++) {
-    try {
-      const { rows, timing: took } = await embed(batch, model.id, signal);
-      requests += 1;
-      for (const [name, ms] of Object.entries(took)) timing[name] = (timing[name] ?? 0) + ms;
-      return rows;
-    } catch (error) {
-      if (error.isBusy && retries < MOST_RETRIES) await pause(error, signal);
-      else if ([400, 413, 422].includes(error.status)) return batch.map(() => ({ error: error.message }));
-      else throw error;
-    }
-  }
-}
-
-/** Waits as long as the service asks for, and counts down. */
-async function pause(error, signal) {
-  let left = Math.ceil(error.retryAfterS ?? 2);
-  say(`${error.message} Trying again in ${left} s.`);
-  $("now").hidden = false;
-  await new Promise((resolve) => {
-    const tick = () => {
-      $("left").textContent = `${left} s`;
-      if (left-- <= 0) end();
-    };
-    const clock = setInterval(tick, 1000);
-    endPause = end;
-    signal.addEventListener("abort", end);
-    tick();
-    function end() {
-      clearInterval(clock);
-      resolve();
-    }
-  });
-  $("now").hidden = true;
-  $("left").textContent = "";
-  signal.throwIfAborted();
+function answered(took) {
+  requests += 1;
+  for (const [name, ms] of Object.entries(took)) timing[name] = (timing[name] ?? 0) + ms;
   progress();
+}
+
+function pausing(error, left) {
+  $("now").hidden = !error;
+  $("left").textContent = error ? `${left} s` : "";
+  if (!error) progress();
+  else if (!$("status").textContent.startsWith(error.message)) {
+    say(`${error.message} Trying again in ${left} s.`);
+  }
 }
 
 function settle(item, state) {
@@ -176,8 +120,11 @@ function redraw(item) {
   if (focused !== null) (made.querySelector(`.${focused || "none"}`) ?? made).focus();
 }
 
+/** Whether another try may end better: nothing makes a broken file whole. */
+const mayWorkNow = (item) => item.state === "stopped" || (item.state === "bad" && item.url);
+
 function tryAgain() {
-  for (const item of items.filter((one) => !one.vector)) {
+  for (const item of items.filter(mayWorkNow)) {
     Object.assign(item, { state: "waiting", error: null });
     redraw(item);
   }
@@ -215,7 +162,7 @@ function showCodeOfItems() {
 function progress() {
   const done = items.filter((item) => item.vector || item.state === "bad").length;
   $("progress").hidden = $("cancel").hidden = !running;
-  $("again").hidden = Boolean(running) || !model || items.every((item) => item.vector);
+  $("again").hidden = Boolean(running) || !items.some(mayWorkNow);
   $("models").disabled = Boolean(running);
   $("progress").max = items.length;
   $("progress").value = done;
@@ -293,8 +240,8 @@ function listen() {
     const text = $("line").value;
     if (text.trim() && addLine(text)) $("line").value = "";
   });
-  $("now").addEventListener("click", () => endPause());
-  $("cancel").addEventListener("click", () => running?.abort());
+  $("now").addEventListener("click", () => running?.skipPause());
+  $("cancel").addEventListener("click", () => running?.cancel());
   $("again").addEventListener("click", tryAgain);
   $("clear").addEventListener("click", clear);
   $("models").addEventListener("change", () => useModel(served[$("models").selectedIndex]));

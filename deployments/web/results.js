@@ -8,7 +8,7 @@ import { SNIPPETS } from "./snippets.js";
 
 const STAGES = {
   total: "In the service",
-  fetch: "Fetching URLs",
+  fetch: "Fetching",
   decode: "Decoding images",
   queue: "Waiting for the model",
   model: "In the model",
@@ -24,14 +24,14 @@ export function showMatrix(items) {
       ? ` The first ${MOST_IN_MATRIX} of ${number.format(items.length)} are shown; the nearest above are among all.`
       : "";
   $("alike-note").textContent =
-    `Cosine of each pair, from ${least.toFixed(2)} to ${most.toFixed(2)}; the darker, the more alike.${first}`;
+    `Cosine of each pair, from ${least.toFixed(2)} to ${most.toFixed(2)}; the stronger the colour, the more alike.${first}`;
   $("matrix").replaceChildren(table);
 }
 
 /** `timing` has milliseconds by stage, summed over so many requests. */
 export function showTimes(timing, requests) {
   $("time").hidden = !requests;
-  const known = Object.keys(STAGES).filter((name) => timing[name] > 0);
+  const known = Object.keys(STAGES).filter((name) => timing[name] >= 0.05);
   const longest = Math.max(...known.map((name) => timing[name]), 1);
   $("time-note").textContent =
     requests === 1
@@ -91,7 +91,7 @@ export function showModel(model) {
   const [height, width] = [model.image_size].flat();
   $("serving").textContent = `${model.id} on ${model.device}, ${model.precision}`;
   const facts = {
-    Model: model.id,
+    Name: model.id,
     Revision: model.revision ?? null,
     Reads: model.modalities.map((kind) => `${kind}s`).join(" and "),
     Vectors: `${number.format(model.dimensions)} dimensions`,

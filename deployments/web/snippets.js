@@ -1,6 +1,6 @@
 // The code that does what the page has just done: with curl, raylens's client and OpenAI's.
 
-const SHOWN = 4;
+const SHOWN = 8; // and the number of the others
 
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const python = (text) => JSON.stringify(text); // a JSON string is one of Python, too
