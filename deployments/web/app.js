@@ -97,13 +97,13 @@ function answered(took) {
   progress();
 }
 
+/** The sentence once, for those who hear it; the seconds beside it. */
 function pausing(error, left) {
+  const isFirst = $("now").hidden;
   $("now").hidden = !error;
   $("left").textContent = error ? `${left} s` : "";
   if (!error) progress();
-  else if (!$("status").textContent.startsWith(error.message)) {
-    say(`${error.message} Trying again in ${left} s.`);
-  }
+  else if (isFirst) say(`${error.message} Trying again in ${left} s.`);
 }
 
 function settle(item, state) {
@@ -121,11 +121,13 @@ function redraw(item) {
 }
 
 /** Whether another try may end better: nothing makes a broken file whole. */
-const mayWorkNow = (item) => item.state === "stopped" || (item.state === "bad" && item.url);
+const mayWorkNow = (item) =>
+  item.state === "stopped" ||
+  (item.error && /^(fetch_|deadline_|unavailable|internal)/.test(item.code ?? ""));
 
 function tryAgain() {
   for (const item of items.filter(mayWorkNow)) {
-    Object.assign(item, { state: "waiting", error: null });
+    Object.assign(item, { state: "waiting", error: null, code: null });
     redraw(item);
   }
   run();

@@ -81,7 +81,7 @@ export async function embed(items, model, signal) {
   const response = await call("v1/embeddings", { method: "POST", body, headers, signal });
   const answer = await response.json();
   const rows = answer.data.map((row) =>
-    row.error ? { error: row.error.message } : { vector: floats(row.embedding), truncated: row.truncated },
+    row.error ? { error: row.error.message, code: row.error.code } : { vector: floats(row.embedding), truncated: row.truncated },
   );
   const timing = timings(response.headers.get("Server-Timing"));
   timing.rest = Math.max(0, performance.now() - began - (timing.total ?? 0));
