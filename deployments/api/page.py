@@ -1,7 +1,7 @@
 """Serves the page at `/`, the explorer of the API at `/docs`, and the files that both load.
 
-The files stand in `web/`, and what they do in a browser is theirs alone. Paths in them are relative,
-so that they work below any route prefix.
+The files stand in `web/`, and what they do in a browser is theirs alone. Paths in them are
+relative, so that they work below any route prefix.
 """
 
 import functools

@@ -140,4 +140,3 @@ def test_bad_files_have_the_services_sentence_and_the_good_are_compared(
     assert page.inner_text(".card:nth-child(3) .tile") == "HEIC"
     assert page.locator("#matrix tbody tr").count() == 2
     assert not page.is_visible("#again")
-

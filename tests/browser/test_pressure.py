@@ -47,9 +47,11 @@ def test_many_files_go_in_batches_with_progress_and_the_matrix_is_bounded(
     sizes: list[int] = []
     page.on(
         "request",
-        lambda request: sizes.append((request.post_data_buffer or b"").count(b'filename="'))
-        if request.method == "POST"
-        else None,
+        lambda request: (
+            sizes.append((request.post_data_buffer or b"").count(b'filename="'))
+            if request.method == "POST"
+            else None
+        ),
     )
     choose(page, many)
     page.wait_for_selector("#progress:not([hidden])")
@@ -66,9 +68,7 @@ def test_many_files_go_in_batches_with_progress_and_the_matrix_is_bounded(
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
-def test_no_more_than_a_thousand_are_taken(
-    serve: Serve, visit: Open, many: list[Path]
-) -> None:
+def test_no_more_than_a_thousand_are_taken(serve: Serve, visit: Open, many: list[Path]) -> None:
     page = visit(serve())
     choose(page, many)
     choose(page, many)
@@ -94,18 +94,14 @@ def test_what_is_cancelled_is_not_sent_and_can_be_sent_later(
     until_status(page, "100 images embedded.")
 
 
-def test_new_files_wait_for_those_under_way(
-    serve: Serve, visit: Open, many: list[Path]
-) -> None:
+def test_new_files_wait_for_those_under_way(serve: Serve, visit: Open, many: list[Path]) -> None:
     page = visit(serve(SlowModel()))
     choose(page, many[:40])
     choose(page, PHOTOS[:2])
     until_status(page, "42 images embedded.")
 
 
-def test_clearing_while_it_sends_starts_afresh(
-    serve: Serve, visit: Open, many: list[Path]
-) -> None:
+def test_clearing_while_it_sends_starts_afresh(serve: Serve, visit: Open, many: list[Path]) -> None:
     page = visit(serve(SlowModel()))
     choose(page, many[:40])
     page.wait_for_selector("#cancel:not([hidden])")
@@ -115,9 +111,7 @@ def test_clearing_while_it_sends_starts_afresh(
     assert names(page) == [photo.name for photo in PHOTOS[:2]]
 
 
-def test_one_can_be_removed_and_the_others_are_compared_again(
-    serve: Serve, visit: Open
-) -> None:
+def test_one_can_be_removed_and_the_others_are_compared_again(serve: Serve, visit: Open) -> None:
     page = visit(serve())
     choose(page, PHOTOS[:3])
     until_status(page, "3 images embedded.")

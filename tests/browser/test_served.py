@@ -64,9 +64,7 @@ def test_real_photos_are_embedded_and_compared(
     picture(page, name, full=True)
 
 
-def test_what_was_wrong_with_a_file_is_told(
-    server: Server, visit: Open, tmp_path: Path
-) -> None:
+def test_what_was_wrong_with_a_file_is_told(server: Server, visit: Open, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(PHOTOS[0].read_bytes()[:3000])
     page = visit(server.url)

@@ -15,8 +15,8 @@ from tests.browser.conftest import PHOTOS, Open, Page, Serve, choose, until_stat
 from tests.fakes import TEXT, FakeModel
 
 AUTH = {"keys": [{"name": "ci", "sha256": hashlib.sha256(b"secret").hexdigest()}]}
-NAMES = ["plain.jpg", "it's \"odd\"; 1,2 $HOME\\.jpg", "ünï `code` #1.jpg", "-x @y.jpg"]
-WORDS = "it's a \"cat\" \\ $HOME\u2028"
+NAMES = ["plain.jpg", 'it\'s "odd"; 1,2 $HOME\\.jpg', "ünï `code` #1.jpg", "-x @y.jpg"]
+WORDS = 'it\'s a "cat" \\ $HOME\u2028'
 
 
 @pytest.fixture

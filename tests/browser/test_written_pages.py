@@ -132,8 +132,8 @@ def test_the_map_draws_thumbnails(visit: Open, map_url: str) -> None:
     x, y = place(page, "coffee.jpg")
     colours = page.evaluate(
         "([x, y]) => { const ratio = devicePixelRatio, box = canvas.getBoundingClientRect();"
-        " const data = context.getImageData((x - box.left) * ratio - 15, (y - box.top) * ratio - 15,"
-        " 30, 30).data; return new Set(data).size; }",
+        " const left = (x - box.left) * ratio - 15, top = (y - box.top) * ratio - 15;"
+        " return new Set(context.getImageData(left, top, 30, 30).data).size; }",
         [x, y],
     )
     assert colours > 30
