@@ -11,12 +11,13 @@ import { findNearest } from "./similarity.js";
 
 const SAMPLES = ["astronaut", "hopper", "cameraman", "cat", "coffee", "rocket", "galaxies", "retina"];
 
+const MANY = 200; // images that take a while to compare
+
 let served = []; // the entries of /v1/models
 let model = null; // the one of them that embeds
 let items = [];
 let running = null; // the Sending of those that wait
-let timing = {};
-let requests = 0;
+let spent = { timing: {}, requests: 0, cached: 0 }; // of all requests together
 let version = 0; // of the items and vectors on the page
 
 const readsText = () => model?.modalities.includes("text");
@@ -85,15 +86,22 @@ async function run() {
   if (running) return;
   const own = (running = new Sending(items, model, { settle, answered, pausing }));
   progress();
-  await own.run();
-  if (running !== own) return; // cleared meanwhile
-  running = null;
-  compare();
+  try {
+    if (good().length) await forgetReplaced();
+    own.model = model;
+    await own.run();
+  } finally {
+    if (running === own) { // else they were cleared meanwhile
+      running = null;
+      compare();
+    }
+  }
 }
 
-function answered(took) {
-  requests += 1;
-  for (const [name, ms] of Object.entries(took)) timing[name] = (timing[name] ?? 0) + ms;
+function answered(timing, cached) {
+  spent.requests += 1;
+  spent.cached += cached;
+  for (const [name, ms] of Object.entries(timing)) spent.timing[name] = (spent.timing[name] ?? 0) + ms;
   progress();
 }
 
@@ -140,6 +148,8 @@ const good = () => items.filter((item) => item.vector);
 async function compare() {
   const mine = ++version;
   const found = good();
+  progress();
+  if (found.length > MANY) say("Comparing …");
   await findNearest(found, () => mine !== version);
   if (mine !== version) return;
   found.forEach(redraw);
@@ -153,11 +163,7 @@ function show() {
   $("work").hidden = $("images").hidden = !has;
   progress();
   if (running) return;
-  showTimes(timing, requests);
-  showCodeOfItems();
-}
-
-function showCodeOfItems() {
+  showTimes(spent);
   showCode(model ? items : [], model?.id);
 }
 
@@ -194,10 +200,9 @@ function begin() {
 }
 
 async function start() {
-  for (;;) {
+  for (served = []; !served.length; ) {
     try {
       served = (await models()).data;
-      break;
     } catch (error) {
       $("serving").textContent = error.message;
       if (error.status === 401) return;
@@ -209,23 +214,33 @@ async function start() {
   useModel(served[0]);
 }
 
+/** Vectors of two models are never compared: if this one was replaced, all are made anew. */
+async function forgetReplaced() {
+  const found = await models().catch(() => null);
+  const now = found?.data.find((one) => one.id === model.id);
+  const identity = (one) => [one.revision, one.precision, one.dimensions, one.engine].join();
+  if (now && identity(now) !== identity(model)) adopt(now);
+}
+
 function useModel(next) {
+  adopt(next);
+  if (items.length) run();
+}
+
+function adopt(next) {
   model = next;
   showModel(model);
   $("line-label").textContent = readsText() ? "Image URL or words" : "Image URL";
   $("line").placeholder = readsText() ? "or an image URL, or words" : "or an image URL";
-  if (!items.length) return;
   forgetTimes();
   for (const item of items) {
     Object.assign(item, { vector: null, nearest: null, error: null });
     settle(item, "waiting");
   }
-  run();
 }
 
 function forgetTimes() {
-  timing = {};
-  requests = 0;
+  spent = { timing: {}, requests: 0, cached: 0 };
 }
 
 // What people do
@@ -249,7 +264,7 @@ function listen() {
   $("models").addEventListener("change", () => useModel(served[$("models").selectedIndex]));
   $("key").addEventListener("click", async () => {
     if ((await askForKey()) && !model) begin();
-    else showCodeOfItems();
+    else show();
   });
 
   addEventListener("paste", (event) => {

@@ -29,14 +29,13 @@ export function showMatrix(items) {
 }
 
 /** `timing` has milliseconds by stage, summed over so many requests. */
-export function showTimes(timing, requests) {
+export function showTimes({ timing, requests, cached }) {
   $("time").hidden = !requests;
   const known = Object.keys(STAGES).filter((name) => timing[name] >= 0.05);
   const longest = Math.max(...known.map((name) => timing[name]), 1);
-  $("time-note").textContent =
-    requests === 1
-      ? "Of one request. Stages overlap, so they need not add up."
-      : `Of ${count(requests, "request")} together. Stages overlap, so they need not add up.`;
+  const of = requests === 1 ? "Of one request." : `Of ${count(requests, "request")} together.`;
+  const hits = cached ? ` ${count(cached, "item")} came from the cache.` : "";
+  $("time-note").textContent = `${of}${hits} Stages overlap, so they need not add up.`;
   const rows = known.map((name) => {
     const bar = element("span", { class: "bar", "aria-hidden": "true" });
     bar.style.setProperty("--share", timing[name] / longest);

@@ -8,7 +8,7 @@ const MOST_RETRIES = 8;
 const OWN_ERRORS = [400, 413, 422];
 
 /** One list of items on its way. `shown` is how it tells what happens: `settle(item, state)`,
- * `answered(timing)` after each request, and `pausing(error, seconds left)`, null at the end. */
+ * `answered(timing, cached)` after each request, and `pausing(error, seconds left)`, null at the end. */
 export class Sending {
   constructor(items, model, shown) {
     Object.assign(this, { items, model, shown });
@@ -61,8 +61,8 @@ export class Sending {
   async rows(batch) {
     for (let retries = 0; ; retries++) {
       try {
-        const { rows, timing } = await embed(batch, this.model.id, this.stop.signal);
-        this.shown.answered(timing);
+        const { rows, timing, cached } = await embed(batch, this.model, this.stop.signal);
+        this.shown.answered(timing, cached);
         return rows;
       } catch (error) {
         if (error.isBusy && retries < MOST_RETRIES) await this.pause(error);

@@ -60,14 +60,15 @@ export async function call(path, options = {}) {
 }
 
 export async function models() {
-  return (await call("v1/models")).json();
+  return json(await call("v1/models"));
 }
 
 /** One request for items of one kind. Rows are in the items' order, each with a `vector` or an
- * `error`; `timing` has milliseconds by the names of Server-Timing. Raises ServiceError. */
+ * `error`; `timing` has milliseconds by the names of Server-Timing; `cached` items needed no model.
+ * Raises ServiceError. */
 export async function embed(items, model, signal) {
   const began = performance.now();
-  const options = { model, on_error: "report", encoding_format: "base64" };
+  const options = { model: model.id, on_error: "report", encoding_format: "base64" };
   let body;
   const headers = {};
   if (items[0].file) {
@@ -79,13 +80,25 @@ export async function embed(items, model, signal) {
     headers["Content-Type"] = "application/json";
   }
   const response = await call("v1/embeddings", { method: "POST", body, headers, signal });
-  const answer = await response.json();
-  const rows = answer.data.map((row) =>
-    row.error ? { error: row.error.message, code: row.error.code } : { vector: floats(row.embedding), truncated: row.truncated },
+  const { data, usage } = await json(response);
+  const rows = data.map(({ error, embedding, truncated }) =>
+    error ? { error: error.message, code: error.code } : { vector: floats(embedding), truncated },
   );
+  if (rows.some((row) => row.vector && row.vector.length !== model.dimensions)) {
+    throw new ServiceError(0, "replaced", "The model was replaced by another. Reload the page.");
+  }
   const timing = timings(response.headers.get("Server-Timing"));
   timing.rest = Math.max(0, performance.now() - began - (timing.total ?? 0));
-  return { rows, timing, model: answer.model };
+  return { rows, timing, cached: usage.cached };
+}
+
+async function json(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError(0, "unreadable", "The answer was cut short, or is not the service's own.");
+  }
 }
 
 /** Base64 of little-endian float32. */

@@ -21,6 +21,9 @@ from tests.browser.conftest import (
 )
 from tests.fakes import CARD, FakeModel
 
+# A vector of fewer dimensions than the model's.
+OTHER = {"object": "embedding", "index": 0, "embedding": "AACAPw=="}
+
 
 class SlowModel(FakeModel):
     """Takes a while for each stack."""
@@ -59,7 +62,8 @@ def test_many_files_go_in_batches_with_progress_and_the_matrix_is_bounded(
     assert page.is_visible("#cancel")
     assert page.get_attribute("#progress", "max") == "500"
     page.wait_for_selector("#progress", state="hidden", timeout=60_000)
-    assert status(page) == "500 images embedded."
+    assert not page.is_visible("#cancel")
+    until_status(page, "500 images embedded.")
     assert page.locator("#matrix tbody tr").count() == 60
     assert "first 60 of 500" in page.inner_text("#alike-note")
     assert page.locator(".card .nearest").count() == 500
@@ -199,3 +203,36 @@ def test_another_of_several_models_embeds_all_again(serve: Serve, visit: Open) -
     page.wait_for_function("() => document.getElementById('serving').textContent.includes('other')")
     until_status(page, "2 images embedded.")
     assert "model=other" in page.inner_text("#snippet")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"body": "<html>", "content_type": "text/html"}, "is not the service's own"),
+        ({"json": {"data": [OTHER] * 2, "usage": {"cached": 0}}}, "replaced by another"),
+        ({"status": 502, "body": "<html>"}, "HTTP 502"),
+        ({"status": 500, "json": {"error": {"message": "It failed."}}}, "It failed."),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_said_to_be_so(
+    serve: Serve, visit: Open, answer: dict[str, Any], said: str
+) -> None:
+    page = visit(serve())
+    page.wait_for_selector("#facts dt")
+    page.route("**/v1/embeddings", lambda route: route.fulfill(**answer))
+    choose(page, PHOTOS[:2])
+    until_status(page, "0 images embedded, 2 failed.")
+    assert said in page.inner_text(".card .wrong >> nth=0")
+    assert page.is_visible("#again")
+
+
+def test_vectors_of_a_model_that_was_replaced_are_made_anew(serve: Serve, visit: Open) -> None:
+    model = FakeModel()
+    page = visit(serve(model))
+    choose(page, PHOTOS[:2])
+    until_status(page, "2 images embedded.")
+    model.loaded_card = replace(CARD, revision="r2", identity=b"r2")
+    choose(page, PHOTOS[2:3])
+    until_status(page, "3 images embedded.")
+    assert sum(map(len, model.stacks)) == 5
+    assert "r2" in page.inner_text("#facts")

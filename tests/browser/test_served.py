@@ -28,7 +28,7 @@ def picture(page: Page, name: str, *, full: bool = False) -> None:
     image = Image.open(io.BytesIO(page.screenshot(full_page=full)))
     IMAGES.mkdir(exist_ok=True)
     path = IMAGES / f"{name}.jpg"
-    image.convert("RGB").save(path, quality=82, optimize=True, progressive=True)
+    image.convert("RGB").save(path, quality=72, optimize=True, progressive=True)
     assert path.stat().st_size < MOST_BYTES
 
 
