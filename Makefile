@@ -8,10 +8,11 @@ INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 ENGINES_INSTALLED := $(VENV)/.installed-engines
 START_RAY := tests/e2e tests/chaos tests/bulk/cluster
-START_NO_RAY := $(addprefix --ignore=,$(START_RAY))
+IN_BROWSER := tests/browser
+START_NO_RAY := $(addprefix --ignore=,$(START_RAY) $(IN_BROWSER))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text bench-bulk bench-embed lock clean
+.PHONY: serve test quick check format docs e2e-page hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text bench-bulk bench-embed lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -38,6 +39,11 @@ docs: $(DEV_INSTALLED) requirements-docs.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements-docs.txt
 	$(BIN)/python -m docs.tables
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pages in Chromium ($CHROMIUM, or the one in the PATH). Writes docs/images.
+e2e-page: $(DEV_INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --requirement requirements-browser.txt
+	$(BIN)/python -m pytest $(IN_BROWSER)
 
 # Malformed images, addresses, paths and requests against a service of its own.
 hostile: $(DEV_INSTALLED) .pngsuite
@@ -97,7 +103,8 @@ lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
 		--no-annotate --custom-compile-command 'make lock' --output-file constraints.txt \
-		pyproject.toml requirements-dev.txt requirements-docs.txt benchmarks/requirements-engines.txt
+		pyproject.toml requirements-dev.txt requirements-docs.txt requirements-browser.txt \
+		benchmarks/requirements-engines.txt
 
 clean:
 	rm -rf $(VENV) .venv-infinity .site .fuzz .pngsuite .mypy_cache .pytest_cache .ruff_cache .hypothesis

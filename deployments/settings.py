@@ -190,8 +190,8 @@ class Cache(_Section):
 
 
 class Auth(_Section):
-    """Who may call: everyone, or, once keys are set, holders of a key. `/livez` and `/readyz` never
-    need one."""
+    """Who may call: everyone, or, once keys are set, holders of a key. `/livez`, `/readyz` and the
+    files of the page never need one."""
 
     keys_file: Path | None = None
     """Written by `raylens keys add`, and read again when it changes."""
@@ -213,6 +213,9 @@ class ApiSettings(_Section):
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
     """Origins such as `https://app.example` whose pages may call the API from a browser; `*` allows
     all. Without any, browsers refuse such calls."""
+    page: bool = True
+    """The page at `/` and the explorer of the API at `/docs`, which need no key to be opened. Turn
+    them off where only programs call."""
 
 
 class Settings(BaseSettings):

@@ -120,7 +120,8 @@ def run(
             front = f", behind {http_front()}" if address is None else ""
             console.print(
                 f"[bold green]raylens is ready[/] at [bold]{url}[/] "
-                f"({time.monotonic() - began:.0f} s){front}. Ctrl-C {end}. Try:\n\n"
+                f"({time.monotonic() - began:.0f} s){front}. Ctrl-C {end}. "
+                f"Open it in a browser, or try:\n\n"
                 f"  curl {url}/v1/embeddings -H 'Content-Type: image/jpeg' {_key_header(url)}"
                 "--data-binary @photo.jpg\n\n"
                 f'or from Python: raylens.connect("{ray_address}")\n',

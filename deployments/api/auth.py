@@ -94,8 +94,8 @@ def tenant_of(request: Request) -> str | None:
 
 
 class KeyGuard:
-    """ASGI middleware: refuses requests without a valid key, except health checks, and requests
-    beyond their key's limits."""
+    """ASGI middleware: refuses requests without a valid key, except health checks and the page, and
+    requests beyond their key's limits."""
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class KeyGuard:
         open_paths: frozenset[str],
         answer: Callable[[RaylensError, Request], Response],
     ) -> None:
-        """`max_concurrency` applies to keys without a limit of their own; `open_paths`, the health
-        checks, need no key; `answer` makes the answer to a refused request."""
+        """`max_concurrency` applies to keys without a limit of their own; `open_paths`, of
+        health checks and the page, need no key; `answer` makes the answer to a refused request."""
         self._app = app
         self._ring = ring
         self._max_concurrency = max_concurrency

@@ -14,6 +14,11 @@ from deployments.items import KEYS, PART_KEYS
 
 Schema = dict[str, Any]
 
+# A single pixel: an example that works wherever it is tried.
+SMALLEST_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOQjb8AAAHpAU1aSKC/AAAAAElFTkSuQmCC"
+)
+
 Dialects = tuple[Dialect, ...]
 
 
@@ -149,6 +154,7 @@ def _item() -> Schema:
 
     return {
         "description": "One image or text, in any of these spellings.",
+        "examples": [{"base64": SMALLEST_PNG}],
         "anyOf": [
             {
                 "type": "string",

@@ -22,6 +22,7 @@ from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.endpoints import NATIVE
 from deployments.api.fence import request_id
 from deployments.api.front import admit_in_front, refused_meanwhile
+from deployments.api.page import page_paths, page_routes
 from deployments.api.render import json_response
 from deployments.errors import (
     Internal,
@@ -47,9 +48,13 @@ class Api:
 
     def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """The application; `lifespan` is entered while it is served."""
+        page = self.service.settings.api.page
         endpoints = [endpoint for dialect in self._dialects for endpoint in dialect.endpoints]
         app = Starlette(
-            routes=[Route(e.path, self._handling(e), methods=[e.method]) for e in endpoints],
+            routes=[
+                *(Route(e.path, self._handling(e), methods=[e.method]) for e in endpoints),
+                *(page_routes() if page else ()),
+            ],
             exception_handlers={HTTPException: self._refuse, Exception: self._refuse},
             lifespan=lifespan,
         )
@@ -60,7 +65,7 @@ class Api:
                 KeyGuard,
                 ring=KeyRing(auth),
                 max_concurrency=auth.max_concurrency,
-                open_paths=frozenset(e.path for e in endpoints if e.is_open),
+                open_paths=page_paths() | {e.path for e in endpoints if e.is_open},
                 answer=self._error,
             )
         origins = self.service.settings.api.cors_origins

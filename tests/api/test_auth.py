@@ -35,8 +35,6 @@ def bearer(secret: str) -> dict[str, str]:
         ("POST", "/v1/classify"),
         ("GET", "/v1/models"),
         ("GET", "/openapi.json"),
-        ("GET", "/docs"),
-        ("GET", "/"),
         ("GET", "/nothing"),
         ("DELETE", "/v1/embeddings"),
         ("GET", "//livez"),

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import uvicorn
@@ -20,10 +20,10 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 
 @contextmanager
-def running(app: Any) -> Iterator[str]:
+def running(app: Any, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """The address of an ASGI application."""
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan="off")
+    config = uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan=lifespan)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),))
     thread.start()
