@@ -37,7 +37,7 @@ def bearer(secret: str) -> dict[str, str]:
         ("GET", "/openapi.json"),
         ("GET", "/nothing"),
         ("DELETE", "/v1/embeddings"),
-        ("GET", "//livez"),
+        ("GET", "http://test//livez"),
         ("GET", "/livez/"),
         ("GET", "/LIVEZ"),
         ("GET", "/livez/../v1/models"),

@@ -111,20 +111,20 @@ def visit(chromium: Any) -> Iterator[Open]:
             assert urlsplit(url).netloc in origins, url
 
 
-def transfer(page: Page, files: Sequence[Path] = (), **texts: str) -> Any:
-    """What a browser hands over for a drop or a paste of these files and texts."""
+def transfer(page: Page, files: Sequence[Path] = (), links: str = "") -> Any:
+    """What a browser hands over for a drop or a paste of these files and links."""
     contents = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
     return page.evaluate_handle(
-        """([files, texts]) => {
+        """([files, links]) => {
           const made = new DataTransfer();
           for (const [name, text] of files) {
             const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
             made.items.add(new File([bytes], name, { type: "image/jpeg" }));
           }
-          for (const [kind, text] of texts) made.setData(kind.replace("_", "/"), text);
+          if (links) made.setData("text/uri-list", links);
           return made;
         }""",
-        [contents, list(texts.items())],
+        [contents, links],
     )
 
 

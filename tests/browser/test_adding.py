@@ -82,7 +82,7 @@ def test_a_url_is_fetched_by_the_service_and_not_by_the_browser(
 
 def test_a_forbidden_url_and_a_dropped_link_say_why(serve: Serve, visit: Open) -> None:
     page = visit(serve())
-    links = transfer(page, **{"text_uri-list": "http://10.0.0.1/a.jpg\nhttp://127.0.0.1/b.png"})
+    links = transfer(page, links="http://10.0.0.1/a.jpg\nhttp://127.0.0.1/b.png")
     page.dispatch_event("main", "drop", {"dataTransfer": links})
     until_status(page, "2 failed")
     reasons = page.locator(".card .wrong").all_inner_texts()
@@ -140,3 +140,24 @@ def test_bad_files_have_the_services_sentence_and_the_good_are_compared(
     assert page.inner_text(".card:nth-child(3) .tile") == "HEIC"
     assert page.locator("#matrix tbody tr").count() == 2
     assert not page.is_visible("#again")
+
+
+def test_times_tell_the_stages_and_what_came_from_the_cache(serve: Serve, visit: Open) -> None:
+    page = visit(serve())
+    choose(page, PHOTOS[:3])
+    until_status(page, "3 images embedded.")
+    rows = dict(
+        zip(
+            page.locator("#bars dt").all_inner_texts(),
+            page.locator("#bars dd").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert rows["In the model"] == "2.5 ms"
+    assert rows["Waiting for the model"] == "1.5 ms"
+    assert "cache" not in page.inner_text("#time-note")
+    choose(page, PHOTOS[:2])
+    until_status(page, "5 images embedded.")
+    assert page.inner_text("#time-note").startswith(
+        "Of 2 requests together. 2 items came from the cache."
+    )

@@ -23,6 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, chromium: object) -> Iterat
 
 def picture(page: Page, name: str, *, full: bool = False) -> None:
     """Writes docs/images/NAME.jpg, as it is seen."""
+    page.mouse.move(1, 1)
     page.wait_for_timeout(300)
     page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
     image = Image.open(io.BytesIO(page.screenshot(full_page=full)))

@@ -1,1 +1,0 @@
-"""The page and the explorer of the API, as a browser gets them; `api.page` serves them."""
