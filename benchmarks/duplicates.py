@@ -30,7 +30,8 @@ console = Console(width=100)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
 def near(
@@ -39,8 +40,8 @@ def near(
     """A unit vector at that cosine to each of the vectors, in a random direction."""
     aside = rng.standard_normal(vectors.shape, dtype=np.float32)
     aside -= np.einsum("nd,nd->n", aside, vectors)[:, None] * vectors
-    cosines = cosines[:, None]
-    return unit(cosines * vectors + np.sqrt(1 - cosines**2) * unit(aside))
+    along, across = cosines[:, None], np.sqrt(1 - cosines[:, None] ** 2)
+    return unit((along * vectors + across * unit(aside)).astype(np.float32))
 
 
 def planted(

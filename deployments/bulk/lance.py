@@ -43,12 +43,9 @@ class LanceDestination:
         found = self._found()
         self._lead = Lead(place)
         with self._explained():
-            if found is None or not found.count_rows():
+            if found is None:
                 self._dataset = lance.write_dataset(
-                    self._schema.empty_table(),
-                    str(place),
-                    mode="create" if found is None else "overwrite",
-                    storage_options=self._options,
+                    self._schema.empty_table(), str(place), storage_options=self._options
                 )
             else:
                 found.checkout_latest()  # what another run wrote until it lost the lead
@@ -99,17 +96,16 @@ class LanceDestination:
             return None
         if self.place.is_file():
             raise DestinationError(f"{self.place} is a file; name another dataset")
-        if not (self.place / "_versions").exists():
-            for path in self.place.files():
-                if not path.removeprefix(f"{self.place.path}/").startswith("_"):
-                    raise DestinationError(f"{self.place} is no Lance dataset; name another one")
+        names = [path.removeprefix(f"{self.place.path}/") for path in self.place.files()]
+        if not any(name.startswith("_versions/") and name.endswith(".manifest") for name in names):
+            if not all(name.startswith("_") for name in names):  # of a run that was killed early
+                raise DestinationError(f"{self.place} is no Lance dataset; name another one")
             return None
         with self._explained():
             found = lance.dataset(str(self.place), storage_options=self._options)
-            if found.count_rows():
-                name = self.place.path.rpartition("/")[2]
-                check_model(self.place, self.model, found.schema.metadata or {}, name)
-            return found
+        name = self.place.path.rpartition("/")[2]
+        check_model(self.place, self.model, found.schema.metadata or {}, name)
+        return found
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

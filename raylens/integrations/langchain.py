@@ -50,9 +50,9 @@ class RaylensEmbeddings(Embeddings):
         return self._embed(image(uri) for uri in uris)
 
     async def aembed_image(self, uris: list[str]) -> list[list[float]]:
-        return await run_in_executor(None, self.embed_image, uris)
+        vectors: list[list[float]] = await run_in_executor(None, self.embed_image, uris)
+        return vectors
 
     def _embed(self, items: Iterable[Item]) -> list[list[float]]:
         vectors = self._client.embed(items, model=self._model, dimensions=self._dimensions)
-        lists: list[list[float]] = vectors.tolist()
-        return lists
+        return list(vectors.tolist())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lance
 import lancedb
+import pyarrow as pa
 import pytest
 
 from deployments.bulk.lance import LanceDestination
@@ -152,12 +153,18 @@ def test_a_dataset_that_lancedb_has_compacted_is_written_on(tmp_path: Path) -> N
     assert read(again) == ["a", "b", "c", "d"]
 
 
-def test_vectors_of_another_model_are_refused_unless_there_are_none(place: Place) -> None:
-    other = MODEL._replace(identity="bb")
+def test_vectors_of_another_model_are_refused(place: Place) -> None:
     LanceDestination(place, MODEL)
-    write(LanceDestination(place, other), "a")
     with pytest.raises(DestinationError, match="vectors of a/model"):
-        LanceDestination(place, MODEL)
+        LanceDestination(place, MODEL._replace(identity="bb"))
+
+
+def test_a_run_that_was_killed_before_there_was_a_dataset_is_begun_anew(place: Place) -> None:
+    for name in ("_leader", "_unfinished/x.parquet", "_versions/.tmp_1", "_transactions/0.txn"):
+        (place / name).write(b"")
+    target = LanceDestination(place, MODEL)
+    write(target, "a")
+    assert read(target) == ["a"]
 
 
 def test_what_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -167,7 +174,8 @@ def test_what_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="no Lance dataset"):
         LanceDestination(Place.of(str(folder)), MODEL)
     assert [path.name for path in folder.iterdir()] == ["part-000000.parquet"]
-    lancedb.connect(tmp_path).create_table("theirs", [{"id": 1}])
+    schema = pa.schema({"source": pa.string()})
+    lancedb.connect(tmp_path).create_table("theirs", schema=schema)  # even without a row
     with pytest.raises(DestinationError, match="holds other files"):
         LanceDestination(Place.of(str(tmp_path / "theirs.lance")), MODEL)
     (tmp_path / "file.lance").write_bytes(b"")
