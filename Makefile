@@ -118,7 +118,7 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,bulk,int8,s3,parquet,dedupe,map,plot]' --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,bulk,int8,lance,s3,parquet,dedupe,map,plot]' --requirement requirements-dev.txt
 	touch $@
 
 $(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt

@@ -1,7 +1,7 @@
 """How long a search over a million vectors takes: `python -m benchmarks.search`.
 
 Random vectors in files of each kind that people search; every answer is compared with that of a
-plain product and sort. Needs disk space for twice the vectors.
+plain product and sort. Needs disk space for twice the vectors, or once with `--no-parquet`.
 """
 
 import json
@@ -39,8 +39,8 @@ def parts(rows: int, dimensions: int) -> Iterator[NDArray[np.float32]]:
         yield part / np.linalg.norm(part, axis=1, keepdims=True)
 
 
-def write(folder: Path, rows: int, dimensions: int) -> tuple[Path, Path]:
-    """The same embeddings as Parquet and as .npy."""
+def write(folder: Path, rows: int, dimensions: int, with_parquet: bool) -> tuple[Path, Path]:
+    """The same embeddings as Parquet, which may be left empty, and as .npy."""
     schema = pa.schema(
         {
             "source": pa.string(),
@@ -59,10 +59,11 @@ def write(folder: Path, rows: int, dimensions: int) -> tuple[Path, Path]:
     ):
         for part in parts(rows, dimensions):
             names = [f"/photos/{number}.jpg" for number in range(first, first + len(part))]
-            flat = pa.array(part.reshape(-1))
-            vectors = pa.FixedSizeListArray.from_arrays(flat, dimensions)
-            columns = [names, vectors, ["random"] * len(part)]
-            writer.write_table(pa.table(columns, schema=schema))
+            if with_parquet:
+                flat = pa.array(part.reshape(-1))
+                vectors = pa.FixedSizeListArray.from_arrays(flat, dimensions)
+                columns = [names, vectors, ["random"] * len(part)]
+                writer.write_table(pa.table(columns, schema=schema))
             lines.writelines(json.dumps({"source": n, "model": "random"}) + "\n" for n in names)
             array[first : first + len(part)] = part
             first += len(part)
@@ -95,8 +96,10 @@ def measured(path: Path, queries: NDArray[np.float32], mapped: bool) -> dict[str
 
 def check(array: Path, queries: NDArray[np.float32], found: list[float]) -> None:
     vectors = np.lib.format.open_memmap(array, mode="r")
-    for number, query in enumerate(queries):
-        best = np.argsort(-(vectors @ query), kind="stable")[:TOP].tolist()
+    starts = range(0, len(vectors), PART_ROWS)
+    scores = np.concatenate([vectors[s : s + PART_ROWS] @ queries.T for s in starts])
+    for number in range(len(queries)):
+        best = np.argsort(-scores[:, number], kind="stable")[:TOP].tolist()
         if set(best) != set(found[number * TOP : (number + 1) * TOP]):
             raise AssertionError(f"query {number} has {best}, but {found} were found")
 
@@ -105,19 +108,21 @@ def main(
     rows: Annotated[int, typer.Option(min=1)] = 1_000_000,
     dimensions: Annotated[int, typer.Option(min=1)] = 512,
     queries: Annotated[int, typer.Option(min=2, help="Of files that are mapped.")] = 50,
+    with_parquet: Annotated[bool, typer.Option("--parquet/--no-parquet")] = True,
 ) -> None:
     """Prints the milliseconds of a query and the memory of the process that makes it."""
     asked = next(parts(queries, dimensions)) + np.float32(0.01)
     with tempfile.TemporaryDirectory() as folder:
-        table_path, array_path = write(Path(folder), rows, dimensions)
+        table_path, array_path = write(Path(folder), rows, dimensions, with_parquet)
         table = Table(title=f"{rows:,} x {dimensions} float32, top {TOP}, {machine()}")
         for column in ("file", "first ms", "p50 ms", "p95 ms", "own MB", "mapped MB", "peak MB"):
             table.add_column(column, justify="left" if column == "file" else "right")
-        for name, path, mapped, number in (
+        kinds = (
             (".npy, mapped", array_path, True, queries),
             (".parquet, streamed", table_path, False, 4),
             (".parquet, mapped", table_path, True, queries),
-        ):
+        )
+        for name, path, mapped, number in kinds if with_parquet else kinds[:1]:
             # A process of its own, so that the memory is of this alone.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 got = pool.apply(measured, (path, asked[:number], mapped))

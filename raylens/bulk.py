@@ -75,7 +75,8 @@ def run(
 ) -> Any:
     """Embeds all of `source` that `destination` does not have; returns a `pipeline.Summary`.
 
-    Parquet files may name files below `root`, by default the source's own folder.
+    A `destination` that ends in `.lance` becomes a Lance dataset, all others folders of Parquet
+    parts. Parquet files may name files below `root`, by default the source's own folder.
     `service` is a running one's URL, or "auto" for the one in the cluster at `address`; without,
     actors hold the model. Raises BulkError, and ConnectionError without a service.
     """
@@ -85,6 +86,7 @@ def run(
         from deployments.config import load_settings
 
         places = Place.of(source), Place.of(destination)
+        pipeline.destination_kind(places[1])  # what it lacks is told before a model is loaded
         embedding: pipeline.Embedding
         if service is None:
             embedding = pipeline.ActorPool(load_settings(config), replicas)
@@ -107,6 +109,10 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if error.name == "lance":
+            raise BulkError(
+                "a destination that ends in .lance needs Lance: pip install 'raylens[lance]'"
+            ) from None
         raise BulkError(f"this needs Ray Data: pip install 'raylens[bulk]' ({error})") from None
     except BulkError:
         raise

@@ -87,7 +87,9 @@ MAY_IMPORT = {
     "models": {"checkpoints", "config"},
     "bulk.places": set(),
     "bulk.unread": set(),
-    "bulk.parts": {"bulk.places", "bulk.unread"},
+    "bulk.lead": {"bulk.places"},
+    "bulk.parts": {"bulk.lead", "bulk.places", "bulk.unread"},
+    "bulk.lance": {"bulk.lead", "bulk.parts", "bulk.places"},
     "bulk.stages": set(),
     "bulk.sources": {"bulk.parts", "bulk.places", "bulk.unread"},
     "bulk.loading": {

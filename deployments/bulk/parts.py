@@ -6,8 +6,7 @@ the run; what a killed run has left unfinished never counts. Knows nothing of Ra
 
 import hashlib
 import json
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
 from deployments.bulk import unread
+from deployments.bulk.lead import DestinationError, Lead
 from deployments.bulk.places import Place, PlaceError
 
-# Readers of a folder of Parquet files pass over names that begin so.
-_UNFINISHED = "_unfinished"
-_LEADER = "_leader"
 # Not the key of `raylens embed`, whose files say other things of their model.
 _METADATA = b"raylens.bulk"
 # What failed for one of these may be past the next time.
-PASSING = (
+_PASSING = (
     "fetch_timeout",
     "fetch_bad_gateway",
     "unavailable",
@@ -32,13 +29,11 @@ PASSING = (
     "deadline_exceeded",
     unread.CODE,
 )
+PASSING_ERROR = f"^({'|'.join(_PASSING)}):"
+"""A regular expression for what rows say that are to be tried again."""
 
 Keys = NDArray[np.bytes_]
 """(N,) hashes of what is done, sorted."""
-
-
-class DestinationError(Exception):
-    """Nothing can be written there; the message says why."""
 
 
 class WrittenPart(NamedTuple):
@@ -89,15 +84,9 @@ class Destination:
         """
         self.place = place
         self.model = model
-        self._run = uuid.uuid4().hex
         self._parts = self._committed()
         self._number = max((_number(path) for path in self._parts), default=-1) + 1
-        self._started = 0
-        try:
-            (place / _LEADER).write(self._run.encode())
-            (place / _UNFINISHED).remove_folder()
-        except OSError as error:
-            raise DestinationError(f"{place}: cannot be written ({error})") from None
+        self._lead = Lead(place)
 
     def done(self) -> Keys:
         """The keys of all rows in the parts.
@@ -115,19 +104,15 @@ class Destination:
                 self._keep(path, stays)
                 table = table.filter(stays)
             keys.append(keys_of(table["origin"].to_pylist(), table["source"].to_pylist()))
-        return np.sort(np.concatenate(keys)) if keys else np.empty(0, "S16")
+        return in_order(keys)
 
     def next_unfinished(self) -> Place:
         """Where the next part is to be written."""
-        self._started += 1
-        return self.place / f"{_UNFINISHED}/{self._run}-{self._started}.parquet"
+        return self._lead.next_unfinished()
 
     def commit(self, part: WrittenPart) -> None:
         """Makes a part count. Raises DestinationError if another run has taken over."""
-        if (self.place / _LEADER).read(most=64) != self._run.encode():
-            raise DestinationError(
-                f"{self.place}: another run has taken this destination over; this one stops here"
-            )
+        self._lead.check()
         final = self.place / f"part-{self._number:06d}.parquet"
         self.place._replace(path=part.path).move_to(final)
         self._number += 1
@@ -147,7 +132,7 @@ class Destination:
             raise DestinationError(f"{self.place}: cannot be written ({error})") from None
 
     def close(self) -> None:
-        (self.place / _UNFINISHED).remove_folder()
+        self._lead.close()
 
     def _committed(self) -> list[str]:
         if not self.place.exists():
@@ -176,16 +161,19 @@ class Destination:
                 known = parquet.read_schema(path, filesystem=self.place.system).metadata or {}
             except (OSError, pa.ArrowInvalid):
                 known = {}
-        if _METADATA not in known:
-            raise DestinationError(
-                f"{self.place} holds other files ({path.rpartition('/')[2]}); name an empty folder"
-            )
-        other = Model(**json.loads(known[_METADATA]))
-        if other.identity != self.model.identity:
-            raise DestinationError(
-                f"{self.place} holds vectors of {other.name} (revision {other.revision}), made "
-                f"with other settings than {self.model.name} has here; name another folder"
-            )
+        check_model(self.place, self.model, known, path.rpartition("/")[2])
+
+
+def check_model(place: Place, model: Model, metadata: Mapping[bytes, bytes], name: str) -> None:
+    """Raises DestinationError if the file `name` with this metadata is not a result of `model`."""
+    if _METADATA not in metadata:
+        raise DestinationError(f"{place} holds other files ({name}); name an empty folder")
+    other = Model(**json.loads(metadata[_METADATA]))
+    if other.identity != model.identity:
+        raise DestinationError(
+            f"{place} holds vectors of {other.name} (revision {other.revision}), made "
+            f"with other settings than {model.name} has here; name another folder"
+        )
 
 
 def keys_of(origins: Iterable[str | None], sources: Iterable[str]) -> Keys:
@@ -193,6 +181,11 @@ def keys_of(origins: Iterable[str | None], sources: Iterable[str]) -> Keys:
     names = (origin or source for origin, source in zip(origins, sources, strict=True))
     digests = [hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names]
     return np.array(digests, "S16")
+
+
+def in_order(keys: Sequence[Keys]) -> Keys:
+    """All of these, as `is_done` wants them."""
+    return np.sort(np.concatenate(keys)) if keys else np.empty(0, "S16")
 
 
 def is_done(keys: Keys, done: Keys) -> NDArray[np.bool_]:
@@ -233,8 +226,7 @@ def _with_model(table: pa.Table, model: Model, columns: pa.Schema) -> pa.Table:
 
 
 def _is_passing(errors: pa.ChunkedArray) -> pa.ChunkedArray:
-    found = compute.match_substring_regex(errors, f"^({'|'.join(PASSING)}):")
-    return compute.fill_null(found, False)
+    return compute.fill_null(compute.match_substring_regex(errors, PASSING_ERROR), False)
 
 
 def _number(path: str) -> int:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import ray
@@ -23,6 +23,9 @@ from deployments.bulk.places import Place
 from deployments.bulk.stages import Stage, stages
 from deployments.settings import MIB, ModelSettings, Settings
 from deployments.wire import Loaded
+
+if TYPE_CHECKING:
+    from deployments.bulk.lance import LanceDestination
 
 # A part is written when it has this many rows, or when its first rows have waited this long, so
 # that a kill costs no more than that.
@@ -121,6 +124,15 @@ class ActorPool:
         return {"read": loading, "decode": loading, "model": self._most}
 
 
+def destination_kind(place: Place) -> "type[Destination | LanceDestination]":
+    """What writes there. Raises ModuleNotFoundError without the library that it takes."""
+    if not place.path.endswith(".lance"):
+        return Destination
+    from deployments.bulk.lance import LanceDestination
+
+    return LanceDestination
+
+
 def run(
     source: Place,
     destination: Place,
@@ -134,11 +146,12 @@ def run(
     """Embeds all of `source` that `destination` does not have yet.
 
     `column` is that of the images in Parquet files, which may name files below `root`, by default
-    the source's own folder. Raises SourceError, PlaceError or DestinationError.
+    the source's own folder. A `destination` that ends in `.lance` becomes a Lance dataset. Raises
+    SourceError, PlaceError or DestinationError.
     """
     found = sources.find(source, leave_out=destination)
     groups = sources.row_groups(source, found.parquets, column)
-    target = Destination(destination, embedding.model)
+    target = destination_kind(destination)(destination, embedding.model)
     done = target.done()
     began = time.time()
     waiting = ExecutionResources.for_limits(object_store_memory=WAITING_BYTES * len(ray.nodes()))
@@ -217,7 +230,7 @@ def _read(units: list[dict[str, Any]], tables: Callable[[pa.Table], Iterator[pa.
 
 def _write(
     embedded: Dataset,
-    target: Destination,
+    target: "Destination | LanceDestination",
     *,
     part_rows: int,
     advance: Callable[[int, int], None],

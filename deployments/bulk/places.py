@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 
 class PlaceError(Exception):
@@ -23,6 +23,8 @@ class Place(NamedTuple):
     """In that file system, without a slash at its end."""
     prefix: str
     """What makes a path in it a name for people: nothing, or such as `s3://`."""
+    options: tuple[tuple[str, str], ...] = ()
+    """What else its URI said, for libraries with clients of their own; no credentials."""
 
     @classmethod
     def of(cls, name: str) -> "Place":
@@ -36,8 +38,11 @@ class Place(NamedTuple):
             system, path = fs.FileSystem.from_uri(name)
         except (OSError, ValueError) as error:
             raise PlaceError(f"{shown(name)}: cannot be opened ({_line(error)})") from None
-        scheme = urlsplit(name).scheme
-        return cls(system, path.rstrip("/"), "" if scheme == "file" else f"{scheme}://")
+        parts = urlsplit(name)
+        prefix = "" if parts.scheme == "file" else f"{parts.scheme}://"
+        credentials = [("credentials", "")] if "@" in parts.netloc else []
+        options = (*parse_qsl(parts.query), *credentials)
+        return cls(system, path.rstrip("/"), prefix, options)
 
     def __str__(self) -> str:
         return f"{self.prefix}{self.path}"

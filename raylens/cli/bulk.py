@@ -20,7 +20,11 @@ def bulk(
         ),
     ],
     destination: Annotated[
-        str, typer.Argument(metavar="DEST", help="A folder or URI for the Parquet parts.")
+        str,
+        typer.Argument(
+            metavar="DEST",
+            help="A folder or URI for the Parquet parts; with .lance at its end, a Lance dataset.",
+        ),
     ],
     column: Annotated[
         str | None, typer.Option(help="The column of bytes, URLs or paths in Parquet files.")

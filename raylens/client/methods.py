@@ -201,7 +201,7 @@ class AsyncMethods:
     async def _dimensions(self, options: EmbedOptions) -> int:
         """The length of the rows of an array that has none."""
         models = await self.models()
-        named = [model for model in models if model["id"] == options.model]
+        named = [m for m in models if options.model in (m["id"], *m.get("aliases", ()))]
         dimensions = options.dimensions or int((named or models)[0]["dimensions"])
         return -(-dimensions // 8) if options.dtype == "ubinary" else dimensions
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from deployments.bulk.lead import DestinationError
 from deployments.bulk.parts import (
     Destination,
-    DestinationError,
     Model,
     is_done,
     keys_of,

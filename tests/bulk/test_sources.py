@@ -12,7 +12,15 @@ from pyarrow import parquet
 from deployments.bulk import sources
 from deployments.bulk.parts import Keys, keys_of
 from deployments.bulk.places import Place
-from deployments.bulk.sources import RowGroup, SourceError, parquet_rows, row_groups, tar_rows
+from deployments.bulk.sources import (
+    IMAGE_ENDINGS,
+    RowGroup,
+    SourceError,
+    parquet_rows,
+    row_groups,
+    tar_rows,
+)
+from raylens.embed.sources import ENDINGS
 
 NOTHING: Keys = keys_of([], [])
 
@@ -138,3 +146,8 @@ def test_names_in_parquet_that_are_not_utf_8_are_rows_too(tmp_path: Path) -> Non
     place = Place.of(str(tmp_path))
     rows = rows_of(place, row_groups(place, [str(path)], None))
     assert [row["source"] for row in rows] == ["a.jpg", "caf\\xe9.jpg"]
+
+
+def test_images_have_the_same_endings_for_bulk_and_for_embed() -> None:
+    """Each has its own list: the two packages do not know each other."""
+    assert IMAGE_ENDINGS == ENDINGS

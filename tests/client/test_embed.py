@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from raylens import ApiError, AsyncClient, Client
 from raylens.client.blocking import Methods
 from raylens.client.methods import AsyncMethods
 from tests.client.conftest import Serve
-from tests.fakes import TEXT, FakeModel
+from tests.fakes import CARD, TEXT, FakeModel
 
 
 def raises(sentence: str) -> Any:
@@ -57,6 +58,13 @@ def test_no_items_are_an_empty_array_of_the_models_width(client: Client) -> None
     assert client.embed([]).shape == (0, 12)
     assert client.embed([], dtype="ubinary").shape == (0, 2)
     assert client.embed([], errors="return") == []
+
+
+def test_no_items_are_as_wide_as_the_model_of_that_name_or_alias(serve: Serve) -> None:
+    other = FakeModel(replace(CARD, id="other", aliases=("small",), dimensions=8))
+    with serve(FakeModel(), other) as url, Client(url) as client:
+        for name in ("other", "small"):
+            assert client.embed([], model=name).shape == (0, 8)
 
 
 def test_a_lone_item_is_a_list_of_one(client: Client) -> None:

@@ -1,6 +1,7 @@
 """Folders, Parquet files, tars and buckets become one row for each image, on a real Ray."""
 
 import io
+import sys
 import tarfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -185,3 +186,15 @@ def test_what_cannot_be_embedded_is_said_in_a_sentence(tmp_path: Path) -> None:
             str(tmp_path / "out"),
             config={"model": {"id": str(tmp_path / "nosuchmodel")}},
         )
+
+
+def test_a_lance_dataset_without_lance_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "lance", None)
+    monkeypatch.delitem(sys.modules, "deployments.bulk.lance", raising=False)
+    config = {"model": {"id": str(tmp_path / "nosuchmodel")}}
+    with pytest.raises(bulk.BulkError, match=r"pip install 'raylens\[lance\]'"):
+        bulk.run(str(tmp_path), str(tmp_path / "out.lance"), config=config)
+    assert not (tmp_path / "out.lance").exists()

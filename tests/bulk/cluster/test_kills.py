@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import lance
 import pytest
 import ray
 from pyarrow import parquet
@@ -103,3 +104,28 @@ def test_a_killed_driver_goes_on_and_a_killed_node_is_made_up_for(
     # Among what Ray says of the node.
     assert f"summary {PHOTOS - before} {before} 0" in said.splitlines()
     assert_each_once(photos, out, jpeg, alone)
+
+
+def test_a_killed_driver_goes_on_with_its_lance_dataset(
+    cluster: Cluster, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.lance"
+
+    def sources() -> list[str]:
+        if not (out / "data").exists():  # its first commit is still to come
+            return []
+        names: list[str] = (
+            lance.dataset(str(out)).to_table(columns=["source"])["source"].to_pylist()
+        )
+        return names
+
+    driver = start(photos, out, cluster.address)
+    until(lambda: driver.poll() is not None or bool(sources()), within_s=150)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = len(sources())
+    assert 0 < before < PHOTOS
+    driver = start(photos, out, cluster.address)
+    said, _ = driver.communicate(timeout=200)
+    assert f"summary {PHOTOS - before} {before} 0" in said.splitlines()
+    assert sorted(sources()) == sorted(map(str, photos.iterdir()))
