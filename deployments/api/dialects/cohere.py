@@ -69,11 +69,19 @@ class CohereVectors(TypedDict, total=False):
     base64: list[str]
 
 
+class CohereImage(TypedDict):
+    width: int
+    height: int
+    format: Annotated[str, Field(description="`jpeg`, `png`, …")]
+    bit_depth: Annotated[int, Field(description="Bits of each channel.")]
+
+
 class CohereByType(TypedDict):
     id: str
     response_type: Literal["embeddings_by_type"]
     embeddings: CohereVectors
     texts: list[str]
+    images: list[CohereImage]
     meta: CohereMeta
 
 
@@ -82,6 +90,7 @@ class CohereFloats(TypedDict):
     response_type: Literal["embeddings_floats"]
     embeddings: list[list[float]]
     texts: list[str]
+    images: list[CohereImage]
     meta: CohereMeta
 
 
@@ -114,6 +123,11 @@ async def _embed(call: Call, body: CohereEmbedBody, version: Version) -> Respons
             "response_type": "embeddings_by_type" if by_type else "embeddings_floats",
             "embeddings": by_type or vectors,
             "texts": [item.text for item in group.items if isinstance(item, TextItem)],
+            "images": [
+                facts._asdict() | {"format": facts.format.lower()}
+                for facts in embedded.images
+                if facts is not None
+            ],
             "meta": _meta(embedded, group, version),
         }
     )

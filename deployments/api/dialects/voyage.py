@@ -78,7 +78,9 @@ async def multimodal_embeddings(call: Call) -> Response:
             "model": embedded.card.id,
             "usage": {
                 "text_tokens": embedded.tokens,
-                "image_pixels": 0,
+                "image_pixels": sum(
+                    facts.width * facts.height for facts in embedded.images if facts is not None
+                ),
                 "video_pixels": 0,
                 "total_tokens": embedded.tokens,
             },
