@@ -42,7 +42,7 @@ async def test_texts_and_images_are_embedded_as_by_v1_embeddings(connect: Connec
     answer = await post(connect, PATH, {**body, "input_type": "query", "truncation": True})
     expected = await vectors(connect, RED, image("#ff0000"), image("#ff0000"))
     found = [row.pop("embedding") for row in answer["data"]]
-    np.testing.assert_array_equal(np.float32(found), expected)
+    np.testing.assert_array_equal(np.array(found, np.float32), expected)
     assert answer == {
         "object": "list",
         "data": [{"object": "embedding", "index": index} for index in range(3)],
