@@ -1,7 +1,7 @@
 """What an endpoint is, and a dialect: endpoints that share how their errors look."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -62,6 +62,12 @@ class Dialect:
     """The JSON of an error, given the request's id."""
     error_answer: Any = field(repr=False)
     """Its type."""
+    statuses: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """Which of the API's statuses of errors that service has others for."""
+
+    def status(self, status: int) -> int:
+        """The API's status of an error as that service has it."""
+        return self.statuses.get(status, status)
 
     def is_at(self, path: str) -> bool:
         """Whether it has an endpoint there, with whatever method."""
