@@ -45,7 +45,8 @@ class Endpoint:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return compile_path(self.path)[0]
+        # Starlette's own does not match a line break in a `path`, and finds no endpoint there.
+        return re.compile(compile_path(self.path)[0].pattern, re.DOTALL)
 
     def is_at(self, path: str) -> bool:
         return self._pattern.match(path) is not None
