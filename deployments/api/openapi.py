@@ -70,7 +70,7 @@ def _operation(endpoint: Endpoint, dialect: Dialect, schemas: dict[Any, Schema])
         return {"content": {"application/json": {"schema": schemas[kind]}}}
 
     errors = {
-        str(status): {
+        str(dialect.status(status)): {
             "description": ", ".join(sorted(answers.CODES[status])),
             **content(dialect.error_answer),
         }

@@ -173,7 +173,7 @@ def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
         if first["type"] == "value_error":
             sentence = str(first["ctx"]["error"])  # our own, whose first word is the key
             raise BadRequest(f"{sentence}.", param=sentence.split()[0]) from None
-        key = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
+        key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])[1:]
         sentence = SENTENCES.get(first["type"], "has an invalid value")
         message = f"{key} {sentence.format(**first.get('ctx', {}))}."
         raise BadRequest(message, param=key) from None

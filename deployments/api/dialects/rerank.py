@@ -8,6 +8,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
+from deployments.api.dialects import tei
 from deployments.api.dialects.contents import check_text_limit, item_of
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
@@ -85,7 +86,9 @@ class TeiRank(TypedDict):
     text: NotRequired[str]
 
 
-class RerankError(TypedDict):
+class RerankError(tei.TeiError):
+    """`error` is for TEI's clients alone; others read `message` or `detail`."""
+
     message: str
     detail: str
 
@@ -152,7 +155,8 @@ def _sent(item: Parsed) -> tuple[str, str] | None:
 
 
 def error_body(error: RaylensError, request_id: str) -> RerankError:
-    return {"message": error.message, "detail": error.message}
+    body = tei.error_body(error, request_id)
+    return {"message": error.message, "detail": error.message, **body}
 
 
 DIALECT = Dialect(
