@@ -4,20 +4,15 @@ Its rerank, which others have too, is in `rerank`.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import (
-    Truncate,
-    check_text_limit,
-    item_of,
-    truncates,
-    typed,
-)
+from deployments.api.dialects import contents
+from deployments.api.dialects.contents import Truncate, item_of
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, WholeNumber
@@ -33,12 +28,10 @@ Version = Literal["1", "2"]
 
 
 class CohereEmbedBody(Body):
-    input_type: Annotated[InputType | None, Field(description="Has no effect.")] = None
+    input_type: InputType | None = Field(None, description="Has no effect.")
     texts: list[str] | None = None
     images: list[str] | None = None
-    inputs: Annotated[
-        list[object] | None, Field(description='`{"content": [part]}`, each with one part.')
-    ] = None
+    inputs: list[Any] | None = Field(None, description='`{"content": [part]}`, with one part each.')
     embedding_types: Sequence[EmbeddingType] = ()
     output_dimension: WholeNumber | None = Field(None, ge=1)
     max_tokens: WholeNumber | None = Field(None, ge=1)
@@ -76,22 +69,21 @@ class CohereImage(TypedDict):
     bit_depth: Annotated[int, Field(description="Bits of each channel.")]
 
 
-class CohereByType(TypedDict):
+class CohereEmbeddings(TypedDict):
     id: str
+    texts: list[str]
+    images: list[CohereImage]
+    meta: CohereMeta
+
+
+class CohereByType(CohereEmbeddings):
     response_type: Literal["embeddings_by_type"]
     embeddings: CohereVectors
-    texts: list[str]
-    images: list[CohereImage]
-    meta: CohereMeta
 
 
-class CohereFloats(TypedDict):
-    id: str
+class CohereFloats(CohereEmbeddings):
     response_type: Literal["embeddings_floats"]
     embeddings: list[list[float]]
-    texts: list[str]
-    images: list[CohereImage]
-    meta: CohereMeta
 
 
 class CohereError(TypedDict):
@@ -112,11 +104,11 @@ async def embed_v2(call: Call) -> Response:
 
 async def _embed(call: Call, body: CohereEmbedBody, version: Version) -> Response:
     group = _group(call, body)
-    check_text_limit(call, body.model, "max_tokens", body.max_tokens)
-    options = Options(dimensions=body.output_dimension, truncate=truncates(body.truncate))
+    contents.check_text_limit(call, body.model, "max_tokens", body.max_tokens)
+    options = Options(dimensions=body.output_dimension, truncate=contents.truncates(body.truncate))
     embedded = await call.embed([group], body.model, options)
     vectors = as_matrix(embedded.rows)
-    by_type = {kind: typed(vectors, kind) for kind in body.embedding_types}
+    by_type = {kind: contents.typed(vectors, kind) for kind in body.embedding_types}
     return call.answer(
         {
             "id": request_id(call.request),
@@ -146,20 +138,12 @@ def _group(call: Call, body: CohereEmbedBody) -> ItemGroup:
 
 
 def _meta(embedded: Embedded, group: ItemGroup, version: Version) -> CohereMeta:
-    warnings = []
-    if embedded.truncated:
-        first = group.param(min(embedded.truncated))
-        warnings = [
-            f"Texts truncated, because the model does not read so much: {len(embedded.truncated)}, "
-            f"the first of which is {first}."
-        ]
+    images = len(embedded.rows) - embedded.texts
+    truncated = ", ".join(group.param(index) for index in sorted(embedded.truncated))
     return {
         "api_version": {"version": version},
-        "billed_units": {
-            "images": len(embedded.rows) - embedded.texts,
-            "input_tokens": embedded.tokens,
-        },
-        "warnings": warnings,
+        "billed_units": {"images": images, "input_tokens": embedded.tokens},
+        "warnings": [f"Truncated to what the model reads: {truncated}."] if truncated else [],
     }
 
 

@@ -4,7 +4,7 @@ Its texts come to `/v1/embeddings`, and its rerank is in `rerank`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from starlette.responses import Response
@@ -22,13 +22,10 @@ from deployments.service.vectors import as_matrix
 
 
 class VoyageBody(Body):
-    inputs: Annotated[
-        list[Any],
-        Field(min_length=1, description='`{"content": [part]}`, each with one part.'),
-    ]
-    input_type: Annotated[
-        Literal["query", "document"] | None, Field(description="Has no effect.")
-    ] = None
+    inputs: list[Any] = Field(
+        min_length=1, description='`{"content": [part]}`, with one part each.'
+    )
+    input_type: Literal["query", "document"] | None = Field(None, description="Has no effect.")
     truncation: bool = True
     output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] = "float"
     output_dimension: WholeNumber | None = Field(None, ge=1)

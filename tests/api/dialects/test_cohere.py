@@ -46,10 +46,7 @@ async def test_texts_are_embedded_as_by_v1_embeddings(connect: Connect) -> None:
         "meta": {
             "api_version": {"version": "2"},
             "billed_units": {"images": 0, "input_tokens": 17 + 7 + 24},
-            "warnings": [
-                "Texts truncated, because the model does not read so much: 1, the first of which "
-                "is texts[2]."
-            ],
+            "warnings": ["Truncated to what the model reads: texts[2]."],
         },
     }
 
