@@ -19,7 +19,6 @@ def main(report: Report) -> None:
     embed_by_version_1(report, version_1)
     rerank(report, client, version_1)
     errors(report, client)
-    report.page("cohere", "import cohere\n")
 
 
 def embed(report: Report, client: cohere.ClientV2) -> None:

@@ -43,7 +43,6 @@ def main(report: Report) -> None:
     report.check(
         "CohereRanker", lambda: [d.content for d in ranked] == [texts[i] for i in order[:2]]
     )
-    report.page("cohere", "from haystack")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ def main(report: Report) -> None:
         "GET /v1/models",
         lambda: strangers.embed_query("a cat"),
     )
-    report.page("cohere", "from langchain_cohere")
 
 
 if __name__ == "__main__":

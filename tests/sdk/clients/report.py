@@ -11,10 +11,8 @@ would, and prints its report as JSON on the last line:
 """
 
 import base64
-import contextlib
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,7 +23,6 @@ from typing import Any
 import httpx
 import numpy as np
 
-PAGES = Path(__file__).parents[3] / "docs" / "clients"
 LEAST_COSINE = 0.99999
 MODEL = "clip-vit-base-patch32"
 SHORTENED = "clip-matryoshka"  # whose vectors may be shortened
@@ -36,7 +33,7 @@ class Report:
 
     texts = ("a cat on a sofa", "two dogs", "naïve café, 北京")
 
-    def __init__(self, package: str, url: str, folder: Path) -> None:
+    def __init__(self, name: str, package: str, url: str, folder: Path) -> None:
         self.url = url
         """Of the service, without a path."""
         self.photos = sorted(folder.glob("*.jpg"))
@@ -48,7 +45,7 @@ class Report:
             for photo in self.photos
         ]
         self._told: dict[str, Any] = {
-            "client": package,
+            "client": name,
             "version": version(package),
             **{"calls": 0, "exact": 0, "errors": 0, "least_cosine": None, "problems": []},
         }
@@ -64,22 +61,6 @@ class Report:
         answer = httpx.post(f"{self.url}/v1/embeddings", json=body, timeout=60)
         answer.raise_for_status()
         return np.array([entry["embedding"] for entry in answer.json()["data"]])
-
-    def page(self, name: str, module: str) -> None:
-        """Runs the Python in docs/clients/NAME.md that has `module`, with the service's address."""
-        text = (PAGES / f"{name}.md").read_text()
-        for old, new in {
-            "http://127.0.0.1:8000": self.url,
-            "https://example.org/cat.jpg": self.photo_urls[0],
-        }.items():
-            text = text.replace(old, new)
-        shown = [
-            code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if module in code
-        ]
-        self.check(f"nothing of {module} in {name}.md", lambda: bool(shown))
-        for code in shown:
-            with contextlib.redirect_stdout(sys.stderr):
-                exec(code, {})
 
     def same(self, what: str, found: Any, items: Any, **options: Any) -> None:
         """Floats that should point where those of `/v1/embeddings` do."""
@@ -134,9 +115,9 @@ class Report:
         return json.dumps(self._told)
 
 
-def run(package: str, main: Callable[[Report], None]) -> None:
+def run(package: str, main: Callable[[Report], None], *, name: str = "") -> None:
     """Runs a script's `main` and prints its report; `package` is the client's name on PyPI."""
-    report = Report(package, sys.argv[1], Path(sys.argv[2]))
+    report = Report(name or package, package, sys.argv[1], Path(sys.argv[2]))
     try:
         main(report)
     except Exception:

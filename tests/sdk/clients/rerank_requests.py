@@ -49,4 +49,4 @@ def main(report: Report) -> None:
 
 
 if __name__ == "__main__":
-    run("httpx", main)
+    run("httpx", main, name="rerank by httpx")

@@ -14,7 +14,6 @@ def main(report: Report) -> None:
     embed(report, client)
     rerank(report, client)
     errors(report, client)
-    report.page("voyage", "import voyageai")
 
 
 def embed(report: Report, client: voyageai.Client) -> None:
