@@ -127,7 +127,7 @@ async def test_long_texts_are_truncated_unless_the_caller_forbids_it(connect: Co
         ({"query": RED, "documents": []}, 400, "documents is empty"),
         ({"query": RED, "documents": "#ff0000"}, 400, "documents must be a list"),
         ({"query": RED, "documents": COLOURS, "top_n": -1}, 400, "top_n must be at least 0"),
-        ({"query": RED, "documents": [7]}, 400, "An item is"),
+        ({"query": RED, "documents": [{}]}, 400, "An item has exactly one"),
         ({"query": {"content": ["a", "b"]}, "documents": COLOURS}, 400, "exactly one part"),
         ({"query": RED, "documents": COLOURS, "rank_fields": ["title"]}, 400, "rank_fields[0]"),
         ({"query": RED, "documents": COLOURS, "max_tokens_per_doc": 8}, 400, "max_tokens_per_doc"),
