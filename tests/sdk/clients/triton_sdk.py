@@ -68,7 +68,7 @@ def main(report: Report) -> None:
 
     refused("an unknown model", "does not have that model", tensor("text", ["a"]), model="clip")
     refused("both", "one input", tensor("text", ["a"]), tensor("image", photos))
-    refused("no image", "known format", tensor("image", [b"\0\1\2\xff"]))
+    refused("no image", "not an image in a format", tensor("image", [b"\0\1\2\xff"]))
     refused("a broken image", "broken or cut short", tensor("image", [photos[0][:500]]))
     floats = triton.InferInput("image", [1], "FP32").set_data_from_numpy(np.ones(1, np.float32))
     refused("pixels", "datatype BYTES", floats)
