@@ -201,7 +201,7 @@ class Auth(_Section):
     """Requests of one key in flight, per ingress replica, unless the key has its own limit."""
 
 
-DialectName = Literal["cohere", "oip", "tei", "vllm"]
+DialectName = Literal["cohere", "oip", "rerank", "tei", "vllm", "voyage"]
 
 
 class ApiSettings(_Section):

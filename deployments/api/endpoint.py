@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import UnionType
 from typing import Any, Literal
 
 from starlette.responses import Response
@@ -31,7 +32,7 @@ class Endpoint:
     summary: str
     answer: Any
     """The type of its JSON, or None for an empty one."""
-    body: type[Body] | None = None
+    body: type[Body] | UnionType | None = None
     statuses: tuple[int, ...] = ITEM_STATUSES
     """Of errors."""
     is_open: bool = False

@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import numpy as np
 from starlette.responses import Response
 
 from deployments.api import answers, render
@@ -27,7 +26,7 @@ from deployments.items import BytesItem, parse_items, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.job import ItemGroup
 from deployments.service.stacks import all_or_none
-from deployments.service.vectors import cosines
+from deployments.service.vectors import cosines, ranking
 
 
 async def embeddings(call: Call) -> Response:
@@ -77,9 +76,8 @@ async def rank(call: Call) -> Response:
     documents = call.items("documents", body.documents)
     query = ItemGroup("query", parse_items([body.query]), is_list=False)
     (target, others), embedded = await call.vectors([query, documents], body.model)
-    scores = (others @ target[0]).clip(-1, 1)
-    best = np.argsort(-scores, kind="stable")[: body.top_n]
-    results = [{"index": int(i), "score": scores[i]} for i in best]
+    best = ranking(target[0], others)[: body.top_n]
+    results = [{"index": index, "score": score} for index, score in best]
     return call.answer({"object": "list", "model": embedded.card.id, "results": results})
 
 

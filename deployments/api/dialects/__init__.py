@@ -4,11 +4,18 @@ Each has its bodies, its answers and its errors; limits, keys, deadlines and met
 as everywhere.
 """
 
-from deployments.api.dialects import cohere, oip, tei, vllm
+from deployments.api.dialects import cohere, oip, rerank, tei, vllm, voyage
 from deployments.api.endpoint import Dialect
 from deployments.settings import ApiSettings
 
-DIALECTS = (cohere.DIALECT, oip.DIALECT, tei.DIALECT, vllm.DIALECT)
+DIALECTS = (
+    cohere.DIALECT,
+    oip.DIALECT,
+    rerank.DIALECT,
+    tei.DIALECT,
+    vllm.DIALECT,
+    voyage.DIALECT,
+)
 
 
 def spoken(settings: ApiSettings) -> tuple[Dialect, ...]:

@@ -11,8 +11,10 @@ would, and prints its report as JSON on the last line:
 """
 
 import base64
+import contextlib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+PAGES = Path(__file__).parents[3] / "docs" / "clients"
 LEAST_COSINE = 0.99999
 MODEL = "clip-vit-base-patch32"
 SHORTENED = "clip-matryoshka"  # whose vectors may be shortened
@@ -61,6 +64,22 @@ class Report:
         answer = httpx.post(f"{self.url}/v1/embeddings", json=body, timeout=60)
         answer.raise_for_status()
         return np.array([entry["embedding"] for entry in answer.json()["data"]])
+
+    def page(self, name: str, module: str) -> None:
+        """Runs the Python in docs/clients/NAME.md that has `module`, with the service's address."""
+        text = (PAGES / f"{name}.md").read_text()
+        for old, new in {
+            "http://127.0.0.1:8000": self.url,
+            "https://example.org/cat.jpg": self.photo_urls[0],
+        }.items():
+            text = text.replace(old, new)
+        shown = [
+            code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if module in code
+        ]
+        self.check(f"nothing of {module} in {name}.md", lambda: bool(shown))
+        for code in shown:
+            with contextlib.redirect_stdout(sys.stderr):
+                exec(code, {})
 
     def same(self, what: str, found: Any, items: Any, **options: Any) -> None:
         """Floats that should point where those of `/v1/embeddings` do."""
