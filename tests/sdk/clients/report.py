@@ -69,7 +69,7 @@ class Report:
         """Runs the Python in docs/clients/NAME.md that has `module`, with the service's address."""
         text = (PAGES / f"{name}.md").read_text()
         for old, new in {
-            "http://127.0.0.1:8000": self.url,
+            "127.0.0.1:8000": self.url.removeprefix("http://"),
             "https://example.org/cat.jpg": self.photo_urls[0],
         }.items():
             text = text.replace(old, new)

@@ -73,6 +73,7 @@ def main(report: Report) -> None:
     floats = triton.InferInput("image", [1], "FP32").set_data_from_numpy(np.ones(1, np.float32))
     refused("pixels", "datatype BYTES", floats)
     client.close()
+    report.page("kserve", "import tritonclient")
 
 
 if __name__ == "__main__":
