@@ -63,9 +63,9 @@ JSON = {"Content-Type": "application/json"}
 
 
 def keys(body: Any) -> set[str]:
-    """Of a body, or of those that it may be."""
+    """Of a body, or of those that it may be; a form's type has no `model_fields`."""
     kinds = [kind for kind in get_args(body) or (body,) if kind is not None]
-    return {key for kind in kinds for key in kind.model_fields}
+    return {key for kind in kinds for key in getattr(kind, "model_fields", kind.__annotations__)}
 
 
 def tensors(path: str) -> Iterator[Odd]:
