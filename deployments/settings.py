@@ -190,8 +190,8 @@ class Cache(_Section):
 
 
 class Auth(_Section):
-    """Who may call: everyone, or, once keys are set, holders of a key. `/livez` and `/readyz` never
-    need one."""
+    """Who may call: everyone, or, once keys are set, holders of a key. Health checks, such
+    as `/livez` and `/readyz`, never need one."""
 
     keys_file: Path | None = None
     """Written by `raylens keys add`, and read again when it changes."""

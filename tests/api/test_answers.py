@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from deployments.api import answers
-from deployments.api.dialects import DIALECTS, cohere, rerank, voyage
+from deployments.api.dialects import DIALECTS, cohere, oip, rerank, tei, tensors, vllm, voyage
 from deployments.api.endpoints import NATIVE
 from deployments.api.openapi import openapi
 from tests.api.colours import image
@@ -16,6 +16,7 @@ from tests.fakes import TEXT, FakeModel
 RED, LONG = "a wall of #ff0000", "long " * 20
 RED_URI = "data:image/png;base64," + image("#ff0000")["base64"]
 TYPES = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [RED]}
 RERANK = {"query": RED, "return_documents": True}
 
 CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
@@ -49,6 +50,16 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("POST", "/rerank", {}, rerank.RerankError),
     ("POST", "/v1/multimodalembeddings", {"inputs": [RED_URI]}, voyage.VoyageEmbeddings),
     ("POST", "/v1/multimodalembeddings", {}, voyage.VoyageError),
+    ("GET", "/info", None, tei.TeiInfo),
+    ("POST", "/embed", {"inputs": []}, tei.TeiError),
+    ("POST", "/score", {"queries": RED, "documents": [RED]}, vllm.VllmScores),
+    ("GET", "/v2", None, tensors.OipServer),
+    ("GET", "/v2/health/live", None, tensors.OipLive),
+    ("GET", "/v2/health/ready", None, tensors.OipReady),
+    ("GET", "/v2/models/fake", None, tensors.OipModel),
+    ("GET", "/v2/models/fake/ready", None, tensors.OipModelReady),
+    ("POST", "/v2/models/fake/infer", {"inputs": [TENSOR]}, tensors.InferAnswer),
+    ("POST", "/v2/models/fake/infer", {"inputs": []}, oip.OipError),
 ]
 
 

@@ -112,7 +112,7 @@ def page_report(page: Path, url: str, photos: Path, files: str) -> Report:
     """Whether each program on the page runs, in the folder with the photos that it reads."""
     report = no_report(str(page.relative_to(ROOT)))
     for program in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
-        program = program.replace("http://127.0.0.1:8000", url)
+        program = program.replace("127.0.0.1:8000", url.removeprefix("http://"))
         program = program.replace("https://example.org/cat.jpg", f"{files}/cat.jpg")
         path = photos.parent / "program.py"
         path.write_text(program)

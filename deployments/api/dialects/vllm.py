@@ -9,10 +9,10 @@ from typing_extensions import TypedDict
 
 from deployments.api import answers, render
 from deployments.api.call import Call
-from deployments.api.dialects.contents import item_of
+from deployments.api.dialects.contents import check_text_limit, item_of
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
-from deployments.api.schema import Body
+from deployments.api.schema import Body, WholeNumber
 from deployments.errors import BadRequest
 from deployments.items import parse_items
 from deployments.service.job import ItemGroup
@@ -31,6 +31,8 @@ class VllmScoreBody(Body):
     items: Any = None
     text_2: Any = None
     data_2: Any = None
+    max_tokens_per_query: WholeNumber = 0
+    max_tokens_per_doc: WholeNumber = 0
 
 
 class VllmScore(TypedDict):
@@ -56,6 +58,9 @@ class VllmScores(TypedDict):
 
 async def score(call: Call) -> Response:
     body = await call.body(VllmScoreBody)
+    for param in ("max_tokens_per_query", "max_tokens_per_doc"):
+        tokens = getattr(body, param)
+        check_text_limit(call, body.model, param, tokens or None)  # 0: as many as there are
     first, second = _group(call, body, FIRST), _group(call, body, SECOND)
     if len(first.items) not in (1, len(second.items)):
         raise BadRequest(

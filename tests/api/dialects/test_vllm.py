@@ -94,3 +94,13 @@ async def test_too_many_pairs_and_unknown_models_are_refused(connect: Connect) -
         other = await client.post("/score", json={"queries": RED, "documents": RED, "model": "b"})
     assert error(many)["code"] == "too_many_items"
     assert error(other)["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("param", ["max_tokens_per_query", "max_tokens_per_doc"])
+async def test_fewer_tokens_than_the_model_reads_are_refused(connect: Connect, param: str) -> None:
+    body = {"queries": RED, "documents": RED}
+    async with connect(FakeModel(text=TEXT)) as client:
+        assert await score(client, **body, **{param: 24}) == await score(client, **body)
+        assert await score(client, **body, **{param: 0}) == await score(client, **body)
+        few = await client.post("/score", json={**body, param: 23})
+    assert error(few)["param"] == param
