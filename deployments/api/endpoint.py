@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from deployments.api.call import Call
-from deployments.api.schema import Body
 from deployments.errors import RaylensError
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -31,11 +30,16 @@ class Endpoint:
     summary: str
     answer: Any
     """The type of its JSON, or None for an empty one."""
-    body: type[Body] | None = None
+    body: Any = None
+    """The type of what it takes, mostly a `Body`; None for nothing."""
     statuses: tuple[int, ...] = ITEM_STATUSES
     """Of errors."""
     is_open: bool = False
     """Whether it answers without a key, where others need one: health checks do."""
+    media: str = "application/json"
+    """The media type of the body."""
+    success: int = 200
+    """The status of its answer."""
 
     @property
     def name(self) -> str:

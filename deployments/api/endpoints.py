@@ -22,7 +22,7 @@ from deployments.api.schema import (
     parse,
     without_empty,
 )
-from deployments.errors import UnsupportedMediaType
+from deployments.errors import BadRequest, UnsupportedMediaType
 from deployments.items import BytesItem, parse_items, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.job import ItemGroup
@@ -47,6 +47,8 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)
+        if not files:
+            raise BadRequest("The form has no file; send at least one in a field named file.")
         options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
         return options, ItemGroup("file", [BytesItem(f) for f in files])
     if not (is_image(kind) or is_json(kind)):
