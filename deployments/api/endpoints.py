@@ -10,13 +10,14 @@ from deployments.api import answers, render
 from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
+from deployments.api.dialects.lookalikes import EmbeddingsBody
 from deployments.api.endpoint import ITEM_STATUSES, OTHER_STATUSES, Dialect, Endpoint
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
     ClassifyBody,
     EmbeddingOptions,
-    EmbeddingsBody,
+    Encoding,
     RankBody,
     SimilarityBody,
     parse,
@@ -33,11 +34,14 @@ from deployments.service.vectors import cosines
 async def embeddings(call: Call) -> Response:
     preferred = preferred_format(call.request)
     asked, group = await _embedding_input(call)
+    encoding = asked.encoding()
+    if preferred == "npy" and isinstance(encoding, dict):
+        raise BadRequest("A .npy array has one embedding_type only.", param="embedding_type")
     embedded = await call.embed([group], asked.model, asked.options())
-    if preferred == "npy":
+    if preferred == "npy" and isinstance(encoding, Encoding):
         width = asked.dimensions or embedded.card.dimensions
-        return render.embeddings_npy(embedded.rows, width, asked.dtype)
-    return render.embeddings_json(embedded, asked.dtype, asked.encoding_format)
+        return render.embeddings_npy(embedded.rows, width, encoding.dtype)
+    return render.embeddings_json(embedded, encoding)
 
 
 async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
@@ -64,7 +68,7 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
         if content.get(name) is None:
             content[name] = value
     body = parse(EmbeddingsBody, content)
-    return body, call.items("input", body.input, body.modality)
+    return body, body.group(call)
 
 
 async def similarity(call: Call) -> Response:
@@ -125,6 +129,10 @@ NATIVE = Dialect(
     endpoints=(
         Endpoint(
             *("POST", "/v1/embeddings", embeddings, "Embed images and texts"),
+            *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
+        ),
+        Endpoint(  # infinity's
+            *("POST", "/embeddings", embeddings, "The same as /v1/embeddings"),
             *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
         ),
         Endpoint(

@@ -27,7 +27,8 @@ def openapi(dialects: Dialects) -> Schema:
             path = endpoint.path.replace(":path}", "}")
             operation = _operation(endpoint, dialect, schemas)
             paths.setdefault(path, {})[endpoint.method.lower()] = operation
-    _add_other_formats(paths["/v1/embeddings"]["post"])
+    for path in ("/v1/embeddings", "/embeddings"):
+        _add_other_formats(paths[path]["post"])
     return {
         "openapi": "3.1.0",
         "info": {

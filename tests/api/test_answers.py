@@ -18,6 +18,11 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("POST", "/v1/embeddings", {"input": [RED, LONG]}, answers.Embeddings),
     ("POST", "/v1/embeddings", {"input": RED, "encoding_format": "base64"}, answers.Embeddings),
     (
+        *("POST", "/embeddings"),
+        {"input": RED, "embedding_type": ["float", "base64", "binary", "ubinary"]},
+        answers.Embeddings,
+    ),
+    (
         *("POST", "/v1/embeddings"),
         {"input": [RED, {"base64": "?"}], "on_error": "report"},
         answers.Embeddings,

@@ -33,7 +33,7 @@ class Report:
 
     texts = ("a cat on a sofa", "two dogs", "naïve café, 北京")
 
-    def __init__(self, package: str, url: str, folder: Path) -> None:
+    def __init__(self, name: str, package: str, url: str, folder: Path) -> None:
         self.url = url
         """Of the service, without a path."""
         self.photos = sorted(folder.glob("*.jpg"))
@@ -45,7 +45,7 @@ class Report:
             for photo in self.photos
         ]
         self._told: dict[str, Any] = {
-            "client": package,
+            "client": name,
             "version": version(package),
             **{"calls": 0, "exact": 0, "errors": 0, "least_cosine": None, "problems": []},
         }
@@ -115,9 +115,9 @@ class Report:
         return json.dumps(self._told)
 
 
-def run(package: str, main: Callable[[Report], None]) -> None:
+def run(package: str, main: Callable[[Report], None], *, name: str = "") -> None:
     """Runs a script's `main` and prints its report; `package` is the client's name on PyPI."""
-    report = Report(package, sys.argv[1], Path(sys.argv[2]))
+    report = Report(name or package, package, sys.argv[1], Path(sys.argv[2]))
     try:
         main(report)
     except Exception:
