@@ -9,7 +9,7 @@ from deployments.settings import Settings
 from docs.tables import DOCS, TABLES, with_tables
 from tests.servers import ROOT
 
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", TABLES)
