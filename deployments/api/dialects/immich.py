@@ -4,8 +4,6 @@ Its source: github.com/immich-app/immich, server/src/repositories/machine-learni
 Other tasks, faces and texts in photos, are forwarded to an Immich machine learning, or refused.
 """
 
-import asyncio
-import logging
 from typing import Annotated, Any, NotRequired
 
 import aiohttp
@@ -17,21 +15,12 @@ from typing_extensions import TypedDict
 from deployments.api.bodies import media_type, read_form
 from deployments.api.call import Call
 from deployments.api.endpoint import Dialect, Endpoint
-from deployments.errors import (
-    BadRequest,
-    FetchBadGateway,
-    FetchTimeout,
-    RaylensError,
-    UnsupportedMediaType,
-)
+from deployments.api.forwarding import posted
+from deployments.api.render import Answer
+from deployments.errors import BadRequest, RaylensError, UnsupportedMediaType
 from deployments.items import BytesItem, TextItem
 from deployments.service.job import ItemGroup
 from deployments.service.vectors import as_matrix
-
-logger = logging.getLogger("ray.serve")
-
-# The faces of a crowd, each with its vector, are a few megabytes of JSON.
-MAX_FORWARDED_BYTES = 16 * 1024 * 1024
 
 _FILE: dict[str, Any] = {"type": "string", "contentMediaType": "application/octet-stream"}
 
@@ -75,8 +64,9 @@ async def predict(call: Call) -> Response:
         raise BadRequest("Send one image.", param="image")
     if not files and "text" not in fields:
         raise BadRequest("Send an image in a form field named image, or a text in one named text.")
-    if "clip" not in tasks and call.service.settings.api.immich_fallback is not None:
-        return await _forwarded(call, fields, files)
+    fallback = call.service.settings.api.immich_fallback
+    if fallback is not None and "clip" not in tasks:
+        return await _forwarded(call, fallback, fields, files)
     kind, model = _clip(tasks)
     if (kind == "visual") != bool(files):
         raise BadEntries("visual takes an image, and textual a text.", param="entries")
@@ -115,47 +105,15 @@ def _clip(tasks: dict[str, Any]) -> tuple[str, str]:
     raise BadEntries("clip must be visual or textual, with a modelName.", param="entries")
 
 
-async def _forwarded(call: Call, fields: dict[str, str], files: list[bytes]) -> Response:
-    """What the machine learning answers that the operator has set for other tasks. Its address is
-    not a caller's, so it need not be public.
-
-    Raises FetchTimeout, or FetchBadGateway for anything but JSON with the status 200.
-    """
+async def _forwarded(call: Call, url: str, fields: dict[str, str], files: list[bytes]) -> Response:
+    """What the machine learning at `url` answers, which the operator has set for other tasks."""
     form = aiohttp.FormData({"entries": fields["entries"]}, default_to_multipart=True)
     if files:
         form.add_field("image", files[0], filename="image")
     else:
         form.add_field("text", fields["text"])
-    url = f"{call.service.settings.api.immich_fallback}".rstrip("/") + "/predict"
-    try:
-        async with asyncio.timeout_at(call.deadline):
-            return Response(await _posted(url, form), media_type="application/json")
-    except TimeoutError:
-        logger.warning("The machine learning at api.immich_fallback takes too long.")
-        raise FetchTimeout("The machine learning for this task takes too long.") from None
-    except (aiohttp.ClientError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        logger.warning(f"The machine learning at api.immich_fallback fails: {reason}")
-        raise FetchBadGateway("The machine learning for this task fails.") from None
-
-
-async def _posted(url: str, form: aiohttp.FormData) -> bytes:
-    """Raises ValueError for an answer that is no use."""
-    async with (
-        aiohttp.ClientSession(auto_decompress=False) as session,
-        session.post(
-            url, data=form, allow_redirects=False, headers={"Accept-Encoding": "identity"}
-        ) as response,
-    ):
-        if response.status != 200:
-            raise ValueError(f"status {response.status}")
-        body = bytearray()
-        async for part in response.content.iter_any():
-            body += part
-            if len(body) > MAX_FORWARDED_BYTES:
-                raise ValueError(f"more than {MAX_FORWARDED_BYTES} bytes")
-    orjson.loads(body)
-    return bytes(body)
+    body = await posted(f"{url.rstrip('/')}/predict", form, call.deadline)
+    return Answer(body, media_type="application/json")
 
 
 def error_body(error: RaylensError, request_id: str) -> ImmichError:

@@ -190,7 +190,7 @@ async def test_a_failure_of_the_other_is_a_bad_gateway(
         response = await predict(client, {"entries": json.dumps(FACES)}, b"x")
     assert (response.status_code, detail(response)) == (
         502,
-        "The machine learning for this task fails.",
+        "The service that this is forwarded to fails.",
     )
 
 
@@ -207,7 +207,7 @@ async def test_where_the_other_cannot_be_reached_or_hangs_there_is_an_answer(
             response = await predict(client, faces, b"x")
     assert (response.status_code, detail(response)) == (
         504,
-        "The machine learning for this task takes too long.",
+        "The service that this is forwarded to takes too long.",
     )
 
 
