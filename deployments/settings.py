@@ -201,7 +201,7 @@ class Auth(_Section):
     """Requests of one key in flight, per ingress replica, unless the key has its own limit."""
 
 
-DialectName = Literal["cohere", "oip", "rerank", "tei", "vllm", "voyage"]
+DialectName = Literal["cohere", "immich", "oip", "rerank", "tei", "vllm", "voyage", "weaviate"]
 
 
 class ApiSettings(_Section):
@@ -213,6 +213,9 @@ class ApiSettings(_Section):
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
     """Origins such as `https://app.example` whose pages may call the API from a browser; `*` allows
     all. Without any, browsers refuse such calls."""
+    immich_fallback: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+/?$")] | None = None
+    """The address of an Immich machine learning, such as `http://immich-machine-learning:3003`. It
+    gets what Immich asks of other models: faces, and texts in photos."""
 
 
 class Settings(BaseSettings):

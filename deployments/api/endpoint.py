@@ -4,14 +4,12 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import UnionType
 from typing import Any, Literal
 
 from starlette.responses import Response
 from starlette.routing import compile_path
 
 from deployments.api.call import Call
-from deployments.api.schema import Body
 from deployments.errors import RaylensError
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -32,11 +30,16 @@ class Endpoint:
     summary: str
     answer: Any
     """The type of its JSON, or None for an empty one."""
-    body: type[Body] | UnionType | None = None
+    body: Any = None
+    """The type of what it takes, mostly a `Body`; None for nothing."""
     statuses: tuple[int, ...] = ITEM_STATUSES
     """Of errors."""
     is_open: bool = False
     """Whether it answers without a key, where others need one: health checks do."""
+    media: str = "application/json"
+    """The media type of the body."""
+    success: int = 200
+    """The status of its answer."""
 
     @property
     def name(self) -> str:

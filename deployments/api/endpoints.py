@@ -50,6 +50,8 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)
+        if not files:
+            raise BadRequest("The form has no file; send at least one in a field named file.")
         options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
         return options, ItemGroup("file", [BytesItem(f) for f in files])
     if not (is_image(kind) or is_json(kind)):

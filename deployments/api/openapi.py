@@ -67,8 +67,8 @@ def _with_items(schema: Any) -> Any:
 
 
 def _operation(endpoint: Endpoint, dialect: Dialect, schemas: dict[Any, Schema]) -> Schema:
-    def content(kind: Any) -> Schema:
-        return {"content": {"application/json": {"schema": schemas[kind]}}}
+    def content(kind: Any, media: str = "application/json") -> Schema:
+        return {"content": {media: {"schema": schemas[kind]}}}
 
     errors = {
         str(dialect.status(status)): {
@@ -87,10 +87,13 @@ def _operation(endpoint: Endpoint, dialect: Dialect, schemas: dict[Any, Schema])
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "tags": [dialect.name],
-        "responses": {"200": success, **errors},
+        "responses": {str(endpoint.success): success, **errors},
     }
     if endpoint.body is not None:
-        operation["requestBody"] = {"required": True, **content(endpoint.body)}
+        operation["requestBody"] = {
+            "required": True,
+            **content(endpoint.body, endpoint.media),
+        }
     names = re.findall(r"{(\w+)", endpoint.path)
     if names:
         operation["parameters"] = [

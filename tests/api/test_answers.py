@@ -6,7 +6,18 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from deployments.api import answers
-from deployments.api.dialects import DIALECTS, cohere, oip, rerank, tei, tensors, vllm, voyage
+from deployments.api.dialects import (
+    DIALECTS,
+    cohere,
+    immich,
+    oip,
+    rerank,
+    tei,
+    tensors,
+    vllm,
+    voyage,
+    weaviate,
+)
 from deployments.api.endpoints import NATIVE
 from deployments.api.openapi import openapi
 from tests.api.colours import image
@@ -40,6 +51,10 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("GET", "/v1/models/fake", None, answers.Model),
     ("GET", "/livez", None, answers.Alive),
     ("GET", "/readyz", None, answers.Ready),
+    ("POST", "/vectorize", {"texts": [RED]}, weaviate.Vectorized),
+    ("GET", "/meta", None, answers.Model),
+    ("POST", "/vectorize", {"images": ["?"]}, weaviate.WeaviateError),
+    ("POST", "/predict", {}, immich.ImmichError),
     ("GET", "/nowhere", None, answers.Error),
     ("POST", "/v1/embeddings", {"input": [{"base64": "?"}, RED]}, answers.Error),
     ("POST", "/v1/embed", {"texts": [RED, LONG]}, cohere.CohereFloats),

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from deployments.errors import CorruptImage, ImageTooLarge, Internal, Unavailable, UnsupportedImage
-from deployments.pixels import workers as module
 from deployments.pixels.decode import decode
 from deployments.pixels.workers import DecodeWorkers, TakesLongError
 from deployments.settings import MIB, Decode
@@ -212,31 +211,6 @@ def test_a_worker_forked_after_the_warm_up_has_imported_everything(
     until(lambda: len(processes()) == 2)  # the one that the warm-up tried is gone
     (worker,) = (p for p in processes() if is_worker(p.parent()))
     assert any("torch" in mapped.path for mapped in worker.memory_maps())
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"[]",
-        b"{",
-        b'{"error": "overloaded", "message": "x"}',
-        b'{"error": ["x"], "message": "x"}',
-        b'{"shape": [9, 9, 3], "dtype": "|u1"}',
-        b'{"shape": [-1, -1, 3], "dtype": "|u1"}',
-        b'{"shape": [3], "dtype": "|u1"}',
-        b'{"shape": [1, 1, 1], "dtype": "|O"}',
-        b'{"shape": "x", "dtype": "u1,u1"}',
-        b'{"shape": [1, 1, 3], "dtype": "|u1"}',
-        b'{"shape": [1, 1, 3], "dtype": "|u1", "facts": [1, 1, "EXE", 8]}',
-        b'{"shape": [1, 1, 3], "dtype": "|u1", "facts": [1, 1, "PNG", "8"]}',
-        b'{"shape": [1, 1, 3], "dtype": "|u1", "facts": [1, 99999999999, "PNG", 8]}',
-        b'{"shape": [1, 1, 3], "dtype": "|u1", "facts": [1, NaN, "PNG", 8]}',
-    ],
-)
-def test_an_answer_that_no_worker_would_give_is_not_believed(answer: bytes) -> None:
-    with pytest.raises(Internal):
-        module._decoded(answer, bytearray(3))
 
 
 def test_a_png_of_a_million_chunks_does_not_block_the_interpreter(

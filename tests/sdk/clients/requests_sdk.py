@@ -44,7 +44,6 @@ def main(report: Report) -> None:
         report.same(f"{name}s by the open inference protocol", found, items)
     missing = client.get("/v2/models/resnet50")
     report.check("no such model", lambda: isinstance(missing.json()["error"], str))
-    for page in ("kserve", "vllm"):
 
 
 if __name__ == "__main__":
