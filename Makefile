@@ -12,7 +12,7 @@ IN_BROWSER := tests/browser
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY) $(IN_BROWSER))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs e2e-page hostile chaos soak fuzz parity bench bench-sweeps bench-encoder bench-text bench-bulk bench-embed lock clean
+.PHONY: serve test quick check format docs e2e-page hostile chaos soak fuzz sdk parity bench bench-sweeps bench-encoder bench-text bench-bulk bench-embed lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -70,6 +70,10 @@ fuzz: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.hostile.fuzz url .fuzz/url -artifact_prefix=.fuzz/ -max_total_time=$(FUZZ_S)
 	$(BIN)/python -m tests.hostile.fuzz decode .fuzz/decode -artifact_prefix=.fuzz/ -max_total_time=$(FUZZ_S) -rss_limit_mb=4096
 
+# Other services' own clients against a service of its own. SDK=openai runs those of that name alone.
+sdk: $(DEV_INSTALLED) .venv-sdk/.installed .venv-sdk-cohere5/.installed
+	$(BIN)/python -m tests.sdk $(SDK)
+
 # How far the vectors are from those of transformers, family by family.
 parity: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.parity
@@ -107,7 +111,7 @@ lock: $(VENV)/bin/python
 		benchmarks/requirements-engines.txt
 
 clean:
-	rm -rf $(VENV) .venv-infinity .site .fuzz .pngsuite .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-infinity .venv-sdk .venv-sdk-cohere5 .site .fuzz .pngsuite .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"raylens needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try make PYTHON=python3.12")'
@@ -129,4 +133,10 @@ $(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt
 .venv-infinity/.installed: benchmarks/requirements-infinity.txt
 	$(PYTHON) -m venv .venv-infinity
 	.venv-infinity/bin/pip install --quiet --requirement $<
+	touch $@
+
+# The clients of `make sdk`.
+.venv-sdk/.installed .venv-sdk-cohere5/.installed: .venv-%/.installed: requirements-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --requirement $<
 	touch $@

@@ -116,6 +116,11 @@ def parse_item(value: Any, modality: Modality | None = None) -> Item:
         return PathItem(str(value))
     if isinstance(value, bytes):
         return BytesItem(value)
+    if _is_token_ids(value):
+        raise InvalidItem(
+            "Token ids are those of another model; send the text itself. LangChain does so with "
+            "check_embedding_ctx_length=False."
+        )
     if not isinstance(value, Mapping):
         raise InvalidItem('An item is a string or an object such as {"url": "https://…"}.')
     # Typed clients write null for what they leave out.
@@ -209,6 +214,12 @@ def _is_image_in_base64(text: str) -> bool:
 def _looks_like_base64(text: str) -> bool:
     # A regular expression would take ten times as long over 20 MB, on the event loop.
     return text.isascii() and not text.encode().translate(None, _BASE64)
+
+
+def _is_token_ids(value: Any) -> bool:
+    """Whether it is what clients of OpenAI send that have tokenised a text themselves."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, int) and not isinstance(first, bool)
 
 
 def _string(value: Any, key: str) -> str:

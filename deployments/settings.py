@@ -190,8 +190,8 @@ class Cache(_Section):
 
 
 class Auth(_Section):
-    """Who may call: everyone, or, once keys are set, holders of a key. `/livez`, `/readyz` and the
-    files of the page never need one."""
+    """Who may call: everyone, or, once keys are set, holders of a key. Health checks, such as
+    `/livez` and `/readyz`, and the files of the page never need one."""
 
     keys_file: Path | None = None
     """Written by `raylens keys add`, and read again when it changes."""
@@ -201,7 +201,7 @@ class Auth(_Section):
     """Requests of one key in flight, per ingress replica, unless the key has its own limit."""
 
 
-DialectName = Literal["cohere"]
+DialectName = Literal["cohere", "immich", "oip", "rerank", "tei", "vllm", "voyage", "weaviate"]
 
 
 class ApiSettings(_Section):
@@ -216,6 +216,9 @@ class ApiSettings(_Section):
     page: bool = True
     """The page at `/` and the explorer of the API at `/docs`, which need no key to be opened. Turn
     them off where only programs call."""
+    immich_fallback: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+/?$")] | None = None
+    """The address of an Immich machine learning, such as `http://immich-machine-learning:3003`. It
+    gets what Immich asks of other models: faces, and texts in photos."""
 
 
 class Settings(BaseSettings):

@@ -21,6 +21,27 @@ Vector = NDArray[np.float32]
 Vectors = NDArray[np.float32]
 """(N, D)"""
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
+
+
+class ImageFacts(NamedTuple):
+    """What an image's file is, whatever the model makes of it."""
+
+    width: int
+    """In pixels, as `height`, and as stored: before EXIF turns the image."""
+    height: int
+    format: ImageFormat
+    """A phone's MPO is a JPEG."""
+    bit_depth: int
+    """Bits of each channel; of a palette's colours, and not of the indices into it."""
+
+
+class Decoded(NamedTuple):
+    """An image ready for the model."""
+
+    pixels: Pixels
+    """(H, W, 3), C-contiguous."""
+    facts: ImageFacts
 
 
 @dataclass(frozen=True, slots=True)

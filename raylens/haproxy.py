@@ -6,7 +6,6 @@ nothing of Serve but this and its configuration.
 
 import contextlib
 import ctypes
-import json
 import os
 import re
 import runpy
@@ -18,6 +17,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from raylens import refusals
+
 
 class UnknownTemplateError(Exception):
     """Serve's configuration of HAProxy is not the one known here; the message says why."""
@@ -28,7 +29,7 @@ PAGES = re.compile(r"^((?:frontend prometheus|listen stats)\n +bind )\*?:", re.M
 DEFAULTS = re.compile(r"^defaults\n", re.MULTILINE)
 GLOBAL = re.compile(r"^global\n", re.MULTILINE)
 # What HAProxy answers when it reaches no server: by Serve's template, 500 for all three.
-ERROR_FILES = re.compile(r"^( +errorfile (?:502|503|504) )[^\n]+$", re.MULTILINE)
+ERROR_FILES = re.compile(r"^( +)errorfile (502|503|504) [^\n]+$", re.MULTILINE)
 # And where it knows no application: Serve's template answers 404.
 NO_ROUTE = re.compile(r"^(backend default_backend\n +)http-request return [^\n]*$", re.MULTILINE)
 HAS_ROUTES = re.compile(r"^ +use_backend ", re.MULTILINE)
@@ -52,69 +53,10 @@ HEAD_TIMEOUT_S = 15
 # Serve counts requests by method, and never forgets a method that it has seen.
 METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY"
 
-UNAVAILABLE = (
-    "HTTP/1.1 503 Service Unavailable\r\n"
-    "Content-Type: application/json\r\n"
-    "Retry-After: 1\r\n"
-    "Connection: close\r\n"
-    "\r\n"
-    '{"error": {"message": "The service is not reachable at the moment; retry.", "type": '
-    '"api_error", "param": null, "code": "unavailable", "request_id": null}}'
-)
 
-# While the service has to refuse requests, HAProxy refuses most of them, at a hundredth of the
-# cost. A refusal tells how many to admit in each WINDOW_MS, a few more than can be answered;
-# without one for a second, all pass again. `deployments/api/front.py` knows the two headers. Pages
-# in browsers always pass, because only the service knows which of them may read a refusal. Callers
-# who pretend to be one get the service's own refusal, which costs more but lets nobody in.
-WINDOW_MS = 100
-_UNTIL_MS = "date(0,ms),neg,add(proc.%s) -m int gt 0"
-_LIMITED = "{ method POST } { path_beg /v1/ }"
-_REFUSES = f"{_LIMITED} {{ {_UNTIL_MS % 'refuses_until'} }}"
-_IS_OVER = f"!{{ {_UNTIL_MS % 'window_until'} }}"
-_NONE_LEFT = "{ var(proc.left) -m int le 0 } !{ req.hdr(origin) -m found }"
-_TOLD = "{ var(txn.admit) -m found }"
-_OVERLOADED = json.dumps(
-    {
-        "error": {
-            "message": "The answer would take %[var(proc.retry_after)] s; retry after a pause.",
-            "type": "overloaded_error",
-            "param": None,
-            "code": "overloaded",
-            "request_id": "%[var(txn.id)]",
-        }
-    }
-)
-_REFUSING_RULES = (
-    f"http-request set-var(proc.left) var(proc.admit) if {_REFUSES} {_IS_OVER}",
-    f"http-request set-var(proc.window_until) date(0,ms),add({WINDOW_MS}) if {_REFUSES} {_IS_OVER}",
-    f"http-request set-var(proc.refused) var(proc.refused),add(1) if {_REFUSES} {_NONE_LEFT}",
-    f"http-request set-log-level silent if {_REFUSES} {_NONE_LEFT}",
-    f"http-request set-var(txn.id) uuid() if {_REFUSES} {_NONE_LEFT}",
-    f"http-request set-var(txn.id) req.hdr(x-request-id) if {_REFUSES} {_NONE_LEFT} "
-    "{ req.hdr_cnt(x-request-id) eq 1 } "
-    "{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
-    "http-request return status 429 content-type application/json hdr X-Request-Id %[var(txn.id)] "
-    f"hdr Retry-After %[var(proc.retry_after)] lf-string '{_OVERLOADED}' "
-    f"if {_REFUSES} {_NONE_LEFT}",
-    f"http-request set-var(proc.left) var(proc.left),sub(1) if {_REFUSES}",
-    "http-request del-header X-Raylens-Refused",
-    f"http-request set-header X-Raylens-Refused %[var(proc.refused)] if {_LIMITED}",
-    f"http-request set-var(proc.refused) int(0) if {_LIMITED}",
-    "http-response set-var(txn.admit) res.hdr(x-raylens-admit)",
-    f"http-response set-var(proc.admit) var(txn.admit),add(0) if {_TOLD}",
-    f"http-response set-var(proc.left) int(0) if {_TOLD}",
-    f"http-response set-var(proc.window_until) date(0,ms),add({WINDOW_MS}) if {_TOLD}",
-    f"http-response set-var(proc.retry_after) res.hdr(retry-after) if {_TOLD}",
-    f"http-response set-var(proc.refuses_until) date(0,ms),add(1000) if {_TOLD}",
-    "http-response del-header X-Raylens-Admit",
-)
-
-
-def hardened(configuration: str, unavailable: str) -> str:
+def hardened(configuration: str) -> str:
     """The configuration with the pages on loopback only, a timeout for request heads, known methods
-    only, at most half of all connections for one address, and the answer in the file `unavailable`
-    where no server is reached. HAProxy refuses requests for as long as the service asks it to.
+    only, at most half of all connections for one address, and `refusals`.
 
     Raises UnknownTemplateError if it cannot add these: HAProxy must not run without them.
     """
@@ -127,7 +69,7 @@ def hardened(configuration: str, unavailable: str) -> str:
         "tcp-request connection track-sc0 src",
         f"tcp-request connection reject if {{ sc0_conn_cur gt {half} }}",
         f"http-request deny deny_status 405 if !{{ method {METHODS} }}",
-        *_REFUSING_RULES,
+        *refusals.RULES,
     )
     for pattern, change, times in (
         (PAGES, lambda found: f"{found[1]}127.0.0.1:", 2),
@@ -137,7 +79,11 @@ def hardened(configuration: str, unavailable: str) -> str:
             lambda found: f"{found[0]}    timeout http-request {HEAD_TIMEOUT_S}s\n",
             1,
         ),
-        (ERROR_FILES, lambda found: f"{found[1]}{unavailable}", 3),
+        (
+            ERROR_FILES,
+            lambda found: f"{found[1]}http-error status {found[2]} {refusals.UNREACHABLE}",
+            3,
+        ),
         (NO_ROUTE, lambda found: f"{found[1]}http-request return status 503 default-errorfiles", 1),
         (FRONT, lambda found: found[0] + "".join(f"    {rule}\n" for rule in rules), 1),
     ):
@@ -163,7 +109,7 @@ def template(ray: Path) -> str:
 
 def check_template(template: str) -> None:
     """Raises UnknownTemplateError if what Serve makes of its template could not be hardened."""
-    hardened(template.replace("{{ config.maxconn }}", "1"), "503.http")
+    hardened(template.replace("{{ config.maxconn }}", "1"))
 
 
 def main() -> None:
@@ -201,9 +147,7 @@ def run(haproxy: str, arguments: list[str], service: int | None) -> NoReturn:
 def _prepare(path: Path, *, is_reload: bool) -> list[str]:
     """Hardens the configuration at `path`. Returns more arguments for HAProxy, if it is to take
     over from one that Serve's manager does not know of."""
-    unavailable = path.with_name("503.http")
-    unavailable.write_bytes(UNAVAILABLE.encode())
-    configuration = hardened(path.read_text(), str(unavailable))
+    configuration = hardened(path.read_text())
     last = path.with_name(_LAST)
     if HAS_ROUTES.search(configuration):
         last.write_text(configuration)

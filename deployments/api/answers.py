@@ -47,11 +47,22 @@ _LIMIT_SCHEMA: dict[str, Any] = {
 PublicLimits = Annotated[dict[str, int], WithJsonSchema(_LIMIT_SCHEMA)]
 
 
+class EmbeddingByType(TypedDict):
+    float: NotRequired[list[float] | str]
+    base64: NotRequired[str]
+    binary: NotRequired[list[int] | str]
+    ubinary: NotRequired[list[int] | str]
+
+
 class EmbeddingRow(TypedDict):
     object: Literal["embedding"]
     index: int
     embedding: Annotated[
-        list[float] | str, Field(description="Numbers, or base64 under encoding_format=base64.")
+        list[float] | str | EmbeddingByType,
+        Field(
+            description="Numbers, base64 under encoding_format=base64, or both by type if "
+            "embedding_type is a list."
+        ),
     ]
     truncated: NotRequired[
         Annotated[

@@ -50,6 +50,7 @@ _SURROGATES = re.compile(
 class _InMemoryParser(MultiPartParser):
     # The body is bounded and in memory already, so parts need not be spooled to disk.
     spool_max_size = 2**31
+    file_field = b"file"
     ended = False
 
     def on_headers_finished(self) -> None:
@@ -58,9 +59,11 @@ class _InMemoryParser(MultiPartParser):
         part = self._current_part
         disposition = part.content_disposition or b""
         _, options = parse_options_header(disposition)
-        if options.get(b"name") == b"file" and not options.get(b"filename"):
+        if options.get(b"name") == self.file_field and not options.get(b"filename"):
             name = b"file" if b"filename*" in disposition.lower() else b""
-            part.content_disposition = b'form-data; name="file"; filename="%s"' % name
+            part.content_disposition = b'form-data; name="%s"; filename="%s"' % (
+                *(self.file_field, name),
+            )
         super().on_headers_finished()
 
     def on_end(self) -> None:
@@ -158,8 +161,11 @@ def _without_lone_surrogates(body: bytes) -> bytes:
     return repaired.replace(b"\0", b"\\\\")
 
 
-async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], list[bytes]]:
-    """A multipart body as its text fields and the files in fields named `file`.
+async def read_form(
+    request: Request, limits: Limits, *, file: str = "file"
+) -> tuple[dict[str, str], list[bytes]]:
+    """A multipart body as its text fields and its files, which are in fields named `file`. There
+    may be none.
 
     Raises BadRequest, BodyTooLarge, TooManyItems or UnsupportedMediaType.
     """
@@ -182,12 +188,13 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
     parser = _InMemoryParser(
         request.headers, stream(), max_files=limits.max_items, max_fields=MAX_FORM_FIELDS
     )
+    parser.file_field = file.encode()
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise TooManyItems(
-                f"One request may have {limits.max_items} files; split the request.", param="file"
+                f"One request may have {limits.max_items} files; split the request.", param=file
             ) from None
         if error.message.startswith(("Too many fields", "Part exceeded")):
             raise BadRequest(
@@ -203,16 +210,14 @@ async def read_form(request: Request, limits: Limits) -> tuple[dict[str, str], l
         for name, value in form.multi_items():
             if isinstance(value, str):
                 fields[name] = value
-            elif name == "file":
+            elif name == file:
                 data = await value.read()
                 if data or value.filename:  # otherwise a file input that was left empty
                     files.append(data)
             else:
-                raise BadRequest("Files go into form fields named file.", param="file")
+                raise BadRequest(f"Files go into form fields named {file}.", param=file)
     finally:
         await form.close()
-    if not files:
-        raise BadRequest("The form has no file; send at least one in a field named file.")
     return fields, files
 
 

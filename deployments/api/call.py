@@ -89,10 +89,10 @@ class Call:
         return embedded
 
     async def vectors(
-        self, groups: Sequence[ItemGroup], model: str | None
+        self, groups: Sequence[ItemGroup], model: str | None, options: Options | None = None
     ) -> tuple[list[Vectors], Embedded]:
-        """Each group as its (N, D) unit vectors."""
-        embedded = await self.embed(groups, model)
+        """Each group as its (N, D) vectors: unit vectors, unless the options say otherwise."""
+        embedded = await self.embed(groups, model, options)
         ends = np.cumsum([len(group.items) for group in groups])
         return np.split(as_matrix(embedded.rows), ends[:-1]), embedded
 

@@ -1,7 +1,7 @@
 """What an endpoint is, and a dialect: endpoints that share how their errors look."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from deployments.api.call import Call
-from deployments.api.schema import Body
 from deployments.errors import RaylensError
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -31,11 +30,16 @@ class Endpoint:
     summary: str
     answer: Any
     """The type of its JSON, or None for an empty one."""
-    body: type[Body] | None = None
+    body: Any = None
+    """The type of what it takes, mostly a `Body`; None for nothing."""
     statuses: tuple[int, ...] = ITEM_STATUSES
     """Of errors."""
     is_open: bool = False
     """Whether it answers without a key, where others need one: health checks do."""
+    media: str = "application/json"
+    """The media type of the body."""
+    success: int = 200
+    """The status of its answer."""
 
     @property
     def name(self) -> str:
@@ -45,7 +49,8 @@ class Endpoint:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return compile_path(self.path)[0]
+        # Starlette's own does not match a line break in a `path`, and finds no endpoint there.
+        return re.compile(compile_path(self.path)[0].pattern, re.DOTALL)
 
     def is_at(self, path: str) -> bool:
         return self._pattern.match(path) is not None
@@ -62,6 +67,12 @@ class Dialect:
     """The JSON of an error, given the request's id."""
     error_answer: Any = field(repr=False)
     """Its type."""
+    statuses: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """Which of the API's statuses of errors that service has others for."""
+
+    def status(self, status: int) -> int:
+        """The API's status of an error as that service has it."""
+        return self.statuses.get(status, status)
 
     def is_at(self, path: str) -> bool:
         """Whether it has an endpoint there, with whatever method."""

@@ -3,41 +3,44 @@
 import asyncio
 from typing import Any
 
-import numpy as np
 from starlette.responses import Response
 
 from deployments.api import answers, render
 from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
+from deployments.api.dialects.lookalikes import EmbeddingsBody
 from deployments.api.endpoint import ITEM_STATUSES, OTHER_STATUSES, Dialect, Endpoint
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
     ClassifyBody,
     EmbeddingOptions,
-    EmbeddingsBody,
+    Encoding,
     RankBody,
     SimilarityBody,
     parse,
     without_empty,
 )
-from deployments.errors import UnsupportedMediaType
+from deployments.errors import BadRequest, UnsupportedMediaType
 from deployments.items import BytesItem, parse_items, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.job import ItemGroup
 from deployments.service.stacks import all_or_none
-from deployments.service.vectors import cosines
+from deployments.service.vectors import cosines, ranking
 
 
 async def embeddings(call: Call) -> Response:
     preferred = preferred_format(call.request)
     asked, group = await _embedding_input(call)
+    encoding = asked.encoding()
+    if preferred == "npy" and isinstance(encoding, dict):
+        raise BadRequest("A .npy array has one embedding_type only.", param="embedding_type")
     embedded = await call.embed([group], asked.model, asked.options())
-    if preferred == "npy":
+    if preferred == "npy" and isinstance(encoding, Encoding):
         width = asked.dimensions or embedded.card.dimensions
-        return render.embeddings_npy(embedded.rows, width, asked.dtype)
-    return render.embeddings_json(embedded, asked.dtype, asked.encoding_format)
+        return render.embeddings_npy(embedded.rows, width, encoding.dtype)
+    return render.embeddings_json(embedded, encoding)
 
 
 async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
@@ -47,6 +50,8 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)
+        if not files:
+            raise BadRequest("The form has no file; send at least one in a field named file.")
         options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
         return options, ItemGroup("file", [BytesItem(f) for f in files])
     if not (is_image(kind) or is_json(kind)):
@@ -62,7 +67,7 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
         if content.get(name) is None:
             content[name] = value
     body = parse(EmbeddingsBody, content)
-    return body, call.items("input", body.input, body.modality)
+    return body, body.group(call)
 
 
 async def similarity(call: Call) -> Response:
@@ -77,9 +82,8 @@ async def rank(call: Call) -> Response:
     documents = call.items("documents", body.documents)
     query = ItemGroup("query", parse_items([body.query]), is_list=False)
     (target, others), embedded = await call.vectors([query, documents], body.model)
-    scores = (others @ target[0]).clip(-1, 1)
-    best = np.argsort(-scores, kind="stable")[: body.top_n]
-    results = [{"index": int(i), "score": scores[i]} for i in best]
+    best = ranking(target[0], others)[: body.top_n]
+    results = [{"index": index, "score": score} for index, score in best]
     return call.answer({"object": "list", "model": embedded.card.id, "results": results})
 
 
@@ -123,6 +127,10 @@ NATIVE = Dialect(
     endpoints=(
         Endpoint(
             *("POST", "/v1/embeddings", embeddings, "Embed images and texts"),
+            *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
+        ),
+        Endpoint(  # infinity's
+            *("POST", "/embeddings", embeddings, "The same as /v1/embeddings"),
             *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
         ),
         Endpoint(

@@ -1,6 +1,6 @@
 """What the HAProxy in front does for the service: it refuses most of what has to be refused.
 
-`raylens/haproxy.py` has its rules.
+`raylens/refusals.py` has its rules.
 """
 
 import math

@@ -32,7 +32,8 @@ def openapi(dialects: Dialects) -> Schema:
             path = endpoint.path.replace(":path}", "}")
             operation = _operation(endpoint, dialect, schemas)
             paths.setdefault(path, {})[endpoint.method.lower()] = operation
-    _add_other_formats(paths["/v1/embeddings"]["post"])
+    for path in ("/v1/embeddings", "/embeddings"):
+        _add_other_formats(paths[path]["post"])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -71,11 +72,11 @@ def _with_items(schema: Any) -> Any:
 
 
 def _operation(endpoint: Endpoint, dialect: Dialect, schemas: dict[Any, Schema]) -> Schema:
-    def content(kind: Any) -> Schema:
-        return {"content": {"application/json": {"schema": schemas[kind]}}}
+    def content(kind: Any, media: str = "application/json") -> Schema:
+        return {"content": {media: {"schema": schemas[kind]}}}
 
     errors = {
-        str(status): {
+        str(dialect.status(status)): {
             "description": ", ".join(sorted(answers.CODES[status])),
             **content(dialect.error_answer),
         }
@@ -91,10 +92,13 @@ def _operation(endpoint: Endpoint, dialect: Dialect, schemas: dict[Any, Schema])
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "tags": [dialect.name],
-        "responses": {"200": success, **errors},
+        "responses": {str(endpoint.success): success, **errors},
     }
     if endpoint.body is not None:
-        operation["requestBody"] = {"required": True, **content(endpoint.body)}
+        operation["requestBody"] = {
+            "required": True,
+            **content(endpoint.body, endpoint.media),
+        }
     names = re.findall(r"{(\w+)", endpoint.path)
     if names:
         operation["parameters"] = [

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.api.answers import error_type
-from deployments.api.schema import Dtype, EncodingFormat, VectorType
+from deployments.api.schema import Encoding, VectorType
 from deployments.errors import RaylensError
 from deployments.service.embedding import Embedded
 from deployments.wire import Vector
@@ -72,18 +72,27 @@ def quantised(vectors: NDArray[np.float32], dtype: VectorType) -> NDArray[Any]:
     return vectors.astype("<f4", copy=False)
 
 
-def embeddings_json(embedded: Embedded, dtype: Dtype, encoding: EncodingFormat) -> Response:
+def written(
+    vectors: NDArray[np.float32], encoding: Encoding | Mapping[str, Encoding]
+) -> Iterable[Any]:
+    """What JSON has for each row of (N, D): an array, base64 or, by type, an object of them."""
+    if not isinstance(encoding, Encoding):
+        by_type = {name: written(vectors, one) for name, one in encoding.items()}
+        return (dict(zip(by_type, row, strict=True)) for row in zip(*by_type.values(), strict=True))
+    array = quantised(vectors, encoding.dtype)
+    return (base64.b64encode(row).decode() for row in array) if encoding.is_base64 else array
+
+
+def embeddings_json(embedded: Embedded, encoding: Encoding | Mapping[str, Encoding]) -> Response:
     good = [row for row in embedded.rows if not isinstance(row, RaylensError)]
-    arrays = iter(quantised(np.stack(good), dtype) if good else ())
+    values = iter(written(np.stack(good), encoding) if good else ())
     data: list[dict[str, Any]] = []
     for index, row in enumerate(embedded.rows):
         if isinstance(row, RaylensError):
             error = {"code": row.code, "message": row.message}
             data.append({"object": "error", "index": index, "embedding": None, "error": error})
         else:
-            array = next(arrays)
-            embedding = base64.b64encode(array).decode() if encoding == "base64" else array
-            entry = {"object": "embedding", "index": index, "embedding": embedding}
+            entry = {"object": "embedding", "index": index, "embedding": next(values)}
             if index in embedded.truncated:
                 entry["truncated"] = True
             data.append(entry)
@@ -100,15 +109,14 @@ def embeddings_json(embedded: Embedded, dtype: Dtype, encoding: EncodingFormat) 
 
 
 def embeddings_npy(
-    rows: Sequence[Vector | RaylensError], dimensions: int, dtype: Dtype
+    rows: Sequence[Vector | RaylensError], dimensions: int, dtype: VectorType
 ) -> Response:
     """One array (N, D); failed rows are NaN, or zeros in the integer types."""
     failed = [isinstance(row, RaylensError) for row in rows]
     blank = np.zeros(dimensions, np.float32)
     vectors = np.stack([blank if isinstance(row, RaylensError) else row for row in rows])
     array = quantised(vectors, dtype)
-    if np.issubdtype(array.dtype, np.floating):
-        array[failed] = np.nan
+    array[failed] = np.nan if np.issubdtype(array.dtype, np.floating) else 0
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     headers = {"X-Item-Errors": item_errors_header(rows)} if any(failed) else None

@@ -120,11 +120,12 @@ class Api:
 
     def _error(self, error: RaylensError, request: Request) -> Response:
         """An error as the clients of that path read it."""
-        content = self._dialect_at(path_of(request.scope)).error(error, request_id(request))
+        dialect = self._dialect_at(path_of(request.scope))
+        content = dialect.error(error, request_id(request))
         headers = {}
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
-        return json_response(content, error.status, headers)
+        return json_response(content, dialect.status(error.status), headers)
 
     def _dialect_at(self, path: str) -> Dialect:
         return next((d for d in self._dialects if d.is_at(path)), NATIVE)

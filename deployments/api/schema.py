@@ -1,8 +1,8 @@
 """Validates request bodies: what each endpoint takes. The items inside are left to `items.py`."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 from pydantic import (
@@ -21,6 +21,16 @@ from deployments.service.job import Options
 EncodingFormat = Literal["float", "base64"]
 Dtype = Literal["float32", "float16", "int8", "ubinary"]
 VectorType = Dtype | Literal["uint8", "binary"]  # which other services' clients ask for too
+
+
+class Encoding(NamedTuple):
+    """How an answer writes vectors."""
+
+    dtype: VectorType
+    is_base64: bool
+    """Whether as base64 of the little-endian array, or as JSON numbers."""
+
+
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 # Stands for the item's schema until `openapi.py` replaces it by a reference, which pydantic would
@@ -44,6 +54,17 @@ def _whole(value: Any) -> Any:
 
 # 512.0 is one too: some languages write all numbers so.
 WholeNumber = Annotated[int, BeforeValidator(_whole)]
+
+
+def _truncation(value: Any) -> Any:
+    if value == "START":
+        raise ValueError('truncate must be "END" or "NONE"; texts are truncated at their end only')
+    return {"END": True, "NONE": False}.get(value, value) if isinstance(value, str) else value
+
+
+_TRUNCATION = {"anyOf": [{"type": "boolean"}, {"enum": ["END", "NONE"]}]}
+# NVIDIA NIM writes words.
+Truncation = Annotated[bool, BeforeValidator(_truncation), WithJsonSchema(_TRUNCATION)]
 
 
 def _nullable(schema: dict[str, Any]) -> None:
@@ -70,6 +91,16 @@ class Body(BaseModel):
         return {name: data[name] for name in cls.model_fields if data.get(name) is not None}
 
 
+def one_of(*names: str) -> ConfigDict:
+    """The configuration of a Body with just one of these keys, for its schema."""
+
+    def schema(schema: dict[str, Any]) -> None:
+        _nullable(schema)
+        schema["oneOf"] = [{"required": [name]} for name in names]
+
+    return ConfigDict(json_schema_extra=schema)
+
+
 class EmbeddingOptions(Body):
     """How `/v1/embeddings` answers: in the JSON body, form fields or the query string."""
 
@@ -86,7 +117,9 @@ class EmbeddingOptions(Body):
     modality: Literal["image", "text"] | None = Field(
         None, description="Read bare strings as images or as text."
     )
-    truncate: bool = Field(True, description="Truncate texts that are longer than the model reads.")
+    truncate: Truncation = Field(
+        True, description="Truncate texts that are longer than the model reads, or refuse them."
+    )
     on_error: Literal["fail", "report"] = Field(
         "fail", description="Fail the request over a bad item, or report the error in its place."
     )
@@ -103,9 +136,9 @@ class EmbeddingOptions(Body):
         largest = FLOAT16_MAX if self.dtype == "float16" else math.inf
         return Options(self.dimensions, self.normalize, self.truncate, self.on_error, largest)
 
-
-class EmbeddingsBody(EmbeddingOptions):
-    input: OneOrMore
+    def encoding(self) -> Encoding | dict[str, Encoding]:
+        """Of each vector, or by type if several were asked for."""
+        return Encoding(self.dtype, self.encoding_format == "base64")
 
 
 class SimilarityBody(Body):
@@ -173,10 +206,23 @@ def parse(model: type[B], data: Mapping[str, Any], *, strict: bool = True) -> B:
         if first["type"] == "value_error":
             sentence = str(first["ctx"]["error"])  # our own, whose first word is the key
             raise BadRequest(f"{sentence}.", param=sentence.split()[0]) from None
-        key = "".join(f"[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
+        key = _key(first["loc"], data)
         sentence = SENTENCES.get(first["type"], "has an invalid value")
         message = f"{key} {sentence.format(**first.get('ctx', {}))}."
         raise BadRequest(message, param=key) from None
+
+
+def _key(loc: Sequence[int | str], data: Any) -> str:
+    """`inputs[0].shape`. Besides keys and indices, pydantic's `loc` has the members of unions."""
+    key = ""
+    for part in loc:
+        if isinstance(part, int):
+            key += f"[{part}]"
+            data = data[part] if isinstance(data, list) else None
+        elif isinstance(data, Mapping):
+            key += f".{part}"
+            data = data.get(part)
+    return key[1:]
 
 
 def without_empty(options: dict[str, str]) -> dict[str, str]:

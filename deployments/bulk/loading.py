@@ -9,12 +9,10 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from deployments.bulk import unread
 from deployments.bulk.places import Place
@@ -26,12 +24,10 @@ from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, Pixels, PixelSpec, ProcessorSpec
 
 # Images of one task that are read or fetched at the same time, while one of them is decoded.
 READS = 16
-# Formats whose headers Pillow reads in Python. By then a worker process has decoded the image.
-_SIZED = ("JPEG", "PNG", "GIF", "BMP")
 
 
 @dataclass(frozen=True)
@@ -125,10 +121,10 @@ class Loader:
             async with self._images.loaded(item, self._limits) as image:
                 data, sha256 = image.data, image.digest.hex()
                 try:
-                    pixels = await self._decode(data)
+                    pixels, facts = await self._decode(data)
                 except RaylensError as error:
                     return Loaded(None, _said(error), sha256, None)
-                return Loaded(pixels, None, sha256, _width_height(data))
+                return Loaded(pixels, None, sha256, (facts.width, facts.height))
         except RaylensError as error:
             return Loaded(None, _said(error), None, None)
         except Exception as error:  # one row, not the block
@@ -155,12 +151,12 @@ class Loader:
         """One byte more than allowed, of a file that is too large; the loader refuses it then."""
         return root.below(name).read(most=self._max_bytes)
 
-    async def _decode(self, data: bytes) -> Pixels:
+    async def _decode(self, data: bytes) -> Decoded:
         with self._decoding:
-            pixels = await self._images.decode(data, self._spec, self._limits)
-            if pixels is None:
-                pixels = await self._images.decode_slowly(data, self._spec, self._limits)
-            return pixels
+            decoded = await self._images.decode(data, self._spec, self._limits)
+            if decoded is None:
+                decoded = await self._images.decode_slowly(data, self._spec, self._limits)
+            return decoded
 
 
 @functools.lru_cache(maxsize=1)
@@ -199,14 +195,6 @@ def _with_columns(
             table = table.drop_columns([name])
         table = table.append_column(name, values)
     return table
-
-
-def _width_height(data: bytes) -> tuple[int, int] | None:
-    try:
-        with Image.open(BytesIO(data), formats=_SIZED) as image:
-            return image.size
-    except Exception:  # another format
-        return None
 
 
 def _said(error: RaylensError) -> str:

@@ -1,4 +1,4 @@
-"""The colour space of an AVIF that gives it by code points: Pillow tells its ICC profile only."""
+"""What Pillow does not tell of an AVIF: its colour space as code points, and its depth."""
 
 import struct
 
@@ -6,6 +6,7 @@ from deployments.pixels import icc
 
 # The boxes that describe an image come first (ISO 23008-12).
 _MOST_HEAD_BYTES = 4096
+_HIGH_BIT_DEPTH, _TWELVE_BIT = 0x40, 0x20  # in the third byte of a decoder's configuration
 
 
 def profile(data: bytes) -> bytes | None:
@@ -18,3 +19,12 @@ def profile(data: bytes) -> bytes | None:
     primaries, transfer = struct.unpack_from(">HH", data, place + 8)
     curve = icc.SRGB_CURVE if transfer in icc.VIDEO_CURVES else transfer
     return icc.from_code_points(primaries, curve)
+
+
+def bit_depth(data: bytes) -> int:
+    """Bits of each channel (AV1-ISOBMFF 1.2, 2.3.3); 8 if the file does not say."""
+    place = data.find(b"av1C", 0, _MOST_HEAD_BYTES)
+    flags = data[place + 6 : place + 7] if place >= 0 else b""
+    if not flags or not flags[0] & _HIGH_BIT_DEPTH:
+        return 8
+    return 12 if flags[0] & _TWELVE_BIT else 10

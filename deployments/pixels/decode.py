@@ -3,9 +3,10 @@
 Leaves colours to `colour` and resizing to `geometry` and `processor`.
 """
 
+import re
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, get_args
 
 from PIL import (
     AvifImagePlugin,
@@ -15,7 +16,7 @@ from PIL import (
     Image,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
 
@@ -25,9 +26,9 @@ from deployments.pixels import avif, bmp, jpeg, png
 from deployments.pixels.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.pixels.geometry import fit
 from deployments.pixels.processor import process
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, ImageFacts, ImageFormat, PixelSpec, ProcessorSpec
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")  # MPO, which phones write, is a JPEG
+FORMATS = tuple(kind for kind in get_args(ImageFormat) if kind != "TIFF")
 
 # Pillow's own limit warns, or raises at twice its value. Ours is a setting, and `_open` applies
 # it to every image before a pixel is decoded.
@@ -36,10 +37,14 @@ Image.MAX_IMAGE_PIXELS = None
 # The default is one per processor, but each processor has an image of its own to decode.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
+_TIFF_WIDTH_HEIGHT = (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH)
 _WEBP_ANIMATION = 0x02  # in the flags of a WebP's header
 
 # Pillow computes boxes in single precision, where whole numbers are exact up to here.
 _MAX_SIDE_PIXELS = 1 << 24
+
+# Where a channel has not 8 bits, Pillow's raw modes say so: "L;4", "RGB;16B".
+_RAW_BITS = re.compile(r";(\d+)")
 
 
 def decode(
@@ -50,9 +55,9 @@ def decode(
     allow_tiff: bool = False,
     background: str = "#ffffff",
     fast: bool = False,
-) -> Pixels:
+) -> Decoded:
     """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3), C-contiguous and
-    writable.
+    writable; and what the file is.
 
     For a `PixelSpec`, uint8 in sRGB, resized and cropped; for a `ProcessorSpec`, the processor's
     float32 output. EXIF orientation is applied, transparency is composited over `background`
@@ -94,17 +99,19 @@ def _decode(
     allow_tiff: bool,
     background: str,
     fast: bool,
-) -> Pixels:
+) -> Decoded:
     try:
         image = _open(data, max_pixels=max_pixels, allow_tiff=allow_tiff)
+        facts = _facts(image, data)
         if isinstance(spec, ProcessorSpec):
-            return process(_load(image, background), spec, max_pixels=max_pixels)
+            processed = process(_load(image, background), spec, max_pixels=max_pixels)
+            return Decoded(processed, facts)
         width_height = image.size
         if fast and spec.resize is not None:
             edge = max(spec.resize[1:])  # for both sides, because EXIF may turn the image
             image.draft(None, (edge, edge))  # affects JPEGs only
         plain = None if spec.exact or image.size != width_height else jpeg.decode_plain(data, image)
-        return fit(_load(image, background) if plain is None else plain, spec)
+        return Decoded(fit(_load(image, background) if plain is None else plain, spec), facts)
     except RaylensError:
         raise
     except MemoryError:
@@ -150,11 +157,34 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
     return image
 
 
+def _facts(image: Image.Image, data: bytes) -> ImageFacts:
+    """What an image is that is open, but neither reduced nor decoded."""
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow gives it the size that EXIF asks
+        width, height = (image.tag_v2[tag] for tag in _TIFF_WIDTH_HEIGHT)
+    kind: Any = "JPEG" if image.format == "MPO" else image.format
+    return ImageFacts(width, height, kind, _bit_depth(image, data))
+
+
+def _bit_depth(image: Image.Image, data: bytes) -> int:
+    if image.format == "AVIF":
+        return avif.bit_depth(data)
+    if image.format in ("JPEG", "MPO", "GIF", "WEBP") or image.mode in ("P", "PA"):
+        return 8
+    if image.mode == "1":
+        return 1
+    _, rawmode = _layout(image)
+    bits = _RAW_BITS.search(rawmode)
+    if bits is None:
+        return 8
+    # A BMP's 16 bits are those of a pixel: five for each colour, or six for green.
+    return 5 if image.format == "BMP" else int(bits[1])
+
+
 def _load(image: Image.Image, background: str) -> Image.Image:
     """The first frame decoded: RGB, upright."""
     try:
-        tiles = getattr(image, "tile", None)
-        extents, rawmode = _layout(tiles[0]) if tiles else ((0, 0, *image.size), "")
+        extents, rawmode = _layout(image)
         if image.format == "PNG" and "transparency" in image.info:
             image.info["transparency"] = key_as_decoded(image.info["transparency"], rawmode)
         if image.format == "GIF" and image.mode == "L":
@@ -173,8 +203,13 @@ def _load(image: Image.Image, background: str) -> Image.Image:
         raise _corrupt(error) from None
 
 
-def _layout(tile: Any) -> tuple[tuple[int, int, int, int], str]:
-    """Where a tile lies in the image, and the raw mode of its samples in the file."""
+def _layout(image: Image.Image) -> tuple[tuple[int, int, int, int], str]:
+    """Where the samples in the file lie in the image, and their raw mode; "" if Pillow says
+    none."""
+    tiles: Any = getattr(image, "tile", None)
+    if not tiles:
+        return (0, 0, *image.size), ""
+    tile = tiles[0]
     rawmode = tile.args if isinstance(tile.args, str) else tile.args[0]
     return tile.extents, str(rawmode)
 

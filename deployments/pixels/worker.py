@@ -113,7 +113,7 @@ def _decode(options: DecodeOptions, data: bytearray) -> tuple[bytes, Any]:
     """The pixels or the error, described in JSON, because the service must not unpickle anything
     from a process that hostile bytes may have taken over."""
     try:
-        pixels = decode(
+        pixels, facts = decode(
             bytes(data),
             options.spec,
             max_pixels=options.max_pixels,
@@ -126,7 +126,8 @@ def _decode(options: DecodeOptions, data: bytearray) -> tuple[bytes, Any]:
     except Exception:
         traceback.print_exc()  # into the replica's log
         return _error(Internal("The service failed on this item."))
-    return json.dumps({"shape": pixels.shape, "dtype": pixels.dtype.str}).encode(), pixels
+    meta = {"shape": pixels.shape, "dtype": pixels.dtype.str, "facts": facts}
+    return json.dumps(meta).encode(), pixels
 
 
 def _error(error: RaylensError) -> tuple[bytes, bytes]:

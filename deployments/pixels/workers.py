@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from typing import get_args
 
 import numpy as np
 
@@ -33,10 +34,11 @@ from deployments.pixels.worker import (
     send,
 )
 from deployments.settings import MIB, Decode
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, ImageFacts, ImageFormat, PixelSpec, ProcessorSpec
 
 logger = logging.getLogger("ray.serve")
 
+_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 _ERRORS = {error.code: error for error in (CorruptImage, ImageTooLarge, Internal, UnsupportedImage)}
 
 # CPU time for an image in the first lane. Photos of 12 megapixels take 0.04 to 0.2 s as JPEG
@@ -86,8 +88,8 @@ class DecodeWorkers:
 
     def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
-    ) -> Pixels:
-        """An image's bytes to (H, W, 3), as the model wants it.
+    ) -> Decoded:
+        """An image's bytes to (H, W, 3), as the model wants it, and what its file is.
 
         A thread must use one lane only. Raises TakesLongError in the first one, UnsupportedImage,
         CorruptImage or ImageTooLarge, Unavailable if no process can be started, and Internal.
@@ -111,7 +113,7 @@ class DecodeWorkers:
         if slow_lane:  # a large image leaves its worker holding a lot of memory
             self._drop(self._own.worker)
             self._own.worker = None
-        return _pixels(*reply)
+        return _decoded(*reply)
 
     def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
         """Decodes a test image in the template, so that no worker started later has to import
@@ -228,8 +230,8 @@ class DecodeWorkers:
             self._open.discard(connection)
 
 
-def _pixels(meta: bytes, data: bytearray) -> Pixels:
-    """The pixels in a worker's reply, or the error raised. The worker may have been taken over, so
+def _decoded(meta: bytes, data: bytearray) -> Decoded:
+    """What is in a worker's reply, or the error raised. The worker may have been taken over, so
     nothing is trusted unchecked."""
     with suppress(ValueError, TypeError, KeyError):
         reply = json.loads(meta)
@@ -238,5 +240,15 @@ def _pixels(meta: bytes, data: bytearray) -> Pixels:
             raise _ERRORS[reply["error"]](str(reply["message"]), cause=cause)
         shape, dtype = tuple(map(int, reply["shape"])), np.dtype(str(reply["dtype"]))
         if len(shape) == 3 and dtype in (np.uint8, np.float32) and math.prod(shape) > 0:
-            return np.frombuffer(data, dtype).reshape(shape)
+            pixels = np.frombuffer(data, dtype).reshape(shape)
+            return Decoded(pixels, _facts(*reply["facts"]))
     raise Internal("The service failed on this item.")
+
+
+def _facts(width: int, height: int, kind: str, bit_depth: int) -> ImageFacts:
+    """Raises ValueError or TypeError for what no image has."""
+    if not all(0 < number < 1 << 31 for number in (width, height, bit_depth)):
+        raise ValueError
+    # One string for each format: entries of the cache keep it.
+    kind = _FORMATS[_FORMATS.index(kind)]
+    return ImageFacts(int(width), int(height), kind, int(bit_depth))

@@ -5,12 +5,12 @@ Knows nothing of items or models: a key must identify everything that a vector d
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from deployments.wire import Vector
+from deployments.wire import ImageFacts, Vector
 
-# Of Python's objects around a vector: key, entry, array and place in the dict.
-OVERHEAD_BYTES = 400
+# Of Python's objects around a vector: key, entry, array, facts and place in the dict.
+OVERHEAD_BYTES = 550
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Entry:
     """How many tokens the model read, of a text."""
     truncated: bool = False
     """Whether the text was longer than that."""
+    image: ImageFacts | None = None
 
 
 class VectorCache:
@@ -58,7 +59,7 @@ class VectorCache:
             return
         if key not in self._entries:
             # A copy, because a view would keep its whole batch in memory.
-            entry = Entry(entry.vector.copy(), entry.tokens, entry.truncated)
+            entry = replace(entry, vector=entry.vector.copy())
             self._entries[key] = entry
             self._bytes += entry.vector.nbytes + OVERHEAD_BYTES
         while self._bytes > self._max_bytes:

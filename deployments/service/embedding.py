@@ -35,7 +35,7 @@ from deployments.service.loader import ImageLoader, LoadLimits
 from deployments.service.stacks import StackEmbedder
 from deployments.service.vectors import finished
 from deployments.settings import Settings
-from deployments.wire import ModelCard, Vector
+from deployments.wire import ImageFacts, ModelCard, Vector
 
 # The last part of a request's time, kept for the model to embed what has been decoded by then.
 MODEL_PART = 0.1
@@ -51,6 +51,8 @@ class Embedded:
     card: ModelCard
     """Of the model that all vectors are from."""
     rows: list[Vector | RaylensError]
+    images: list[ImageFacts | None]
+    """For each item, what the image's file is; None for texts and images that could not be read."""
     texts: int
     """How many of the vectors are of texts."""
     tokens: int
@@ -153,6 +155,7 @@ class EmbeddingService:
         return Embedded(
             card=job.card,
             rows=rows,
+            images=[slot.image for slot in job.slots],
             texts=sum(is_text(slot) for slot in good_slots),
             tokens=sum(slot.tokens for slot in job.slots),
             truncated={index for index, slot in enumerate(job.slots) if slot.truncated},
@@ -227,7 +230,8 @@ def _finish(slots: Sequence[Slot], options: Options) -> None:
         first = slot.duplicate_of
         if first is not None:
             slot.row = copy.copy(first.row)  # a copy, because an error names its item
-            slot.tokens, slot.truncated, slot.cached = first.tokens, first.truncated, True
+            slot.tokens, slot.truncated, slot.image = first.tokens, first.truncated, first.image
+            slot.cached = True
     for slot in slots:
         if slot.row is not None:
             slot.row = finished(

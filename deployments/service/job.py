@@ -12,7 +12,7 @@ from deployments.items import Parsed, TextItem
 from deployments.service.cache import Entry
 from deployments.service.loader import LoadLimits
 from deployments.texts.tokenizer import TextTokenizer
-from deployments.wire import ModelCard, Pixels, StackVectors, Tokens, Vector
+from deployments.wire import ImageFacts, ModelCard, Pixels, StackVectors, Tokens, Vector
 
 OnError = Literal["fail", "report"]
 Stage = Literal["fetch", "decode", "queue", "model"]
@@ -152,6 +152,8 @@ class Slot:
     """How many tokens of its text the model reads."""
     truncated: bool = False
     """Whether the text was longer than that."""
+    image: ImageFacts | None = None
+    """Of an image, once it has been decoded."""
     cached: bool = False
     """Whether the row came from the cache or from another job."""
     is_slow: bool = False
@@ -167,7 +169,7 @@ class Slot:
             self.row = too_many_tokens(entry.tokens)
             return
         self.row, self.cached = entry.vector, True
-        self.tokens, self.truncated = entry.tokens, entry.truncated
+        self.tokens, self.truncated, self.image = entry.tokens, entry.truncated, entry.image
 
 
 @dataclass(slots=True)

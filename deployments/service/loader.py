@@ -19,7 +19,7 @@ from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.sources.inline import decode_base64, decode_data_uri
 from deployments.sources.shared import SharedDownloads
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, PixelSpec, ProcessorSpec
 
 # Up to this size, decoding and hashing base64 takes less time than handing it to a thread.
 INLINE_BYTES = 256 * 1024
@@ -106,9 +106,9 @@ class ImageLoader:
 
     async def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
-    ) -> Pixels | None:
-        """An image's bytes as (H, W, 3), ready for the model; None if it takes long, and is for
-        `decode_slowly`.
+    ) -> Decoded | None:
+        """An image's bytes as (H, W, 3), ready for the model, and what its file is; None if it
+        takes long, and is for `decode_slowly`.
 
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.
         """
@@ -124,7 +124,7 @@ class ImageLoader:
 
     async def decode_slowly(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
-    ) -> Pixels:
+    ) -> Decoded:
         """The same for any image, in the slow lane."""
         decode = partial(self._workers.decode, data, spec, slow_lane=True)
         async with self._slow_semaphore.turn(limits):

@@ -122,7 +122,8 @@ class StackEmbedder:
         for slot, vector in zip(slots, made.vectors, strict=True):
             slot.row = vector
             if slot.key is not None and np.isfinite(vector).all():
-                self._cache.put(slot.key, Entry(vector, slot.tokens, slot.truncated))
+                entry = Entry(vector, slot.tokens, slot.truncated, slot.image)
+                self._cache.put(slot.key, entry)
                 slot.key = None
 
     def _fail(self, slot: Slot, error: RaylensError) -> None:
@@ -166,10 +167,11 @@ class StackEmbedder:
             job.timing.note("fetch", (loaded - began) * 1e3)
             if not self._needs_model(job, slot, b"image" + digest):
                 return None
-            pixels = await self._loader.decode(data, job.card.pixels, job.limits)
-            if pixels is None:
+            decoded = await self._loader.decode(data, job.card.pixels, job.limits)
+            if decoded is None:
                 slot.is_slow = True
-                pixels = await self._loader.decode_slowly(data, job.card.pixels, job.limits)
+                decoded = await self._loader.decode_slowly(data, job.card.pixels, job.limits)
+        pixels, slot.image = decoded
         job.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
         return pixels
 

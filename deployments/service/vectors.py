@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from deployments.errors import BadRequest, Internal, RaylensError
 from deployments.wire import TextSpec, Vector, Vectors
 
+Ranking = list[tuple[int, np.float32]]
+"""Indices with their scores, best first."""
+
 
 def finished(
     row: Vector | RaylensError, dimensions: int | None, normalize: bool, *, largest: float
@@ -33,6 +36,12 @@ def cosines(a: Vectors, b: Vectors) -> NDArray[np.float32]:
     """(N,) cosines of the rows of two (N, D) arrays of unit vectors."""
     result: NDArray[np.float32] = np.sum(a * b, axis=1).clip(-1, 1)
     return result
+
+
+def ranking(query: Vector, rows: Vectors) -> Ranking:
+    """Of (N, D) unit vectors, by their cosines to a (D,) unit vector."""
+    scores = (rows @ query).clip(-1, 1)
+    return [(int(i), scores[i]) for i in np.argsort(-scores, kind="stable")]
 
 
 def probabilities(cosines: Vectors, rule: TextSpec) -> Vectors:

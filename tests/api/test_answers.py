@@ -6,17 +6,38 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from deployments.api import answers
-from deployments.api.dialects import DIALECTS
+from deployments.api.dialects import (
+    DIALECTS,
+    cohere,
+    immich,
+    oip,
+    rerank,
+    tei,
+    tensors,
+    vllm,
+    voyage,
+    weaviate,
+)
 from deployments.api.endpoints import NATIVE
 from deployments.api.openapi import openapi
+from tests.api.colours import image
 from tests.api.conftest import Connect
 from tests.fakes import TEXT, FakeModel
 
 RED, LONG = "a wall of #ff0000", "long " * 20
+RED_URI = "data:image/png;base64," + image("#ff0000")["base64"]
+TYPES = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [RED]}
+RERANK = {"query": RED, "return_documents": True}
 
 CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("POST", "/v1/embeddings", {"input": [RED, LONG]}, answers.Embeddings),
     ("POST", "/v1/embeddings", {"input": RED, "encoding_format": "base64"}, answers.Embeddings),
+    (
+        *("POST", "/embeddings"),
+        {"input": RED, "embedding_type": ["float", "base64", "binary", "ubinary"]},
+        answers.Embeddings,
+    ),
     (
         *("POST", "/v1/embeddings"),
         {"input": [RED, {"base64": "?"}], "on_error": "report"},
@@ -30,8 +51,30 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("GET", "/v1/models/fake", None, answers.Model),
     ("GET", "/livez", None, answers.Alive),
     ("GET", "/readyz", None, answers.Ready),
+    ("POST", "/vectorize", {"texts": [RED]}, weaviate.Vectorized),
+    ("GET", "/meta", None, answers.Model),
+    ("POST", "/vectorize", {"images": ["?"]}, weaviate.WeaviateError),
+    ("POST", "/predict", {}, immich.ImmichError),
     ("GET", "/nowhere", None, answers.Error),
     ("POST", "/v1/embeddings", {"input": [{"base64": "?"}, RED]}, answers.Error),
+    ("POST", "/v1/embed", {"texts": [RED, LONG]}, cohere.CohereFloats),
+    ("POST", "/v2/embed", {"images": [RED_URI], "embedding_types": TYPES}, cohere.CohereByType),
+    ("POST", "/v2/embed", {}, cohere.CohereError),
+    ("POST", "/v1/rerank", {**RERANK, "documents": [RED, LONG]}, rerank.Reranked),
+    ("POST", "/rerank", {"query": RED, "texts": [RED], "return_text": True}, [rerank.TeiRank]),
+    ("POST", "/rerank", {}, rerank.RerankError),
+    ("POST", "/v1/multimodalembeddings", {"inputs": [RED_URI]}, voyage.VoyageEmbeddings),
+    ("POST", "/v1/multimodalembeddings", {}, voyage.VoyageError),
+    ("GET", "/info", None, tei.TeiInfo),
+    ("POST", "/embed", {"inputs": []}, tei.TeiError),
+    ("POST", "/score", {"queries": RED, "documents": [RED]}, vllm.VllmScores),
+    ("GET", "/v2", None, tensors.OipServer),
+    ("GET", "/v2/health/live", None, tensors.OipLive),
+    ("GET", "/v2/health/ready", None, tensors.OipReady),
+    ("GET", "/v2/models/fake", None, tensors.OipModel),
+    ("GET", "/v2/models/fake/ready", None, tensors.OipModelReady),
+    ("POST", "/v2/models/fake/infer", {"inputs": [TENSOR]}, tensors.InferAnswer),
+    ("POST", "/v2/models/fake/infer", {"inputs": []}, oip.OipError),
 ]
 
 
@@ -41,8 +84,11 @@ async def test_an_answer_has_the_declared_keys_and_no_others(
 ) -> None:
     async with connect(FakeModel(text=TEXT)) as client:
         response = await client.request(method, path, json=body)
-    assert (response.status_code >= 400) == (kind is answers.Error)
-    check(response.json(), kind)
+    answer = response.json()
+    if isinstance(kind, list):
+        [answer], [kind] = answer, kind
+    assert (response.status_code >= 400) == kind.__name__.endswith("Error")
+    check(answer, kind)
 
 
 def test_an_undeclared_key_would_be_noticed() -> None:

@@ -39,6 +39,7 @@ def bearer(secret: str) -> dict[str, str]:
         ("DELETE", "/v1/embeddings"),
         ("GET", "http://test//livez"),
         ("GET", "/livez/"),
+        ("POST", "/livez"),
         ("GET", "/LIVEZ"),
         ("GET", "/livez/../v1/models"),
         ("GET", "/livez%2f..%2fv1/models"),
@@ -54,6 +55,13 @@ async def test_every_route_but_the_probes_needs_a_key(
     error = response.json()["error"]
     assert (error["code"], error["type"]) == ("unauthorized", "authentication_error")
     assert error["request_id"] == response.headers["x-request-id"]
+
+
+async def test_the_root_needs_a_key_and_says_so_to_those_who_post_there(connect: Connect) -> None:
+    async with connect(auth={"keys": [line("s")]}) as client:
+        for method in ("GET", "POST"):
+            response = await client.request(method, "/")
+            assert (response.status_code, response.json()["error_type"]) == (401, "Validation")
 
 
 async def test_the_probes_are_open(connect: Connect) -> None:

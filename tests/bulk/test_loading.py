@@ -15,6 +15,7 @@ from deployments.bulk.sources import SourceError, find
 from deployments.settings import Decode, Fetch, Limits, Settings
 from deployments.wire import PixelSpec
 from tests.conftest import Jpeg
+from tests.pixels.pictures import saved
 
 SPEC = PixelSpec(("shortest_edge", 32), 3, (32, 32))
 SETTINGS = Settings(
@@ -50,6 +51,14 @@ def test_bytes_become_pixels_in_their_rows(loader: Loader, jpeg: Jpeg) -> None:
     assert table["sha256"][0] == table["sha256"][4]
     rest = pixels_of(table.slice(2), SPEC)
     assert (rest == pixels[1:]).all()
+
+
+def test_widths_and_heights_are_those_of_the_file_in_every_format(loader: Loader) -> None:
+    kinds = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
+    data = [saved(Image.new("RGB", (64, 40)), kind) for kind in kinds]
+    table = loader.load(pa.table({"bytes": data}), "bytes")
+    assert table["width"].to_pylist() == [64] * len(kinds)
+    assert table["height"].to_pylist() == [40] * len(kinds)
 
 
 def test_paths_are_read_where_they_are(loader: Loader, jpeg: Jpeg, tmp_path: Path) -> None:

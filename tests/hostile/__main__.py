@@ -18,12 +18,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tests.hostile import addresses, images, paths, pictures, pngsuite, requests
+from tests.hostile import addresses, dialects, images, paths, pictures, pngsuite, requests
 from tests.hostile.attack import Attack, Part
 from tests.hostile.servers import OPEN_HOST, Secret, redirecting
 from tests.hostile.traffic import GoodTraffic
 from tests.servers import ROOT, Server, serve
 
+MODEL = "efficientnet-lite0"
 MOST_GROWTH_MB = 150
 MOST_P99_S = 1.0
 UPLOADS, UPLOAD_BYTES = 40, 20 * 1000 * 1000
@@ -140,6 +141,7 @@ async def attack(
         attacker.send_items(Part("addresses, by a redirect"), by_redirect, allowed={*refused, 422}),
         attacker.send_items(Part("paths"), by_path, allowed={400, 404}),
         attacker.send_tricks(Part("HTTP"), requests.all_tricks()),
+        attacker.send_tricks(Part("dialects"), (odd.trick() for odd in dialects.all_odd(MODEL))),
         attacker.upload_at_once(Part("40 uploads of 20 MB at once"), upload, UPLOADS),
     ]
     parts: list[Part] = []

@@ -27,7 +27,7 @@ def look_at(error: RaylensError) -> None:
 
 def decode_image(data: bytes) -> None:
     try:
-        pixels = decode(data, SPEC, max_pixels=100_000)
+        pixels = decode(data, SPEC, max_pixels=100_000).pixels
     except RaylensError as error:
         look_at(error)
         return

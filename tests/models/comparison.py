@@ -106,7 +106,7 @@ def compare(model: Served, reference: Reference, files: Mapping[str, bytes]) -> 
 
 def embed(model: Served, files: Mapping[str, bytes]) -> Vectors:
     """(N, D) of length 1."""
-    values = [decode(data, model.pixels, max_pixels=10**8) for data in files.values()]
+    values = [decode(data, model.pixels, max_pixels=10**8).pixels for data in files.values()]
     halves = np.array_split(np.stack(values), 2)  # as if they came in batches
     return unit(np.concatenate([model.encode(half) for half in halves]))
 

@@ -95,7 +95,7 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
         output = model.eval()(values)
         expected = output.cls_logits if name == "DeiT, classifier" else output.logits
         encoder = encode(tiny(name))
-        pixels = decode(data, encoder.preprocessing.pixels, max_pixels=10**8)
+        pixels = decode(data, encoder.preprocessing.pixels, max_pixels=10**8).pixels
         found = head(torch.from_numpy(encoder.encode(pixels[None])))
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
@@ -112,7 +112,7 @@ def test_faster_resizing_hardly_changes_a_tolerant_familys_vectors(tiny: Tiny, n
     assert spec.exact, "in float32, resizing should be exact"
     photos = [FILES[n] for n in ("640 x 480", "225 x 223", "1:40", "RGBA")]
     exact, faster = (
-        unit(encoder.encode(np.stack([decode(p, s, max_pixels=10**8) for p in photos])))
+        unit(encoder.encode(np.stack([decode(p, s, max_pixels=10**8).pixels for p in photos])))
         for s in (spec, replace(spec, exact=False))
     )
     assert (exact * faster).sum(axis=1).min() >= 0.99999

@@ -32,7 +32,7 @@ def pixels(
     max_pixels: int = 1_000_000,
     allow_tiff: bool = True,
 ) -> Pixels:
-    return decode(data, spec, max_pixels=max_pixels, allow_tiff=allow_tiff)
+    return decode(data, spec, max_pixels=max_pixels, allow_tiff=allow_tiff).pixels
 
 
 def colour(data: bytes) -> tuple[int, ...]:

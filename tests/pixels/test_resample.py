@@ -31,7 +31,7 @@ def saved(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
 
 
 def pixels(data: bytes, spec: PixelSpec) -> NDArray[np.int16]:
-    found = decode(data, spec, max_pixels=10**7)
+    found = decode(data, spec, max_pixels=10**7).pixels
     assert found.shape == (*spec.height_width, 3)
     assert found.flags.c_contiguous
     assert found.flags.writeable

@@ -102,6 +102,7 @@ def test_transparency_is_put_over_the_background_that_is_set(kind: str) -> None:
     logo = Image.new("RGBA", (8, 8), (255, 255, 255, 255))
     logo.paste((0, 0, 0, 0), (0, 0, 8, 4))
     options = {"lossless": True} if kind == "WEBP" else {}
-    found = decode(saved(logo, kind, **options), AS_IS, max_pixels=100, background="#102030")
+    data = saved(logo, kind, **options)
+    found = decode(data, AS_IS, max_pixels=100, background="#102030").pixels
     assert (found[:4] == (0x10, 0x20, 0x30)).all()
     assert (found[4:] == 255).all()

@@ -10,11 +10,11 @@ from deployments.errors import Internal, TextTooLong, Unavailable
 from deployments.items import TextItem, UrlItem
 from deployments.service import stacks
 from deployments.service.embedding import Embedded
-from deployments.wire import StackVectors
+from deployments.wire import ImageFacts, StackVectors
 from tests.fakes import TEXT, FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher, HeldModel
-from tests.service.requests import embed, errors, vectors
+from tests.service.requests import CORRUPT, embed, errors, vectors
 
 # The cache
 
@@ -30,6 +30,22 @@ async def test_what_was_embedded_before_does_not_reach_the_model(images: Images)
     assert [len(stack) for stack in model.stacks] == [2, 1]
     unit = vectors(second) / np.linalg.norm(vectors(second), axis=1, keepdims=True)
     assert unit[[0, 1, 3]] == pytest.approx(vectors(first))
+
+
+async def test_what_a_file_is_is_known_wherever_its_vector_comes_from(images: Images) -> None:
+    (photo,), facts = images(1), ImageFacts(16, 16, "JPEG", 8)
+    model = HeldModel()
+    opened = service(model)
+    first = asyncio.create_task(embed(opened, [photo, photo]))
+    await model.taken(1)
+    second = asyncio.create_task(embed(opened, [CORRUPT, photo], on_error="report"))
+    await asyncio.sleep(0.1)
+    model.calls[0].set_result(None)
+    assert (await first).images == [facts, facts]
+    assert (await second).images == [None, facts]
+    assert (await embed(opened, [photo])).images == [facts]  # cached
+    assert len(model.calls) == 1
+    assert (await embed(service(FakeModel(text=TEXT)), [TextItem("a")])).images == [None]
 
 
 async def test_a_setting_turns_the_cache_off(images: Images) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from deployments.items import BytesItem
 from deployments.pixels.workers import TakesLongError
-from deployments.wire import Pixels
+from deployments.wire import Decoded
 from tests.conftest import Jpeg
 from tests.fakes import InProcess, service
 from tests.service.conftest import Images
@@ -26,7 +26,7 @@ class SlowImages(InProcess):
         self.begun = threading.Event()
         self.released = threading.Event()
 
-    def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Pixels:
+    def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Decoded:
         with Image.open(io.BytesIO(data)) as image:
             if image.size == self.SLOW_SIZE:
                 if not slow_lane:
@@ -40,7 +40,7 @@ async def test_an_image_that_takes_long_is_decoded_in_the_slow_lane(images: Imag
     lanes = []
 
     class Workers(InProcess):
-        def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Pixels:
+        def decode(self, data: bytes, spec: Any, *, slow_lane: bool = False) -> Decoded:
             lanes.append(slow_lane)
             if not slow_lane:
                 raise TakesLongError

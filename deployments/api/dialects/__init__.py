@@ -4,11 +4,20 @@ Each has its bodies, its answers and its errors; limits, keys, deadlines and met
 as everywhere.
 """
 
-from deployments.api.dialects import cohere
+from deployments.api.dialects import cohere, immich, oip, rerank, tei, vllm, voyage, weaviate
 from deployments.api.endpoint import Dialect
 from deployments.settings import ApiSettings
 
-DIALECTS = (cohere.DIALECT,)
+DIALECTS = (
+    cohere.DIALECT,
+    immich.DIALECT,
+    oip.DIALECT,
+    rerank.DIALECT,
+    tei.DIALECT,
+    vllm.DIALECT,
+    voyage.DIALECT,
+    weaviate.DIALECT,
+)
 
 
 def spoken(settings: ApiSettings) -> tuple[Dialect, ...]:

@@ -1,33 +1,89 @@
-"""Cohere's API, as its SDK speaks it. Its documentation: docs.cohere.com/reference/embed."""
+"""Cohere's embeddings, as versions 1 and 2 of its API have them: docs.cohere.com/reference/embed.
 
-from typing import Any, Literal
+Its rerank, which others have too, is in `rerank`.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import Truncate, item_of, truncates, typed
+from deployments.api.dialects import contents
+from deployments.api.dialects.contents import Truncate, item_of
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, WholeNumber
 from deployments.errors import BadRequest, RaylensError
 from deployments.items import TextItem
+from deployments.service.embedding import Embedded
 from deployments.service.job import ItemGroup, Options
 from deployments.service.vectors import as_matrix
 
 InputType = Literal["search_document", "search_query", "classification", "clustering", "image"]
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+Version = Literal["1", "2"]
 
 
 class CohereEmbedBody(Body):
-    input_type: InputType | None = None
+    input_type: InputType | None = Field(None, description="Has no effect.")
     texts: list[str] | None = None
-    images: list[Any] | None = None
-    inputs: list[Any] | None = None
-    embedding_types: list[EmbeddingType] = Field(["float"])
+    images: list[str] | None = None
+    inputs: list[Any] | None = Field(None, description='`{"content": [part]}`, with one part each.')
+    embedding_types: Sequence[EmbeddingType] = ()
     output_dimension: WholeNumber | None = Field(None, ge=1)
+    max_tokens: WholeNumber | None = Field(None, ge=1)
     truncate: Truncate = "END"
+
+
+class CohereVersion(TypedDict):
+    version: Version
+
+
+class CohereUnits(TypedDict):
+    images: int
+    input_tokens: int
+
+
+class CohereMeta(TypedDict):
+    api_version: CohereVersion
+    billed_units: CohereUnits
+    warnings: list[str]
+
+
+class CohereVectors(TypedDict, total=False):
+    float: list[list[float]]
+    int8: list[list[int]]
+    uint8: list[list[int]]
+    binary: list[list[int]]
+    ubinary: list[list[int]]
+    base64: list[str]
+
+
+class CohereImage(TypedDict):
+    width: int
+    height: int
+    format: Annotated[str, Field(description="`jpeg`, `png`, …")]
+    bit_depth: Annotated[int, Field(description="Bits of each channel.")]
+
+
+class CohereEmbeddings(TypedDict):
+    id: str
+    texts: list[str]
+    images: list[CohereImage]
+    meta: CohereMeta
+
+
+class CohereByType(CohereEmbeddings):
+    response_type: Literal["embeddings_by_type"]
+    embeddings: CohereVectors
+
+
+class CohereFloats(CohereEmbeddings):
+    response_type: Literal["embeddings_floats"]
+    embeddings: list[list[float]]
 
 
 class CohereError(TypedDict):
@@ -35,17 +91,36 @@ class CohereError(TypedDict):
     detail: str
 
 
-async def embed(call: Call) -> Response:
+async def embed_v1(call: Call) -> Response:
     body = await call.body(CohereEmbedBody)
+    return await _embed(call, body, "1")
+
+
+async def embed_v2(call: Call) -> Response:
+    body = await call.body(CohereEmbedBody)
+    body.embedding_types = body.embedding_types or ["float"]
+    return await _embed(call, body, "2")
+
+
+async def _embed(call: Call, body: CohereEmbedBody, version: Version) -> Response:
     group = _group(call, body)
-    options = Options(dimensions=body.output_dimension, truncate=truncates(body.truncate))
+    contents.check_text_limit(call, body.model, "max_tokens", body.max_tokens)
+    options = Options(dimensions=body.output_dimension, truncate=contents.truncates(body.truncate))
     embedded = await call.embed([group], body.model, options)
     vectors = as_matrix(embedded.rows)
+    by_type = {kind: contents.typed(vectors, kind) for kind in body.embedding_types}
     return call.answer(
         {
             "id": request_id(call.request),
-            "response_type": "embeddings_by_type",
-            "embeddings": {kind: typed(vectors, kind) for kind in body.embedding_types},
+            "response_type": "embeddings_by_type" if by_type else "embeddings_floats",
+            "embeddings": by_type or vectors,
+            "texts": [item.text for item in group.items if isinstance(item, TextItem)],
+            "images": [
+                facts._asdict() | {"format": facts.format.lower()}
+                for facts in embedded.images
+                if facts is not None
+            ],
+            "meta": _meta(embedded, group, version),
         }
     )
 
@@ -62,6 +137,16 @@ def _group(call: Call, body: CohereEmbedBody) -> ItemGroup:
     return call.each("inputs", body.inputs or [], item_of)
 
 
+def _meta(embedded: Embedded, group: ItemGroup, version: Version) -> CohereMeta:
+    images = len(embedded.rows) - embedded.texts
+    truncated = ", ".join(group.param(index) for index in sorted(embedded.truncated))
+    return {
+        "api_version": {"version": version},
+        "billed_units": {"images": images, "input_tokens": embedded.tokens},
+        "warnings": [f"Truncated to what the model reads: {truncated}."] if truncated else [],
+    }
+
+
 def error_body(error: RaylensError, request_id: str) -> CohereError:
     return {"message": error.message, "detail": error.message}
 
@@ -72,7 +157,12 @@ DIALECT = Dialect(
     error_answer=CohereError,
     endpoints=(
         Endpoint(
-            "POST", "/v2/embed", embed, "Embed texts or images", dict[str, Any], CohereEmbedBody
+            *("POST", "/v1/embed", embed_v1, "Embed texts or images"),
+            *(CohereFloats | CohereByType, CohereEmbedBody),
+        ),
+        Endpoint(
+            *("POST", "/v2/embed", embed_v2, "Embed texts or images"),
+            *(CohereByType, CohereEmbedBody),
         ),
     ),
 )

@@ -1,11 +1,12 @@
 """What several dialects write alike: items as lists of parts, truncation, types of vectors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pybase64
 from numpy.typing import NDArray
 
+from deployments.api.call import Call
 from deployments.api.render import quantised
 from deployments.api.schema import VectorType
 from deployments.errors import BadRequest, InvalidItem
@@ -23,12 +24,12 @@ VECTOR_TYPES: dict[str, VectorType] = {
 """What others call them."""
 
 
-def item_of(content: Any) -> Item:
+def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
     """The item that a message or a document is: a string, an item as raylens reads it, or an object
     with a `content` of one part.
 
     Raises InvalidItem for several parts, because the model has one vector for each of them, and
-    whatever `parse_item` raises.
+    whatever `read` raises.
     """
     if isinstance(content, Mapping) and "content" in content:
         content = content["content"]
@@ -39,7 +40,7 @@ def item_of(content: Any) -> Item:
                 "both together. Send each as an item of its own."
             )
         content = content[0]
-    return parse_item(content)
+    return read(content)
 
 
 def truncates(truncate: Truncate | bool) -> bool:
@@ -51,6 +52,17 @@ def truncates(truncate: Truncate | bool) -> bool:
             param="truncate",
         )
     return truncate not in (False, "NONE")
+
+
+def check_text_limit(call: Call, model: str | None, param: str, tokens: int | None) -> None:
+    """Raises BadRequest if texts should be truncated to fewer `tokens` than the model reads."""
+    text = call.service.model(model).card.text
+    if tokens is not None and text is not None and tokens < text.max_tokens:
+        raise BadRequest(
+            f"Texts are truncated to what the model reads, which is {text.max_tokens} tokens; "
+            f"leave {param} out.",
+            param=param,
+        )
 
 
 def typed(vectors: Vectors, kind: str) -> NDArray[Any] | list[str]:

@@ -38,7 +38,7 @@ def alone() -> Iterator[Alone]:
         engine = runner.run(load_engine(settings, has_gpu=False))
 
         def embed(data: bytes) -> NDArray[np.float32]:
-            pixels = decode(data, engine.loaded.pixels, max_pixels=10**8)
+            pixels = decode(data, engine.loaded.pixels, max_pixels=10**8).pixels
             vector: NDArray[np.float32] = runner.run(engine.encode(pixels[np.newaxis]))[0]
             return vector / np.linalg.norm(vector)
 

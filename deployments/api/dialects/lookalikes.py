@@ -1,0 +1,102 @@
+"""The body of `/v1/embeddings`, with what those who copied OpenAI's API have added to it: Jina,
+Voyage's client for texts, NVIDIA NIM, vLLM and infinity.
+
+Their words for what raylens has under another name are honoured, never ignored: an ignored one
+gives silently wrong numbers. What has no effect on these models (`task`, `input_type`) is ignored.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from deployments.api.call import Call
+from deployments.api.dialects.contents import VECTOR_TYPES, item_of
+from deployments.api.schema import EmbeddingOptions, Encoding, OneOrMore, WholeNumber, one_of
+from deployments.errors import BadRequest
+from deployments.service.job import ItemGroup
+
+OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
+EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
+EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
+
+# Others' words for options, and raylens's own.
+SYNONYMS = {
+    "output_dimension": "dimensions",
+    "normalized": "normalize",
+    "truncation": "truncate",
+}
+# Only one of these says what the numbers are.
+TYPES = ("dtype", "output_dtype", "embedding_type")
+
+
+class EmbeddingsBody(EmbeddingOptions):
+    model_config = one_of("input", "messages")
+
+    input: OneOrMore = None
+    messages: list[Any] | None = Field(
+        None, description="vLLM: in place of input, one message of one part."
+    )
+    output_dtype: OutputDtype | None = Field(
+        None, description="Voyage: dtype. uint8 is int8 + 128; binary is ubinary - 128."
+    )
+    embedding_type: EmbeddingType | EmbeddingTypes | None = Field(
+        None,
+        description="Jina: the same; base64 is of float32. With a list, embedding is an object "
+        "with a value for each.",
+    )
+    output_dimension: WholeNumber | None = Field(None, ge=1, description="Voyage: dimensions.")
+    normalized: bool | None = Field(None, description="Jina: normalize.")
+    truncation: bool | None = Field(None, description="Voyage: truncate.")
+    return_multivector: bool = Field(False, description="Jina: must be false.")
+
+    @model_validator(mode="after")
+    def _others_words_are_understood(self) -> Self:
+        given = self.model_fields_set
+        if (self.input is None) == (self.messages is None):
+            raise ValueError(
+                "input is missing" if self.input is None else "messages replaces input; send one"
+            )
+        if given.isdisjoint(OTHERS_WORDS):
+            return self
+        if self.return_multivector:
+            raise ValueError("return_multivector must be false; each item has one vector")
+        for theirs, ours in SYNONYMS.items():
+            value = getattr(self, theirs)
+            if value is not None:
+                if ours in given and getattr(self, ours) != value:
+                    raise ValueError(f"{theirs} and {ours} differ; send one of them")
+                setattr(self, ours, value)
+        types = [name for name in TYPES if name in given]
+        if len(types) > 1:
+            raise ValueError(f"{types[1]} and {types[0]} mean the same; send one of them")
+        if not self.normalize and {self.dtype, self.output_dtype} & {"int8", "uint8"}:
+            raise ValueError(
+                "normalized must be true with int8 and uint8, which encode normalised vectors only"
+            )
+        return self
+
+    def encoding(self) -> Encoding | dict[str, Encoding]:
+        kind = self.embedding_type or self.output_dtype
+        if kind is None:
+            return super().encoding()
+        if isinstance(kind, list):
+            return {name: self._encoding_as(name) for name in kind}
+        return self._encoding_as(kind)
+
+    def _encoding_as(self, kind: str) -> Encoding:
+        if kind == "base64":
+            return Encoding("float32", is_base64=True)
+        return Encoding(VECTOR_TYPES[kind], self.encoding_format == "base64")
+
+    def group(self, call: Call) -> ItemGroup:
+        """Its items. Raises BadRequest or TooManyItems."""
+        if self.messages is None:
+            return call.items("input", self.input, self.modality)
+        if len(self.messages) > 1:
+            raise BadRequest(
+                "messages must be one message, which is embedded as one item.", param="messages"
+            )
+        return call.each("messages", self.messages, item_of)
+
+
+OTHERS_WORDS = EmbeddingsBody.model_fields.keys() - EmbeddingOptions.model_fields.keys() - {"input"}

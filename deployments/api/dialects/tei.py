@@ -1,0 +1,145 @@
+"""Text Embeddings Inference's API, as huggingface_hub's InferenceClient speaks it. Its schema:
+huggingface.github.io/text-embeddings-inference.
+"""
+
+from importlib.metadata import version
+from typing import Literal
+
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from deployments.api.call import Call
+from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.schema import Body, OneOrMore, WholeNumber
+from deployments.errors import BadRequest, RaylensError
+from deployments.service.job import Options
+from deployments.service.stacks import all_or_none
+from deployments.service.vectors import as_matrix
+
+ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+# Each has a status of its own there. `Tokenizer` is what cannot be read: here, images.
+ERROR_TYPES: dict[int, ErrorType] = {
+    422: "Tokenizer",
+    429: "Overloaded",
+    500: "Backend",
+    502: "Backend",
+    503: "Unhealthy",
+    504: "Backend",
+}
+
+
+class EmptyBatch(BadRequest):
+    """An empty list of inputs, which has an error type of its own."""
+
+
+class TeiEmbedBody(Body):
+    inputs: OneOrMore
+    normalize: bool = True
+    truncate: bool = False
+    truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+    dimensions: WholeNumber | None = None
+
+
+class TeiPooling(TypedDict):
+    pooling: str
+
+
+class TeiModelType(TypedDict):
+    embedding: TeiPooling
+
+
+class TeiInfo(TypedDict):
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    served_model_name: str
+    model_type: TeiModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+
+
+class TeiError(TypedDict):
+    error: str
+    error_type: ErrorType
+
+
+async def embed(call: Call) -> Response:
+    body = await call.body(TeiEmbedBody)
+    if body.inputs == []:
+        raise EmptyBatch("inputs is empty; send at least one item.", param="inputs")
+    if body.truncate and body.truncation_direction.lower() == "left":
+        raise BadRequest(
+            'Texts are truncated at their end only; set truncation_direction to "Right".',
+            param="truncation_direction",
+        )
+    options = Options(body.dimensions, body.normalize, body.truncate)
+    embedded = await call.embed([call.items("inputs", body.inputs)], body.model, options)
+    return call.answer(as_matrix(embedded.rows))
+
+
+async def info(call: Call) -> Response:
+    """Of the model that serves requests without a name."""
+    card = call.service.model(None).card
+    settings, limits = call.service.settings.model, call.limits
+    max_tokens = card.text.max_tokens if card.text is not None else 0
+    found: TeiInfo = {
+        "model_id": card.id,
+        "model_sha": card.revision,
+        "model_dtype": card.precision,
+        "served_model_name": card.id,
+        "model_type": {"embedding": {"pooling": settings.pooling}},
+        "max_concurrent_requests": limits.max_queued_items,
+        "max_input_length": max_tokens,
+        "max_batch_tokens": max_tokens * settings.max_batch_size,
+        "max_batch_requests": settings.max_batch_size,
+        "max_client_batch_size": limits.max_items,
+        "auto_truncate": False,
+        "tokenization_workers": 1,
+        "version": version("raylens"),
+        "sha": None,
+        "docker_label": None,
+    }
+    return call.answer(found)
+
+
+async def health(call: Call) -> Response:
+    await all_or_none([model.ready() for model in call.service.models])
+    return Response()
+
+
+def error_body(error: RaylensError, request_id: str) -> TeiError:
+    empty = isinstance(error, EmptyBatch)
+    kind = "Empty" if empty else ERROR_TYPES.get(error.status, "Validation")
+    return {"error": error.message, "error_type": kind}
+
+
+DIALECT = Dialect(
+    "tei",
+    error=error_body,
+    error_answer=TeiError,
+    statuses={500: 424},
+    endpoints=(
+        *(
+            # At the root too, where InferenceClient(model=URL) posts to.
+            Endpoint("POST", path, embed, "Embed texts or images", list[list[float]], TeiEmbedBody)
+            for path in ("/embed", "/")
+        ),
+        Endpoint(
+            *("GET", "/info", info, "The first model and its limits", TeiInfo),
+            statuses=(401, 429, 500, 503, 504),
+        ),
+        Endpoint(
+            *("GET", "/health", health, "Is the model ready?", None),
+            statuses=(500, 503, 504),
+            is_open=True,
+        ),
+    ),
+)

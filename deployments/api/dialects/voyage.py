@@ -1,0 +1,112 @@
+"""Voyage's multimodal embeddings: docs.voyageai.com/reference/multimodal-embeddings-api.
+
+Its texts come to `/v1/embeddings`, and its rerank is in `rerank`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from deployments.api.call import Call
+from deployments.api.dialects.contents import VECTOR_TYPES, base64_rows, item_of
+from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.render import quantised
+from deployments.api.schema import Body, WholeNumber
+from deployments.errors import RaylensError
+from deployments.items import Item, parse_item
+from deployments.service.job import Options
+from deployments.service.vectors import as_matrix
+
+
+class VoyageBody(Body):
+    inputs: list[Any] = Field(
+        min_length=1, description='`{"content": [part]}`, with one part each.'
+    )
+    input_type: Literal["query", "document"] | None = Field(None, description="Has no effect.")
+    truncation: bool = True
+    output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] = "float"
+    output_dimension: WholeNumber | None = Field(None, ge=1)
+    encoding_format: Literal["base64"] | None = Field(
+        None, description="The bytes of `output_dtype` instead of numbers."
+    )
+
+
+class VoyageRow(TypedDict):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class VoyageUsage(TypedDict):
+    text_tokens: int
+    image_pixels: int
+    video_pixels: int
+    total_tokens: int
+
+
+class VoyageEmbeddings(TypedDict):
+    object: Literal["list"]
+    data: list[VoyageRow]
+    model: str
+    usage: VoyageUsage
+
+
+class VoyageError(TypedDict):
+    detail: str
+
+
+async def multimodal_embeddings(call: Call) -> Response:
+    body = await call.body(VoyageBody)
+    group = call.each("inputs", body.inputs, _item)
+    options = Options(dimensions=body.output_dimension, truncate=body.truncation)
+    embedded = await call.embed([group], body.model, options)
+    array = quantised(as_matrix(embedded.rows), VECTOR_TYPES[body.output_dtype])
+    rows = base64_rows(array) if body.encoding_format == "base64" else array
+    return call.answer(
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": row}
+                for index, row in enumerate(rows)
+            ],
+            "model": embedded.card.id,
+            "usage": {
+                "text_tokens": embedded.tokens,
+                "image_pixels": sum(
+                    facts.width * facts.height for facts in embedded.images if facts is not None
+                ),
+                "video_pixels": 0,
+                "total_tokens": embedded.tokens,
+            },
+        }
+    )
+
+
+def _item(content: Any) -> Item:
+    return item_of(content, _part)
+
+
+def _part(part: Any) -> Item:
+    if isinstance(part, Mapping) and part.get("image_base64") is not None:
+        return parse_item({"base64": part["image_base64"]})
+    return parse_item(part)
+
+
+def error_body(error: RaylensError, request_id: str) -> VoyageError:
+    return {"detail": error.message}
+
+
+DIALECT = Dialect(
+    "voyage",
+    error=error_body,
+    error_answer=VoyageError,
+    endpoints=(
+        Endpoint(
+            *("POST", "/v1/multimodalembeddings", multimodal_embeddings, "Embed texts or images"),
+            *(VoyageEmbeddings, VoyageBody),
+        ),
+    ),
+)

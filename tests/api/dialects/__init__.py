@@ -1,0 +1,1 @@
+"""Each dialect as its clients speak it."""

@@ -1,0 +1,1 @@
+"""Other services' own clients, unchanged, against a service: `make sdk`."""
