@@ -8,11 +8,16 @@ import numpy as np
 from report import MODEL, SHORTENED, Report, run
 
 
+class RefusedError(Exception):
+    """With the message of the service."""
+
+
 def main(report: Report) -> None:
     def post(body: dict[str, Any], path: str = "/v1/embeddings") -> list[Any]:
         headers = {"Authorization": "Bearer none"}
         answer = httpx.post(f"{report.url}{path}", json=body, headers=headers, timeout=60)
-        answer.raise_for_status()
+        if answer.status_code != 200:
+            raise RefusedError(f"{answer.status_code}: {answer.json()['detail']}")
         return [row["embedding"] for row in answer.json()["data"]]
 
     texts = list(report.texts)
@@ -63,10 +68,20 @@ def main(report: Report) -> None:
     infinity = {"model": MODEL, "input": report.photo_urls, "modality": "image"}
     report.same("infinity", post(infinity, "/embeddings"), report.photo_items)
 
-    refused = httpx.HTTPStatusError
-    report.refused("both", refused, "400", lambda: post({**vllm, "input": texts}))
-    report.refused("START", refused, "400", lambda: post({**jina, "truncate": "START"}))
-    report.refused("multi", refused, "400", lambda: post({**jina, "return_multivector": True}))
+    for what, sentence, call in (
+        ("messages and input", "400: messages replaces input", lambda: post({**vllm, "input": []})),
+        (
+            "START",
+            "400: truncate must be",
+            lambda: post({**nim, "input": "a", "truncate": "START"}),
+        ),
+        (
+            "multivector",
+            "400: return_multivector",
+            lambda: post({**jina, "return_multivector": True}),
+        ),
+    ):
+        report.refused(what, RefusedError, sentence, call)
 
 
 if __name__ == "__main__":
