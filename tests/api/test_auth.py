@@ -43,9 +43,14 @@ def bearer(secret: str) -> dict[str, str]:
         ("GET", "/LIVEZ"),
         ("GET", "/livez/../v1/models"),
         ("GET", "/livez%2f..%2fv1/models"),
+        ("GET", "http://test//"),
+        ("GET", "/docs/"),
+        ("GET", "/web/"),
+        ("GET", "/web/../v1/models"),
+        ("GET", "/web/samples"),
     ],
 )
-async def test_every_route_but_the_probes_needs_a_key(
+async def test_every_route_but_the_probes_and_the_page_needs_a_key(
     connect: Connect, method: str, path: str
 ) -> None:
     async with connect(auth={"keys": [line("s")]}) as client:

@@ -161,3 +161,18 @@ def test_times_tell_the_stages_and_what_came_from_the_cache(serve: Serve, visit:
     assert page.inner_text("#time-note").startswith(
         "Of 2 requests together. 2 items came from the cache."
     )
+
+
+def test_a_folder_is_dropped_with_all_its_images(serve: Serve, visit: Open, tmp_path: Path) -> None:
+    inner = tmp_path / "photos" / "deeper"
+    inner.mkdir(parents=True)
+    (inner.parent / "a.jpg").write_bytes(PHOTOS[0].read_bytes())
+    (inner / "b.JPG").write_bytes(PHOTOS[1].read_bytes())
+    (inner / "notes.txt").write_text("no image")
+    page = visit(serve())
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(inner.parent)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+    until_status(page, "2 images embedded.")
+    assert sorted(names(page)) == ["a.jpg", "b.JPG"]
