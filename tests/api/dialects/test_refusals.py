@@ -44,6 +44,7 @@ async def test_a_large_body_or_another_method_is_told_in_its_shape(
     async with connect(FakeModel(text=TEXT), limits={"max_body_bytes": 1024}) as client:
         large = await client.post(path, json={"text": "a" * 2000})
         other = await client.put(path, json={})
-    assert (large.status_code, other.status_code) == (413, 405)
+    assert large.status_code in (413, 415)  # 415 of those that take forms alone
+    assert other.status_code == 405
     for answer in (large, other):
         check(answer.json(), dialect.error_answer)
