@@ -84,7 +84,7 @@ def run(
     ServingError if it does not become ready.
     """
     http = config["http_options"]
-    url = _url(http["host"], http["port"])
+    url = _url(http["host"], http["port"]) + route_prefix(config)
     began = time.monotonic()
     with contextlib.ExitStack() as cleanup:
         stop = cleanup.enter_context(_stop_signals())
@@ -136,6 +136,13 @@ def _url(host: str, port: int) -> str:
     """The URL at which this machine reaches a service that listens on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def route_prefix(config: Mapping[str, Any]) -> str:
+    """Below which raylens answers, without a slash at its end: often the empty string."""
+    ours = [a for a in config["applications"] if a.get("import_path") == IMPORT_PATH]
+    first = next(iter(ours or config["applications"]))
+    return str(first.get("route_prefix") or "/").rstrip("/")
 
 
 def _show_log(line: str) -> None:

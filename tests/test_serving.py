@@ -91,6 +91,15 @@ def test_a_folder_is_no_config(tmp_path: Path) -> None:
         read_config(tmp_path, host=None, port=None)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "path"), [(None, ""), ("/", ""), ("/lens", "/lens"), ("/lens/", "/lens")]
+)
+def test_the_service_is_asked_below_its_route_prefix(prefix: str | None, path: str) -> None:
+    other = {"name": "other", "import_path": "other:app", "route_prefix": "/other"}
+    ours = {"import_path": "deployments.app:build_app", "route_prefix": prefix}
+    assert serving.route_prefix({"applications": [other, ours]}) == path
+
+
 @pytest.mark.parametrize("port", ["70000", "-1", "http", "80.5", "true"])
 def test_an_impossible_port_is_refused(config: Write, port: str) -> None:
     path = config(f"{GOOD}http_options: {{port: {port}}}")
