@@ -11,9 +11,8 @@ const MOST_CHARACTERS = 20_000;
 
 let schemas;
 
-function operation(path, method, described, shared) {
+function operation(path, method, described) {
   const id = described.operationId;
-  const parameters = [...(shared ?? []), ...(described.parameters ?? [])];
   const summary = element(
     "summary",
     {},
@@ -24,14 +23,15 @@ function operation(path, method, described, shared) {
   const made = element("details", { id, class: "operation" }, summary);
   made.addEventListener("toggle", () => {
     if (made.open && made.children.length === 1) {
-      made.append(details(path, method, described, parameters));
+      made.append(details(path, method, described));
       history.replaceState(null, "", `#${id}`);
     }
   });
   return made;
 }
 
-function details(path, method, described, parameters) {
+function details(path, method, described) {
+  const parameters = described.parameters ?? [];
   const content = described.requestBody?.content ?? {};
   const body = content["application/json"]?.schema;
   const parts = [];
@@ -43,7 +43,8 @@ function details(path, method, described, parameters) {
   }
   const others = Object.keys(content).filter((type) => type !== "application/json");
   if (others.length) {
-    parts.push(element("p", { class: "quiet", text: `A body may also be ${others.join(", ")}.` }));
+    const may = body ? "A body may also be" : "The body is";
+    parts.push(element("p", { class: "quiet", text: `${may} ${others.join(", ")}.` }));
   }
   const own = parameters.filter((one) => !(body && one.in === "query"));
   if (own.length) parts.push(heading("Parameters"), parameterTable(own));
@@ -109,10 +110,11 @@ function parameterTable(parameters) {
 }
 
 function answers(responses) {
-  const good = Object.entries(responses).filter(([status]) => status.startsWith("2"));
-  const bad = Object.entries(responses).filter(([status]) => !status.startsWith("2"));
-  const outlines = good.flatMap(([status, answer]) =>
-    Object.entries(answer.content ?? {}).map(([type, { schema }]) =>
+  const isOutlined = ([status, answer]) => status.startsWith("2") && answer.content;
+  const outlined = Object.entries(responses).filter(isOutlined);
+  const listed = Object.entries(responses).filter((one) => !isOutlined(one)); // errors, or no body
+  const outlines = outlined.flatMap(([status, answer]) =>
+    Object.entries(answer.content).map(([type, { schema }]) =>
       disclosure(
         `${status} ${type}`,
         schema.description ?? schemas.outline(schema),
@@ -120,8 +122,8 @@ function answers(responses) {
       ),
     ),
   );
-  const errors = bad.map(([status, answer]) => [status, answer.description]);
-  return errors.length ? [...outlines, table(["Status", "Codes"], errors)] : outlines;
+  const rows = listed.map(([status, answer]) => [status, answer.description]);
+  return rows.length ? [...outlines, table(["Status", "Meaning"], rows)] : outlines;
 }
 
 function form(path, method, body, parameters) {
@@ -229,7 +231,7 @@ async function begin() {
   $("about").textContent = `${found.info.description} All of it is below ${serviceUrl}.`;
   const made = Object.entries(found.paths).flatMap(([path, operations]) =>
     METHODS.filter((method) => operations[method]).map((method) =>
-      operation(path, method, operations[method], operations.parameters),
+      operation(path, method, operations[method]),
     ),
   );
   $("operations").replaceChildren(...made);

@@ -70,13 +70,13 @@ export class Schemas {
     if (found.examples) return found.examples[0];
     if ("const" in found) return found.const;
     if (found.enum) return found.enum[0];
+    if (found.type === "object" || found.properties) {
+      const names = found.required ?? found.oneOf?.[0].required ?? [];
+      return Object.fromEntries(names.map((name) => [name, this.example(found.properties[name])]));
+    }
     const choices = found.anyOf ?? found.oneOf;
     if (choices) return this.example(this.choices(choices)[0]);
     if (found.type === "array") return [this.example(found.items)];
-    if (found.type === "object" || found.properties) {
-      const names = found.required ?? [];
-      return Object.fromEntries(names.map((name) => [name, this.example(found.properties[name])]));
-    }
     return { string: "string", integer: 1, number: 1, boolean: true }[found.type] ?? null;
   }
 }

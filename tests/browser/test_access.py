@@ -53,10 +53,10 @@ def test_axe_finds_nothing_serious_in_the_dialog_and_the_explorer(
     assert violations(page) == []
 
     page = visit(serve() + "/docs", WIDE, scheme)
-    page.click("#embeddings > summary")
-    page.click("#embeddings form .primary")
-    page.wait_for_selector("#embeddings .result pre")
-    page.click("#model > summary")
+    page.click("#post_v1_embeddings > summary")
+    page.click("#post_v1_embeddings form .primary")
+    page.wait_for_selector("#post_v1_embeddings .result pre")
+    page.click("#get_v1_models_model > summary")
     assert violations(page) == []
 
 

@@ -75,8 +75,8 @@ def test_what_was_wrong_with_a_file_is_told(server: Server, visit: Open, tmp_pat
 
 
 def test_the_explorer_sends_requests(server: Server, visit: Open) -> None:
-    page = visit(f"{server.url}/docs#embeddings")
-    page.click("#embeddings form .primary")
-    page.wait_for_selector("#embeddings .result pre")
-    assert "… 1280 numbers]" in page.inner_text("#embeddings .result")
+    page = visit(f"{server.url}/docs#post_v1_embeddings")
+    page.click("#post_v1_embeddings form .primary")
+    page.wait_for_selector("#post_v1_embeddings .result pre")
+    assert "… 1280 numbers]" in page.inner_text("#post_v1_embeddings .result")
     picture(page, "explorer")
