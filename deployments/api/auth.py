@@ -43,7 +43,7 @@ class KeyRing:
         if self._path is not None:
             self._version = _version(self._path)
             self._keys = self._own + read_keys(self._path)
-        logger.info(f"All endpoints but health checks require one of {len(self._keys)} API keys.")
+        logger.info(f"All but health checks and the page need one of {len(self._keys)} API keys.")
 
     async def find(self, presented: str) -> ApiKey | None:
         """The key with this secret, or None."""
@@ -94,8 +94,8 @@ def tenant_of(request: Request) -> str | None:
 
 
 class KeyGuard:
-    """ASGI middleware: refuses requests without a valid key, except health checks and the page, and
-    requests beyond their key's limits."""
+    """ASGI middleware: refuses requests without a valid key, except for health checks and the page,
+    and requests beyond their key's limits."""
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class KeyGuard:
         open_paths: frozenset[str],
         answer: Callable[[RaylensError, Request], Response],
     ) -> None:
-        """`max_concurrency` applies to keys without a limit of their own; `open_paths`, of
-        health checks and the page, need no key; `answer` makes the answer to a refused request."""
+        """`max_concurrency` applies to keys without a limit of their own; `open_paths` may be read
+        without a key; `answer` makes the answer to a refused request."""
         self._app = app
         self._ring = ring
         self._max_concurrency = max_concurrency
@@ -137,7 +137,7 @@ class KeyGuard:
             self._running[key.name] -= 1
 
     def _is_open(self, scope: Scope) -> bool:
-        """To be looked at only, because another endpoint at the same path may take a POST."""
+        """Only to those who read, because another endpoint at the same path may take a POST."""
         return scope["method"] in ("GET", "HEAD") and path_of(scope) in self._open_paths
 
     async def _key(self, request: Request) -> ApiKey:
