@@ -25,7 +25,7 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
 
 
 class ImageFacts(NamedTuple):
-    """What an image's file is, whatever the model makes of it."""
+    """What an image is in its file, whatever the model makes of it."""
 
     width: int
     """In pixels, as `height`, and as stored: before EXIF turns the image."""

@@ -86,7 +86,7 @@ def run(
         from deployments.config import load_settings
 
         places = Place.of(source), Place.of(destination)
-        pipeline.destination_kind(places[1])  # what it lacks is told before a model is loaded
+        pipeline.destination_kind(places[1])  # raises before a model is loaded
         embedding: pipeline.Embedding
         if service is None:
             embedding = pipeline.ActorPool(load_settings(config), replicas)

@@ -225,8 +225,8 @@ def serve_environment(scratch: Path) -> dict[str, str]:
         # After three failures a server is marked as down, and others or Serve's own proxy get it.
         "RAY_SERVE_HAPROXY_RETRIES": "10",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
-        # On a busy machine HAProxy's actor takes 20 s to start. After three times this long, Serve
-        # gives up; 5 s, its default, made the whole start fail.
+        # On a busy machine HAProxy's actor takes 20 s to start. Serve gives up after three times
+        # this; with its default, 5 s, the whole start failed.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # How soon Serve replaces an HAProxy that died: after the third check.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",

@@ -1,12 +1,12 @@
-"""What HAProxy answers itself: that it reaches no server, and 429 for a service that is overloaded.
+"""What HAProxy answers itself: 503 where it reaches no server, 429 while the service is overloaded.
 
-Rules for its configuration, which `haproxy` puts in place.
+These are rules for its configuration; `haproxy` puts them in place.
 """
 
 import json
 
 # The paths of `deployments/api` to which items are posted, and those where an error's `error` is a
-# string, as clients of other services expect it, and not OpenAI's object.
+# string, as some other services' clients expect, and not OpenAI's object.
 _ACLS = (
     "acl is_limited path_beg /v1/ /v2/",
     "acl is_limited path /embed /embeddings /predict /rerank /score /vectorize",
@@ -16,7 +16,7 @@ _ACLS = (
 
 
 def _error(message: str) -> str:
-    """The format of an error's JSON; what stands around the message in `error` is in variables."""
+    """The format of an error's JSON; variables hold what surrounds the message in `error`."""
     shown = json.dumps(message)
     error = f"%[var(txn.before)]{shown}%[var(txn.after)]"
     return f'{{"error": {error}, "detail": {shown}, "message": {shown}}}'

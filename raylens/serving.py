@@ -139,7 +139,7 @@ def _url(host: str, port: int) -> str:
 
 
 def route_prefix(config: Mapping[str, Any]) -> str:
-    """Below which raylens answers, without a slash at its end: often the empty string."""
+    """The path below which raylens answers, without a slash at its end; mostly empty."""
     ours = [a for a in config["applications"] if a.get("import_path") == IMPORT_PATH]
     first = next(iter(ours or config["applications"]))
     return str(first.get("route_prefix") or "/").rstrip("/")

@@ -26,7 +26,7 @@ B = TypeVar("B", bound=Body)
 
 @dataclass(slots=True)
 class Call:
-    """What a handler gets, and all it needs: reads the request, asks the service, answers."""
+    """All that a handler needs: it reads the request, asks the service and answers."""
 
     request: Request
     service: EmbeddingService
@@ -68,7 +68,7 @@ class Call:
         return self.each(name, value, read)
 
     def each(self, name: str, values: list[Any], read: Callable[[Any], Item]) -> ItemGroup:
-        """The same for a list whose items `read` parses. It may raise RaylensError."""
+        """The same for a list, each of whose items `read` parses or refuses with a RaylensError."""
         if not values:
             raise BadRequest(f"{name} is empty; send at least one item.", param=name)
         limit = self.limits.max_items
@@ -97,7 +97,7 @@ class Call:
         return np.split(as_matrix(embedded.rows), ends[:-1]), embedded
 
     def took(self, timing: Timing) -> None:
-        """Adds to the times that the answer's Server-Timing tells."""
+        """Adds to the times that Server-Timing reports."""
         if self.timing is None:
             self.timing = Timing()
         self.timing.add(timing)

@@ -1,4 +1,4 @@
-"""What an endpoint is, and a dialect: endpoints that share how their errors look."""
+"""What an endpoint is, and what a dialect is: endpoints whose errors have the same shape."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -43,7 +43,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Of the operation in /openapi.json: one for each, because of its path."""
+        """The operation's id in /openapi.json, unique because it names the method and the path."""
         words = re.findall(r"\w+", re.sub(r":path|\.json", "", self.path))
         return "_".join([self.method.lower(), *words])
 
@@ -63,15 +63,15 @@ class Dialect:
     name: str
     """In the setting `api.dialects`, and as the tag in /openapi.json."""
     endpoints: tuple[Endpoint, ...]
-    error: Callable[[RaylensError, str], Any] = field(repr=False)
+    error: Callable[[RaylensError, str], Any]
     """The JSON of an error, given the request's id."""
-    error_answer: Any = field(repr=False)
+    error_answer: Any
     """Its type."""
     statuses: Mapping[int, int] = field(default_factory=dict, hash=False)
-    """Which of the API's statuses of errors that service has others for."""
+    """The statuses that this service gives to errors in place of the API's."""
 
     def status(self, status: int) -> int:
-        """The API's status of an error as that service has it."""
+        """What this service answers where the API answers `status`."""
         return self.statuses.get(status, status)
 
     def is_at(self, path: str) -> bool:

@@ -1,6 +1,6 @@
-"""Sends what this service does not do on to another one, whose address is the operator's.
+"""Forwards requests that another service handles.
 
-So it need not be public, as the addresses of callers' images must be.
+The operator names its address, so it need not be public, as those of callers' images must be.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 async def posted(url: str, form: aiohttp.FormData, deadline: float) -> bytes:
-    """The JSON that `url` answers to a form before `deadline`, on the loop's clock.
+    """The JSON with which `url` answers a form before `deadline`, on the loop's clock.
 
     Raises FetchTimeout, or FetchBadGateway for a status other than 200, a redirect, more than
-    MAX_ANSWER_BYTES, or what is no JSON.
+    MAX_ANSWER_BYTES, or anything but JSON.
     """
     try:
         async with asyncio.timeout_at(deadline):

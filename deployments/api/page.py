@@ -23,7 +23,7 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".jpg": "image/jpeg",
 }
-# Nothing is run, shown or asked but what comes from here, and no text can become markup.
+# Only what comes from here is run, shown or requested, and no text can become markup.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -39,7 +39,7 @@ POLICY = "; ".join(
     )
 )
 HEADERS = {
-    "Cache-Control": "no-cache",  # kept, but asked for again: an update shows at once
+    "Cache-Control": "no-cache",  # stored, but revalidated: an update shows at once
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -109,7 +109,7 @@ class LanceDestination:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raises what Lance does as a DestinationError, without its lines of source code."""
+        """Turns Lance's errors into DestinationErrors, without its lines of source code."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -119,7 +119,7 @@ class LanceDestination:
 
 def _storage_options(place: Place) -> dict[str, str]:
     """pyarrow's options in the place's URI, for Lance's own client of object stores. Raises
-    DestinationError for those it is not told here."""
+    DestinationError for those that are not translated here."""
     given = dict(place.options)
     endpoint, region = given.pop("endpoint_override", None), given.pop("region", None)
     scheme = given.pop("scheme", "https")

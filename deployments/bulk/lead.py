@@ -1,14 +1,15 @@
 """One run at a time writes to a destination: the one that came last.
 
-Keeps the mark of that run, and where it writes what is not finished; what becomes of that is for
-the destinations.
+Marks the destination as that run's, and says where unfinished parts are written; what becomes of
+them is for the destinations.
 """
 
 import uuid
 
 from deployments.bulk.places import Place
 
-# Readers of Parquet files pass over names that begin so; Lance passes over all but its own.
+# Readers of folders of Parquet files ignore names that begin with an underscore; Lance ignores all
+# files but its own.
 _UNFINISHED = "_unfinished"
 _LEADER = "_leader"
 

@@ -30,7 +30,7 @@ _PASSING = (
     unread.CODE,
 )
 PASSING_ERROR = f"^({'|'.join(_PASSING)}):"
-"""A regular expression for what rows say that are to be tried again."""
+"""A regular expression for the errors of rows that are to be tried again."""
 
 Keys = NDArray[np.bytes_]
 """(N,) hashes of what is done, sorted."""

@@ -125,7 +125,7 @@ class ActorPool:
 
 
 def destination_kind(place: Place) -> "type[Destination | LanceDestination]":
-    """What writes there. Raises ModuleNotFoundError without the library that it takes."""
+    """The class that writes there. Raises ModuleNotFoundError if its library is not installed."""
     if not place.path.endswith(".lance"):
         return Destination
     from deployments.bulk.lance import LanceDestination

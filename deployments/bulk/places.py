@@ -24,7 +24,7 @@ class Place(NamedTuple):
     prefix: str
     """What makes a path in it a name for people: nothing, or such as `s3://`."""
     options: tuple[tuple[str, str], ...] = ()
-    """What else its URI said, for libraries with clients of their own; no credentials."""
+    """Of its URI, for libraries with clients of their own. Credentials are named, never kept."""
 
     @classmethod
     def of(cls, name: str) -> "Place":

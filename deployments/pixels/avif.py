@@ -1,4 +1,4 @@
-"""What Pillow does not tell of an AVIF: its colour space as code points, and its depth."""
+"""What Pillow does not say about an AVIF: its colour space as code points, and its depth."""
 
 import struct
 

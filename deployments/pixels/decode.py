@@ -57,7 +57,7 @@ def decode(
     fast: bool = False,
 ) -> Decoded:
     """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3), C-contiguous and
-    writable; and what the file is.
+    writable; and the facts of the file.
 
     For a `PixelSpec`, uint8 in sRGB, resized and cropped; for a `ProcessorSpec`, the processor's
     float32 output. EXIF orientation is applied, transparency is composited over `background`
@@ -158,7 +158,7 @@ def _open(data: bytes, *, max_pixels: int, allow_tiff: bool) -> Image.Image:
 
 
 def _facts(image: Image.Image, data: bytes) -> ImageFacts:
-    """What an image is that is open, but neither reduced nor decoded."""
+    """Of an image that is open, but neither reduced nor decoded."""
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow gives it the size that EXIF asks
         width, height = (image.tag_v2[tag] for tag in _TIFF_WIDTH_HEIGHT)

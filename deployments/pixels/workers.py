@@ -89,7 +89,7 @@ class DecodeWorkers:
     def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
     ) -> Decoded:
-        """An image's bytes to (H, W, 3), as the model wants it, and what its file is.
+        """An image's bytes to (H, W, 3), as the model wants it, and the facts of its file.
 
         A thread must use one lane only. Raises TakesLongError in the first one, UnsupportedImage,
         CorruptImage or ImageTooLarge, Unavailable if no process can be started, and Internal.

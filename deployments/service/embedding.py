@@ -52,7 +52,7 @@ class Embedded:
     """Of the model that all vectors are from."""
     rows: list[Vector | RaylensError]
     images: list[ImageFacts | None]
-    """For each item, what the image's file is; None for texts and images that could not be read."""
+    """The facts of each item's file; None for texts and for images that could not be read."""
     texts: int
     """How many of the vectors are of texts."""
     tokens: int

@@ -107,7 +107,7 @@ class ImageLoader:
     async def decode(
         self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
     ) -> Decoded | None:
-        """An image's bytes as (H, W, 3), ready for the model, and what its file is; None if it
+        """An image's bytes as (H, W, 3), ready for the model, and the facts of its file; None if it
         takes long, and is for `decode_slowly`.
 
         Raises UnsupportedImage, CorruptImage or ImageTooLarge.

@@ -59,4 +59,4 @@ class RaylensEmbeddingFunction(EmbeddingFunction[Embeddable]):
         self, old_config: dict[str, Any], new_config: dict[str, Any]
     ) -> None:
         if old_config != new_config:
-            raise ValueError("vectors of another model cannot be compared: make a collection anew")
+            raise ValueError("vectors of two models cannot be compared; make a new collection")

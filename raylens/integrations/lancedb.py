@@ -21,7 +21,7 @@ class RaylensEmbeddings(EmbeddingFunction):
     raylens = get_registry().get("raylens").create()
     ```
 
-    A table remembers these arguments and makes the function anew from them. Where the service is,
+    A table remembers these arguments and makes the function from them again. Where the service is,
     and the key, come from RAYLENS_URL and RAYLENS_API_KEY of whoever opens it, so that no key gets
     into a table, and no table says where to send one. Raises what `raylens.Client` does.
     """
@@ -33,7 +33,7 @@ class RaylensEmbeddings(EmbeddingFunction):
     strings: Literal["image", "text"] = "image"
     """What strings in the source column are: paths or URLs of images, or texts."""
     max_retries: int = 0
-    """By LanceDB, of every error; the client repeats what is worth it."""
+    """By LanceDB, after any error; the client itself retries what is worth it."""
 
     _client: Client | None = None
 

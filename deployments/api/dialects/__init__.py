@@ -1,7 +1,7 @@
-"""What the clients of other services send, a file for each, translated to raylens's own service.
+"""What the clients of other services send, translated for raylens's own service.
 
-Each has its bodies, its answers and its errors; limits, keys, deadlines and metrics are the same
-as everywhere.
+Each dialect has its own bodies, answers and errors; limits, keys, deadlines and metrics are the
+same as everywhere.
 """
 
 from deployments.api.dialects import cohere, immich, oip, rerank, tei, vllm, voyage, weaviate

@@ -1,7 +1,7 @@
 """Tensors as bytes behind the JSON: Triton's binary tensor data extension, as it stands in
 github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md.
 
-Nothing is allocated before its size is known to be there.
+Nothing is allocated before the bytes for it are known to be there.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import orjson
 from starlette.responses import Response
 
 from deployments.api.dialects.tensors import OUTPUT, InputTensor
-from deployments.api.render import Answer
+from deployments.api.render import Answer, json_response
 from deployments.errors import BadRequest
 from deployments.service.embedding import too_many_items
 from deployments.wire import Vectors
@@ -94,13 +94,9 @@ def answer(model: str, id: str, vectors: Vectors, *, as_bytes: bool) -> Response
     content = {"model_name": model, "id": id, "outputs": [output]}
     if not as_bytes:
         output["data"] = vectors.ravel()
-        return Answer(_json(content), media_type="application/json")
+        return json_response(content)
     data = vectors.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
-    head = _json(content)
+    head = orjson.dumps(content)
     headers = {JSON_LENGTH: str(len(head))}
     return Answer(head + data, headers=headers, media_type="application/octet-stream")
-
-
-def _json(content: Any) -> bytes:
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,4 +1,4 @@
-"""What several dialects write alike: items as lists of parts, truncation, types of vectors."""
+"""What several dialects have in common: items as lists of parts, truncation, types of vectors."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal

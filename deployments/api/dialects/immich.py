@@ -1,7 +1,8 @@
 """Immich's machine learning, as its server calls it: images and texts for its search.
 
 Its source: github.com/immich-app/immich, server/src/repositories/machine-learning.repository.ts.
-Other tasks, faces and texts in photos, are forwarded to an Immich machine learning, or refused.
+Other tasks, such as faces and texts in photos, are forwarded to an Immich machine learning, or
+refused.
 """
 
 from typing import Annotated, Any, NotRequired
@@ -90,7 +91,7 @@ def _tasks(entries: str | None) -> dict[str, Any]:
 
 
 def _clip(tasks: dict[str, Any]) -> tuple[str, str]:
-    """Which of the model's two sides is asked for, and the model. Raises BadEntries."""
+    """Whether the image or the text tower is asked for, and of which model. Raises BadEntries."""
     if [*tasks] != ["clip"]:
         raise BadEntries(
             "This service does clip alone; api.immich_fallback may name another for other tasks.",

@@ -1,8 +1,8 @@
-"""The body of `/v1/embeddings`, with what those who copied OpenAI's API have added to it: Jina,
-Voyage's client for texts, NVIDIA NIM, vLLM and infinity.
+"""The body of `/v1/embeddings`, with what services that copied OpenAI's API have added to it: Jina,
+Voyage (for texts), NVIDIA NIM, vLLM and infinity.
 
-Their words for what raylens has under another name are honoured, never ignored: an ignored one
-gives silently wrong numbers. What has no effect on these models (`task`, `input_type`) is ignored.
+Their names for options that raylens has, too, are honoured: to ignore one would give silently wrong
+numbers. What has no effect on these models (`task`, `input_type`) is ignored.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -19,13 +19,13 @@ OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
 
-# Others' words for options, and raylens's own.
+# Others' names of options, and raylens's own.
 SYNONYMS = {
     "output_dimension": "dimensions",
     "normalized": "normalize",
     "truncation": "truncate",
 }
-# Only one of these says what the numbers are.
+# At most one of these may say what the numbers are.
 TYPES = ("dtype", "output_dtype", "embedding_type")
 
 
@@ -41,8 +41,8 @@ class EmbeddingsBody(EmbeddingOptions):
     )
     embedding_type: EmbeddingType | EmbeddingTypes | None = Field(
         None,
-        description="Jina: the same; base64 is of float32. With a list, embedding is an object "
-        "with a value for each.",
+        description="Jina: dtype; base64 is of float32. With a list, embedding is an object with "
+        "a value for each.",
     )
     output_dimension: WholeNumber | None = Field(None, ge=1, description="Voyage: dimensions.")
     normalized: bool | None = Field(None, description="Jina: normalize.")

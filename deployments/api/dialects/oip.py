@@ -30,7 +30,7 @@ from deployments.service.job import ItemGroup, ModelClient
 from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix
 
-# There is one of each model, whatever its revision.
+# Every model has one version, whatever its revision.
 VERSION = "1"
 
 
@@ -82,7 +82,7 @@ async def infer(call: Call) -> Response:
 
 
 async def _input(call: Call) -> tuple[InferBody, ItemGroup]:
-    data = await call.raw()  # whatever its media type: clients of Triton send none
+    data = await call.raw()  # whatever its media type: Triton's clients send none
     head, behind = binary.split(data, call.request.headers.get(binary.JSON_LENGTH))
     body = parse(InferBody, await call.parsed(head))
     if len(body.inputs) != 1 or body.inputs[0].name not in READ:
@@ -97,7 +97,7 @@ async def _input(call: Call) -> tuple[InferBody, ItemGroup]:
 
 
 def _image(element: Any) -> Item:
-    """A file's bytes, or a URL, a data URI or base64, as a string or as its bytes."""
+    """A file's bytes; or a URL, a data URI or base64, as a string or encoded."""
     if isinstance(element, bytes):
         if signature_of(element) is not None:
             return BytesItem(element)

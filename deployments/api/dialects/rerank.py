@@ -87,7 +87,7 @@ class TeiRank(TypedDict):
 
 
 class RerankError(tei.TeiError):
-    """`error` is for TEI's clients alone; others read `message` or `detail`."""
+    """Only TEI's clients read `error`; others read `message` or `detail`."""
 
     message: str
     detail: str

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.endpoint import OTHER_STATUSES, Dialect, Endpoint
 from deployments.api.schema import Body, OneOrMore, WholeNumber
 from deployments.errors import BadRequest, RaylensError
 from deployments.service.job import Options
@@ -17,7 +17,7 @@ from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix
 
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
-# Each has a status of its own there. `Tokenizer` is what cannot be read: here, images.
+# By status. `Tokenizer` is for what cannot be read: here, images.
 ERROR_TYPES: dict[int, ErrorType] = {
     422: "Tokenizer",
     429: "Overloaded",
@@ -86,7 +86,7 @@ async def embed(call: Call) -> Response:
 
 
 async def info(call: Call) -> Response:
-    """Of the model that serves requests without a name."""
+    """Describes the model that serves requests that name none."""
     card = call.service.model(None).card
     settings, limits = call.service.settings.model, call.limits
     max_tokens = card.text.max_tokens if card.text is not None else 0
@@ -134,7 +134,7 @@ DIALECT = Dialect(
         ),
         Endpoint(
             *("GET", "/info", info, "The first model and its limits", TeiInfo),
-            statuses=(401, 429, 500, 503, 504),
+            statuses=OTHER_STATUSES,
         ),
         Endpoint(
             *("GET", "/health", health, "Is the model ready?", None),

@@ -18,7 +18,7 @@ from deployments.items import parse_items
 from deployments.service.job import ItemGroup
 from deployments.service.vectors import cosines
 
-# Each version of vLLM has added a pair of names, and all of them still work.
+# vLLM has added pairs of names over time, and all of them still work.
 FIRST = ("queries", "text_1", "data_1")
 SECOND = ("documents", "items", "text_2", "data_2")
 
