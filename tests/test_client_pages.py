@@ -1,4 +1,4 @@
-"""The snippets of docs/clients that configure others' services are whole, and ours in them too."""
+"""The compose files in docs/clients are complete, and run this service with valid settings."""
 
 import re
 from typing import Any

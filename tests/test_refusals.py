@@ -1,4 +1,4 @@
-"""What HAProxy answers itself is read by the clients of the dialect that they speak."""
+"""What HAProxy answers itself has the shape that each dialect's clients read."""
 
 import re
 import socket

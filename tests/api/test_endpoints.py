@@ -167,7 +167,7 @@ async def test_the_schema_lists_the_endpoints_that_exist(connect: Connect) -> No
     async with connect() as client:
         schema = (await client.get("/openapi.json")).json()
         for path, operations in schema["paths"].items():
-            for method in operations.keys() - {"parameters"}:
+            for method in operations:
                 response = await client.request(method, path.format(model="fake", version="1"))
                 assert response.status_code not in (404, 405)
                 assert str(response.status_code) in operations[method]["responses"]

@@ -1,4 +1,4 @@
-"""Immich finds the machine learning for its search here, and another's for its other tasks."""
+"""Immich's machine learning: its search is answered here, other tasks are forwarded."""
 
 import io
 import json

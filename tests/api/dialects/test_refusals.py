@@ -1,4 +1,4 @@
-"""What is refused before a dialect's endpoint runs is told in the dialect's shape too."""
+"""What is refused before a dialect's endpoint runs has the dialect's shape of errors, too."""
 
 import re
 
@@ -21,7 +21,7 @@ def path_of(dialect: Dialect) -> str:
 
 
 @BY_DIALECT
-async def test_a_call_without_a_key_or_too_soon_is_told_in_its_shape(
+async def test_a_call_without_a_key_or_too_soon_is_refused_in_its_shape(
     connect: Connect, dialect: Dialect
 ) -> None:
     path = path_of(dialect)
@@ -37,7 +37,7 @@ async def test_a_call_without_a_key_or_too_soon_is_told_in_its_shape(
 
 
 @BY_DIALECT
-async def test_a_large_body_or_another_method_is_told_in_its_shape(
+async def test_a_large_body_or_another_method_is_refused_in_its_shape(
     connect: Connect, dialect: Dialect
 ) -> None:
     path = path_of(dialect)

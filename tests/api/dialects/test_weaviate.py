@@ -1,4 +1,4 @@
-"""Weaviate's module multi2vec-clip finds its inference container here."""
+"""Weaviate's module multi2vec-clip: what it sends, and what it reads."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""A worker process that hostile bytes have taken over cannot harm the service by its answers."""
+"""A worker process that hostile bytes have taken over cannot harm the service by its replies."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from deployments.pixels import workers
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "reply",
     [
         b"",
         b"[]",
@@ -26,6 +26,6 @@ from deployments.pixels import workers
         b'{"shape": [1, 1, 3], "dtype": "|u1", "facts": [1, NaN, "PNG", 8]}',
     ],
 )
-def test_an_answer_that_no_worker_would_give_is_not_believed(answer: bytes) -> None:
+def test_a_reply_that_no_worker_would_give_is_not_believed(reply: bytes) -> None:
     with pytest.raises(Internal):
-        workers._decoded(answer, bytearray(3))
+        workers._decoded(reply, bytearray(3))
