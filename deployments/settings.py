@@ -208,8 +208,8 @@ class ApiSettings(_Section):
     """What the HTTP API understands, and how it behaves towards browsers."""
 
     dialects: tuple[DialectName, ...] = get_args(DialectName)
-    """Other services whose clients may call this one as if it were theirs. Remove those that nobody
-    here uses."""
+    """Other services whose clients may call this one as if it were theirs; `rerank` is for several
+    of them. Remove those that nobody here uses."""
     cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
     """Origins such as `https://app.example` whose pages may call the API from a browser; `*` allows
     all. Without any, browsers refuse such calls."""
