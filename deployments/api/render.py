@@ -1,13 +1,13 @@
 """Serialises answers: JSON, .npy and errors."""
 
-import base64
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
+import pybase64
 from numpy.typing import NDArray
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -74,13 +74,13 @@ def quantised(vectors: NDArray[np.float32], dtype: VectorType) -> NDArray[Any]:
 
 def written(
     vectors: NDArray[np.float32], encoding: Encoding | Mapping[str, Encoding]
-) -> Iterable[Any]:
+) -> Sequence[Any] | NDArray[Any]:
     """What JSON has for each row of (N, D): an array, base64 or, by type, an object of them."""
     if not isinstance(encoding, Encoding):
         by_type = {name: written(vectors, one) for name, one in encoding.items()}
-        return (dict(zip(by_type, row, strict=True)) for row in zip(*by_type.values(), strict=True))
+        return [dict(zip(by_type, row, strict=True)) for row in zip(*by_type.values(), strict=True)]
     array = quantised(vectors, encoding.dtype)
-    return (base64.b64encode(row).decode() for row in array) if encoding.is_base64 else array
+    return [pybase64.b64encode(row).decode() for row in array] if encoding.is_base64 else array
 
 
 def embeddings_json(embedded: Embedded, encoding: Encoding | Mapping[str, Encoding]) -> Response:

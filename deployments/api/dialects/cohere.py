@@ -11,10 +11,16 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.dialects import contents
-from deployments.api.dialects.contents import Truncate, item_of
+from deployments.api.dialects.contents import (
+    Truncate,
+    check_text_limit,
+    encoding_of,
+    item_of,
+    truncates,
+)
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
+from deployments.api.render import written
 from deployments.api.schema import Body, WholeNumber
 from deployments.errors import BadRequest, RaylensError
 from deployments.items import TextItem
@@ -104,11 +110,11 @@ async def embed_v2(call: Call) -> Response:
 
 async def _embed(call: Call, body: CohereEmbedBody, version: Version) -> Response:
     group = _group(call, body)
-    contents.check_text_limit(call, body.model, "max_tokens", body.max_tokens)
-    options = Options(dimensions=body.output_dimension, truncate=contents.truncates(body.truncate))
+    check_text_limit(call, body.model, "max_tokens", body.max_tokens)
+    options = Options(dimensions=body.output_dimension, truncate=truncates(body.truncate))
     embedded = await call.embed([group], body.model, options)
     vectors = as_matrix(embedded.rows)
-    by_type = {kind: contents.typed(vectors, kind) for kind in body.embedding_types}
+    by_type = {kind: written(vectors, encoding_of(kind)) for kind in body.embedding_types}
     return call.answer(
         {
             "id": request_id(call.request),

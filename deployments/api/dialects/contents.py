@@ -3,17 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import pybase64
-from numpy.typing import NDArray
-
 from deployments.api.call import Call
-from deployments.api.render import quantised
-from deployments.api.schema import VectorType
+from deployments.api.schema import Encoding, VectorType
 from deployments.errors import BadRequest, InvalidItem
 from deployments.items import Item, parse_item
-from deployments.wire import Vectors
 
 Truncate = Literal["NONE", "START", "END"]
+OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 VECTOR_TYPES: dict[str, VectorType] = {
     "float": "float32",
     "int8": "int8",
@@ -65,12 +61,8 @@ def check_text_limit(call: Call, model: str | None, param: str, tokens: int | No
         )
 
 
-def typed(vectors: Vectors, kind: str) -> NDArray[Any] | list[str]:
-    """(N, D) float32 as one of `VECTOR_TYPES`, or for "base64" the bytes of each float32 row."""
+def encoding_of(kind: str, *, is_base64: bool = False) -> Encoding:
+    """Of vectors of one of `VECTOR_TYPES`, or of "base64", which is float32's."""
     if kind == "base64":
-        return base64_rows(quantised(vectors, "float32"))
-    return quantised(vectors, VECTOR_TYPES[kind])
-
-
-def base64_rows(array: NDArray[Any]) -> list[str]:
-    return [pybase64.b64encode(row).decode() for row in array]
+        return Encoding("float32", is_base64=True)
+    return Encoding(VECTOR_TYPES[kind], is_base64)

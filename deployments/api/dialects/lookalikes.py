@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import VECTOR_TYPES, item_of
+from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
 from deployments.api.schema import EmbeddingOptions, Encoding, OneOrMore, WholeNumber, one_of
 from deployments.errors import BadRequest
 from deployments.service.job import ItemGroup
 
-OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
 
@@ -79,14 +78,10 @@ class EmbeddingsBody(EmbeddingOptions):
         kind = self.embedding_type or self.output_dtype
         if kind is None:
             return super().encoding()
+        is_base64 = self.encoding_format == "base64"
         if isinstance(kind, list):
-            return {name: self._encoding_as(name) for name in kind}
-        return self._encoding_as(kind)
-
-    def _encoding_as(self, kind: str) -> Encoding:
-        if kind == "base64":
-            return Encoding("float32", is_base64=True)
-        return Encoding(VECTOR_TYPES[kind], self.encoding_format == "base64")
+            return {name: encoding_of(name, is_base64=is_base64) for name in kind}
+        return encoding_of(kind, is_base64=is_base64)
 
     def group(self, call: Call) -> ItemGroup:
         """Its items. Raises BadRequest or TooManyItems."""

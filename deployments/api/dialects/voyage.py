@@ -11,9 +11,9 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import VECTOR_TYPES, base64_rows, item_of
+from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
 from deployments.api.endpoint import Dialect, Endpoint
-from deployments.api.render import quantised
+from deployments.api.render import written
 from deployments.api.schema import Body, WholeNumber
 from deployments.errors import RaylensError
 from deployments.items import Item, parse_item
@@ -27,7 +27,7 @@ class VoyageBody(Body):
     )
     input_type: Literal["query", "document"] | None = Field(None, description="Has no effect.")
     truncation: bool = True
-    output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] = "float"
+    output_dtype: OutputDtype = "float"
     output_dimension: WholeNumber | None = Field(None, ge=1)
     encoding_format: Literal["base64"] | None = Field(
         None, description="The bytes of `output_dtype` instead of numbers."
@@ -63,14 +63,13 @@ async def multimodal_embeddings(call: Call) -> Response:
     group = call.each("inputs", body.inputs, _item)
     options = Options(dimensions=body.output_dimension, truncate=body.truncation)
     embedded = await call.embed([group], body.model, options)
-    array = quantised(as_matrix(embedded.rows), VECTOR_TYPES[body.output_dtype])
-    rows = base64_rows(array) if body.encoding_format == "base64" else array
+    encoding = encoding_of(body.output_dtype, is_base64=body.encoding_format == "base64")
     return call.answer(
         {
             "object": "list",
             "data": [
                 {"object": "embedding", "index": index, "embedding": row}
-                for index, row in enumerate(rows)
+                for index, row in enumerate(written(as_matrix(embedded.rows), encoding))
             ],
             "model": embedded.card.id,
             "usage": {
