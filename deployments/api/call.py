@@ -49,10 +49,14 @@ class Call:
         """A body as a JSON object. Raises BadRequest or BodyTooLarge."""
         return await parse_json(data, self.parsing.turn(tenant_of(self.request)))
 
+    async def json(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises also UnsupportedMediaType."""
+        turn = self.parsing.turn(tenant_of(self.request))
+        return await read_json(self.request, self.limits.max_body_bytes, turn)
+
     async def body(self, kind: type[B]) -> B:
         """The JSON body as a `kind`. Raises also BadRequest, which names the first wrong key."""
-        turn = self.parsing.turn(tenant_of(self.request))
-        return parse(kind, await read_json(self.request, self.limits.max_body_bytes, turn))
+        return parse(kind, await self.json())
 
     def items(self, name: str, value: Any, modality: Modality | None = None) -> ItemGroup:
         """The parameter `name`, an item or a list of them, each parsed or an error.

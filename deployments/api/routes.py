@@ -48,12 +48,12 @@ class Api:
 
     def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """The application; `lifespan` is entered while it is served."""
-        page = self.service.settings.api.page
+        page_is_on = self.service.settings.api.page
         endpoints = [endpoint for dialect in self._dialects for endpoint in dialect.endpoints]
         app = Starlette(
             routes=[
                 *(Route(e.path, self._handling(e), methods=[e.method]) for e in endpoints),
-                *(page_routes() if page else ()),
+                *(page_routes() if page_is_on else ()),
             ],
             exception_handlers={HTTPException: self._refuse, Exception: self._refuse},
             lifespan=lifespan,
@@ -65,7 +65,8 @@ class Api:
                 KeyGuard,
                 ring=KeyRing(auth),
                 max_concurrency=auth.max_concurrency,
-                open_paths=page_paths() | {e.path for e in endpoints if e.is_open},
+                open_paths=(page_paths() if page_is_on else frozenset())
+                | {endpoint.path for endpoint in endpoints if endpoint.is_open},
                 answer=self._error,
             )
         origins = self.service.settings.api.cors_origins

@@ -135,8 +135,10 @@ class EmbeddingService:
         """
         options = options or Options()
         number = sum(len(group.items) for group in groups)
-        if number > self.settings.limits.max_items:
-            raise too_many_items(number, self.settings.limits.max_items, param=groups[0].name)
+        listed = sum(len(group.items) for group in groups if group.is_list)
+        if listed > self.settings.limits.max_items:
+            longest = max(groups, key=lambda group: len(group.items))
+            raise too_many_items(listed, self.settings.limits.max_items, param=longest.name)
         _check_options(options)
         job = self._job(groups, context, options)
         try:

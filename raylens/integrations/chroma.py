@@ -53,7 +53,8 @@ class RaylensEmbeddingFunction(EmbeddingFunction[Embeddable]):
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> "RaylensEmbeddingFunction":
-        return RaylensEmbeddingFunction(**config)
+        # Nothing else from there: no collection says where a key is sent.
+        return RaylensEmbeddingFunction(model=config["model"], dimensions=config["dimensions"])
 
     def validate_config_update(
         self, old_config: dict[str, Any], new_config: dict[str, Any]

@@ -176,3 +176,13 @@ async def test_a_request_that_would_wait_too_long_is_refused_before_its_body_is_
     assert refused.headers["retry-after"] == "6"
     assert not read
     assert (refused.status_code, others.status_code, answered) == (429, 200, {200})
+
+
+async def test_a_query_is_none_of_the_items_that_one_request_may_have(connect: Connect) -> None:
+    documents = [f"{number:06d}" for number in range(3)]
+    async with connect(FakeModel(text=TEXT), limits={"max_items": 3}) as client:
+        for path, name in (("/v1/rank", "query"), ("/v1/rerank", "query"), ("/v1/score", "text_1")):
+            rest = "text_2" if name == "text_1" else "documents"
+            full = await client.post(path, json={name: "a", rest: documents})
+            more = await client.post(path, json={name: "a", rest: [*documents, "b"]})
+            assert (full.status_code, more.status_code) == (200, 413)

@@ -80,6 +80,8 @@ async def test_the_page_can_be_switched_off(connect: Connect) -> None:
             assert response.status_code == 404
             assert response.json()["error"]["code"] == "not_found"
         assert (await client.get("/v1/models")).status_code == 200
+    async with connect(api={"page": False}, auth=KEYS) as client:
+        assert (await client.get("/docs")).status_code == 401
 
 
 async def test_below_a_route_prefix_all_that_a_page_names_is_found() -> None:

@@ -61,3 +61,11 @@ def test_a_collection_is_opened_without_the_function_and_knows_no_key(
     assert vectors(opened).shape == (2, 12)
     for path in Path("chroma").rglob("*"):
         assert path.is_dir() or b"sesame" not in path.read_bytes()
+
+
+def test_a_collection_does_not_say_where_the_key_is_sent(client: Client, store: Any) -> None:
+    from raylens.integrations.chroma import RaylensEmbeddingFunction
+
+    stored = RaylensEmbeddingFunction().get_config() | {"url": "http://127.0.0.1:1", "api_key": "x"}
+    opened = RaylensEmbeddingFunction.build_from_config(stored)
+    assert np.allclose(opened(["x"]), client.embed([{"text": "x"}]), atol=1e-6)

@@ -3,7 +3,6 @@
 Its rerank, which others have too, is in `rerank`.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -21,7 +20,7 @@ from deployments.api.dialects.contents import (
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
 from deployments.api.render import written
-from deployments.api.schema import Body, WholeNumber
+from deployments.api.schema import Body, ListOf, WholeNumber
 from deployments.errors import BadRequest, RaylensError
 from deployments.items import TextItem
 from deployments.service.embedding import Embedded
@@ -35,10 +34,10 @@ Version = Literal["1", "2"]
 
 class CohereEmbedBody(Body):
     input_type: InputType | None = Field(None, description="Has no effect.")
-    texts: list[str] | None = None
-    images: list[str] | None = None
+    texts: ListOf[str] | None = None
+    images: ListOf[str] | None = None
     inputs: list[Any] | None = Field(None, description='`{"content": [part]}`, with one part each.')
-    embedding_types: Sequence[EmbeddingType] = ()
+    embedding_types: ListOf[EmbeddingType] = Field([])
     output_dimension: WholeNumber | None = Field(None, ge=1)
     max_tokens: WholeNumber | None = Field(None, ge=1)
     truncate: Truncate = "END"
@@ -114,7 +113,8 @@ async def _embed(call: Call, body: CohereEmbedBody, version: Version) -> Respons
     options = Options(dimensions=body.output_dimension, truncate=truncates(body.truncate))
     embedded = await call.embed([group], body.model, options)
     vectors = as_matrix(embedded.rows)
-    by_type = {kind: written(vectors, encoding_of(kind)) for kind in body.embedding_types}
+    kinds = dict.fromkeys(body.embedding_types)  # each once, however often it is asked for
+    by_type = {kind: written(vectors, encoding_of(kind)) for kind in kinds}
     return call.answer(
         {
             "id": request_id(call.request),

@@ -11,12 +11,19 @@ from pydantic import Field, model_validator
 
 from deployments.api.call import Call
 from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
-from deployments.api.schema import EmbeddingOptions, Encoding, OneOrMore, WholeNumber, one_of
+from deployments.api.schema import (
+    EmbeddingOptions,
+    Encoding,
+    ListOf,
+    OneOrMore,
+    WholeNumber,
+    one_of,
+)
 from deployments.errors import BadRequest
 from deployments.service.job import ItemGroup
 
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
-EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
+EmbeddingTypes = Annotated[ListOf[EmbeddingType], Field(min_length=1)]
 
 # Others' names of options, and raylens's own.
 SYNONYMS = {

@@ -1,6 +1,6 @@
 """Rerank as Cohere, Jina, Voyage and vLLM have it, and text-embeddings-inference at `/rerank`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, Field
@@ -12,7 +12,7 @@ from deployments.api.dialects import tei
 from deployments.api.dialects.contents import check_text_limit, item_of
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.fence import request_id
-from deployments.api.schema import Body, Items, OneItem, WholeNumber, parse
+from deployments.api.schema import Body, Items, ListOf, OneItem, WholeNumber, parse
 from deployments.errors import RaylensError
 from deployments.items import Parsed, TextItem, UrlItem, parse_items
 from deployments.service.embedding import Embedded
@@ -34,7 +34,7 @@ class RerankBody(Body):
     top_k: WholeNumber = Field(0, ge=0, description="The same, as Voyage calls it.")
     return_documents: bool = False
     truncation: bool = Field(True, description="Truncate texts that the model cannot read whole.")
-    rank_fields: Sequence[Literal["text"]] = Field((), max_length=1)
+    rank_fields: ListOf[Literal["text"]] = Field([], max_length=1)
     max_tokens_per_doc: WholeNumber | None = Field(None, ge=1)
 
 
@@ -99,7 +99,7 @@ async def rerank(call: Call) -> Response:
 
 async def rerank_of_either(call: Call) -> Response:
     """At `/rerank`, TEI's body has `texts` where the others' have `documents`."""
-    content = await call.parsed(await call.raw())
+    content = await call.json()
     if content.get("texts") is None or content.get("documents") is not None:
         return await _reranked(call, parse(RerankBody, content))
     body = parse(TeiRerankBody, content)

@@ -5,10 +5,12 @@ from typing import Any, Literal, NotRequired
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from deployments.api.schema import Body, WholeNumber
+from deployments.api.schema import Body, ListOf, WholeNumber
 from deployments.errors import BadRequest
 
 OUTPUT = "embedding"
+# More than the one that may be sent, so that a second one is refused in a sentence of its own.
+MOST_TENSORS = 16
 
 
 class InputParameters(BaseModel):
@@ -17,7 +19,7 @@ class InputParameters(BaseModel):
 
 class InputTensor(BaseModel):
     name: str
-    shape: list[WholeNumber]
+    shape: ListOf[WholeNumber]
     datatype: str
     parameters: InputParameters | None = None
     data: list[Any] | None = None
@@ -40,8 +42,8 @@ class InferParameters(BaseModel):
 
 class InferBody(Body):
     id: str | None = None
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] | None = None
+    inputs: ListOf[InputTensor] = Field(max_length=MOST_TENSORS)
+    outputs: ListOf[RequestedOutput] | None = Field(None, max_length=MOST_TENSORS)
     parameters: InferParameters | None = None
 
     def wants_binary(self) -> bool:

@@ -14,7 +14,7 @@ from deployments.api import answers
 from deployments.api.call import Call
 from deployments.api.endpoint import OTHER_STATUSES, Dialect, Endpoint
 from deployments.api.listing import model_entry
-from deployments.api.schema import Body
+from deployments.api.schema import Body, ListOf
 from deployments.errors import RaylensError, Unavailable
 from deployments.items import Item, TextItem, parse_item
 from deployments.service.stacks import all_or_none
@@ -25,8 +25,8 @@ READY_S = 0.4
 
 
 class VectorizeBody(Body):
-    texts: list[str] = Field([])
-    images: list[str] = Field([], description="Each in base64.")
+    texts: ListOf[str] = Field([])
+    images: ListOf[str] = Field([], description="Each in base64.")
 
 
 class Vectorized(TypedDict):
