@@ -14,10 +14,6 @@ from deployments.errors import RaylensError
 
 Handler = Callable[[Call], Awaitable[Response]]
 
-# The statuses besides 200 of every endpoint that embeds items.
-ITEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
-OTHER_STATUSES = (401, 429, 500, 503, 504)
-
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -30,16 +26,16 @@ class Endpoint:
     summary: str
     answer: Any
     """The type of its JSON, or None for an empty one."""
+    statuses: tuple[int, ...]
+    """Of errors."""
     body: Any = None
     """The type of what it takes, mostly a `Body`; None for nothing."""
-    statuses: tuple[int, ...] = ITEM_STATUSES
-    """Of errors."""
-    is_open: bool = False
-    """Whether it answers without a key, where others need one: health checks do."""
     media: str = "application/json"
     """The media type of the body."""
     success: int = 200
     """The status of its answer."""
+    is_open: bool = False
+    """Whether it answers without a key, where others need one."""
 
     @property
     def name(self) -> str:
@@ -54,6 +50,37 @@ class Endpoint:
 
     def is_at(self, path: str) -> bool:
         return self._pattern.match(path) is not None
+
+
+def post(
+    path: str,
+    handler: Handler,
+    summary: str,
+    answer: Any,
+    body: Any,
+    *,
+    media: str = "application/json",
+    statuses: tuple[int, ...] = (),
+) -> Endpoint:
+    """One that embeds items, with these `statuses` of errors besides those of all of them."""
+    usual = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+    return Endpoint("POST", path, handler, summary, answer, (*usual, *statuses), body, media)
+
+
+def get(
+    path: str, handler: Handler, summary: str, answer: Any, *, statuses: tuple[int, ...] = ()
+) -> Endpoint:
+    """One that tells something, with these `statuses` of errors besides those of all of them."""
+    usual = (401, 429, 500, 503, 504)
+    return Endpoint("GET", path, handler, summary, answer, (*usual, *statuses))
+
+
+def probe(
+    path: str, handler: Handler, summary: str, answer: Any = None, *, success: int = 200
+) -> Endpoint:
+    """A health check, which comes without a key."""
+    statuses = (500, 503, 504)
+    return Endpoint("GET", path, handler, summary, answer, statuses, success=success, is_open=True)
 
 
 @dataclass(frozen=True)

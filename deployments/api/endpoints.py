@@ -10,7 +10,7 @@ from deployments.api.bodies import is_image, is_json, media_type, preferred_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
 from deployments.api.dialects.lookalikes import EmbeddingsBody
-from deployments.api.endpoint import ITEM_STATUSES, OTHER_STATUSES, Dialect, Endpoint
+from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
 from deployments.api.schema import (
@@ -125,53 +125,49 @@ NATIVE = Dialect(
     error=render.error_body,
     error_answer=answers.Error,
     endpoints=(
-        Endpoint(
-            *("POST", "/v1/embeddings", embeddings, "Embed images and texts"),
-            *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
+        *(
+            # The second is infinity's.
+            post(
+                path,
+                embeddings,
+                "Embed images and texts",
+                answers.Embeddings,
+                EmbeddingsBody,
+                statuses=(406,),
+            )
+            for path in ("/v1/embeddings", "/embeddings")
         ),
-        Endpoint(  # infinity's
-            *("POST", "/embeddings", embeddings, "The same as /v1/embeddings"),
-            *(answers.Embeddings, EmbeddingsBody, (*ITEM_STATUSES, 406)),
+        post(
+            "/v1/similarity",
+            similarity,
+            "Cosine similarity of two lists of items",
+            answers.Similarity,
+            SimilarityBody,
         ),
-        Endpoint(
-            *("POST", "/v1/similarity", similarity, "Cosine similarity of two lists of items"),
-            *(answers.Similarity, SimilarityBody),
+        post(
+            "/v1/rank",
+            rank,
+            "Documents ordered by their similarity to a query",
+            answers.Rank,
+            RankBody,
         ),
-        Endpoint(
-            *("POST", "/v1/rank", rank, "Documents ordered by their similarity to a query"),
-            *(answers.Rank, RankBody),
+        post(
+            "/v1/classify",
+            classify,
+            "Probabilities of labels, by models that read text",
+            answers.Classification,
+            ClassifyBody,
         ),
-        Endpoint(
-            *(
-                "POST",
-                "/v1/classify",
-                classify,
-                "Probabilities of labels, by models that read text",
-            ),
-            *(answers.Classification, ClassifyBody),
-        ),
-        Endpoint(
-            *("GET", "/v1/models", models, "The served models", answers.ModelList),
-            statuses=OTHER_STATUSES,
-        ),
-        Endpoint(
-            *("GET", "/v1/models/{model:path}", one_model, "One of the served models"),
+        get("/v1/models", models, "The served models", answers.ModelList),
+        get(
+            "/v1/models/{model:path}",
+            one_model,
+            "One of the served models",
             answers.Model,
-            statuses=(*OTHER_STATUSES, 404),
+            statuses=(404,),
         ),
-        Endpoint(
-            *("GET", "/livez", livez, "Is the process up?", answers.Alive),
-            statuses=(500, 504),
-            is_open=True,
-        ),
-        Endpoint(
-            *("GET", "/readyz", readyz, "Is the model ready?", answers.Ready),
-            statuses=(500, 503, 504),
-            is_open=True,
-        ),
-        Endpoint(
-            *("GET", "/openapi.json", document, "This document", dict[str, Any]),
-            statuses=OTHER_STATUSES,
-        ),
+        probe("/livez", livez, "Is the process up?", answers.Alive),
+        probe("/readyz", readyz, "Is the model ready?", answers.Ready),
+        get("/openapi.json", document, "This document", dict[str, Any]),
     ),
 )

@@ -17,7 +17,7 @@ from deployments.api.dialects.contents import (
     item_of,
     truncates,
 )
-from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.endpoint import Dialect, post
 from deployments.api.fence import request_id
 from deployments.api.render import written
 from deployments.api.schema import Body, ListOf, WholeNumber
@@ -162,13 +162,13 @@ DIALECT = Dialect(
     error=error_body,
     error_answer=CohereError,
     endpoints=(
-        Endpoint(
-            *("POST", "/v1/embed", embed_v1, "Embed texts or images"),
-            *(CohereFloats | CohereByType, CohereEmbedBody),
+        post(
+            "/v1/embed",
+            embed_v1,
+            "Embed texts or images",
+            CohereFloats | CohereByType,
+            CohereEmbedBody,
         ),
-        Endpoint(
-            *("POST", "/v2/embed", embed_v2, "Embed texts or images"),
-            *(CohereByType, CohereEmbedBody),
-        ),
+        post("/v2/embed", embed_v2, "Embed texts or images", CohereByType, CohereEmbedBody),
     ),
 )

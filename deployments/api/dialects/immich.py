@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from deployments.api.bodies import media_type, read_form
 from deployments.api.call import Call
-from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.endpoint import Dialect, post, probe
 from deployments.api.forwarding import posted
 from deployments.api.render import Answer
 from deployments.errors import BadRequest, RaylensError, UnsupportedMediaType
@@ -126,9 +126,13 @@ DIALECT = Dialect(
     error=error_body,
     error_answer=ImmichError,
     endpoints=(
-        Endpoint("GET", "/ping", ping, "Is it up?", None, statuses=(500, 504), is_open=True),
-        Endpoint(
-            *("POST", "/predict", predict, "Embed an image or a text", Predicted, PredictForm),
+        probe("/ping", ping, "Is it up?"),
+        post(
+            "/predict",
+            predict,
+            "Embed an image or a text",
+            Predicted,
+            PredictForm,
             media="multipart/form-data",
         ),
     ),

@@ -21,7 +21,7 @@ from deployments.api.dialects.tensors import (
     OipServer,
     OipTensor,
 )
-from deployments.api.endpoint import ITEM_STATUSES, OTHER_STATUSES, Dialect, Endpoint
+from deployments.api.endpoint import Dialect, Endpoint, get, post, probe
 from deployments.api.fence import request_id
 from deployments.api.schema import parse
 from deployments.errors import BadRequest, InvalidItem, ModelNotFound, RaylensError
@@ -144,16 +144,16 @@ def error_body(error: RaylensError, request_id: str) -> OipError:
 
 
 def _model_endpoints(base: str) -> tuple[Endpoint, ...]:
-    statuses = (*OTHER_STATUSES, 404)
     return (
-        Endpoint(
-            *("POST", f"{base}/infer", infer, "Embed a tensor, as JSON or binary data"),
-            *(InferAnswer, InferBody, ITEM_STATUSES),
+        post(
+            f"{base}/infer",
+            infer,
+            "Embed a tensor, as JSON or binary data",
+            InferAnswer,
+            InferBody,
         ),
-        Endpoint(
-            "GET", f"{base}/ready", model_ready, "Is it ready?", OipModelReady, None, statuses
-        ),
-        Endpoint("GET", base, metadata, "Its tensors", OipModel, None, statuses),
+        get(f"{base}/ready", model_ready, "Is it ready?", OipModelReady, statuses=(404,)),
+        get(base, metadata, "Its tensors", OipModel, statuses=(404,)),
     )
 
 
@@ -162,20 +162,9 @@ DIALECT = Dialect(
     error=error_body,
     error_answer=OipError,
     endpoints=(
-        Endpoint(
-            *("GET", "/v2/health/live", live, "Is the process up?", OipLive),
-            statuses=(500, 504),
-            is_open=True,
-        ),
-        Endpoint(
-            *("GET", "/v2/health/ready", ready, "Are the models ready?", OipReady),
-            statuses=(500, 503, 504),
-            is_open=True,
-        ),
-        Endpoint(
-            *("GET", "/v2", server, "The server and its extensions", OipServer),
-            statuses=OTHER_STATUSES,
-        ),
+        probe("/v2/health/live", live, "Is the process up?", OipLive),
+        probe("/v2/health/ready", ready, "Are the models ready?", OipReady),
+        get("/v2", server, "The server and its extensions", OipServer),
         # Before those without a version, whose `{model:path}` would match these as well.
         *_model_endpoints("/v2/models/{model:path}/versions/{version}"),
         *_model_endpoints("/v2/models/{model:path}"),

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from deployments.api.call import Call
 from deployments.api.dialects import tei
 from deployments.api.dialects.contents import check_text_limit, item_of
-from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.endpoint import Dialect, post
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, Items, ListOf, OneItem, WholeNumber, parse
 from deployments.errors import RaylensError
@@ -165,12 +165,15 @@ DIALECT = Dialect(
     error_answer=RerankError,
     endpoints=(
         *(
-            Endpoint("POST", path, rerank, "Rank documents by a query", Reranked, RerankBody)
+            post(path, rerank, "Rank documents by a query", Reranked, RerankBody)
             for path in ("/v1/rerank", "/v2/rerank")
         ),
-        Endpoint(
-            *("POST", "/rerank", rerank_of_either, "Rank documents by a query"),
-            *(Reranked | list[TeiRank], RerankBody | TeiRerankBody),
+        post(
+            "/rerank",
+            rerank_of_either,
+            "Rank documents by a query",
+            Reranked | list[TeiRank],
+            RerankBody | TeiRerankBody,
         ),
     ),
 )

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.endpoint import OTHER_STATUSES, Dialect, Endpoint
+from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.schema import Body, OneOrMore, WholeNumber
 from deployments.errors import BadRequest, RaylensError
 from deployments.service.job import Options
@@ -129,17 +129,10 @@ DIALECT = Dialect(
     endpoints=(
         *(
             # At the root too, where InferenceClient(model=URL) posts to.
-            Endpoint("POST", path, embed, "Embed texts or images", list[list[float]], TeiEmbedBody)
+            post(path, embed, "Embed texts or images", list[list[float]], TeiEmbedBody)
             for path in ("/embed", "/")
         ),
-        Endpoint(
-            *("GET", "/info", info, "The first model and its limits", TeiInfo),
-            statuses=OTHER_STATUSES,
-        ),
-        Endpoint(
-            *("GET", "/health", health, "Is the model ready?", None),
-            statuses=(500, 503, 504),
-            is_open=True,
-        ),
+        get("/info", info, "The first model and its limits", TeiInfo),
+        probe("/health", health, "Is the model ready?"),
     ),
 )

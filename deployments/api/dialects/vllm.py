@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from deployments.api import answers, render
 from deployments.api.call import Call
 from deployments.api.dialects.contents import check_text_limit, item_of
-from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.endpoint import Dialect, post
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, WholeNumber
 from deployments.errors import BadRequest
@@ -106,7 +106,7 @@ DIALECT = Dialect(
     error=render.error_body,
     error_answer=answers.Error,
     endpoints=tuple(
-        Endpoint("POST", path, score, "Similarity of pairs", VllmScores, VllmScoreBody)
+        post(path, score, "Similarity of pairs", VllmScores, VllmScoreBody)
         for path in ("/v1/score", "/score")
     ),
 )

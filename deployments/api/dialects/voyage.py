@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from deployments.api.call import Call
 from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
-from deployments.api.endpoint import Dialect, Endpoint
+from deployments.api.endpoint import Dialect, post
 from deployments.api.render import written
 from deployments.api.schema import Body, WholeNumber
 from deployments.errors import RaylensError
@@ -103,9 +103,12 @@ DIALECT = Dialect(
     error=error_body,
     error_answer=VoyageError,
     endpoints=(
-        Endpoint(
-            *("POST", "/v1/multimodalembeddings", multimodal_embeddings, "Embed texts or images"),
-            *(VoyageEmbeddings, VoyageBody),
+        post(
+            "/v1/multimodalembeddings",
+            multimodal_embeddings,
+            "Embed texts or images",
+            VoyageEmbeddings,
+            VoyageBody,
         ),
     ),
 )

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from deployments.api import answers
 from deployments.api.call import Call
-from deployments.api.endpoint import OTHER_STATUSES, Dialect, Endpoint
+from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry
 from deployments.api.schema import Body, ListOf
 from deployments.errors import RaylensError, Unavailable
@@ -82,21 +82,9 @@ DIALECT = Dialect(
     error=error_body,
     error_answer=WeaviateError,
     endpoints=(
-        Endpoint(
-            "POST", "/vectorize", vectorize, "Embed texts and images", Vectorized, VectorizeBody
-        ),
-        Endpoint("GET", "/meta", meta, "The first model", answers.Model, statuses=OTHER_STATUSES),
-        Endpoint(
-            *("GET", "/.well-known/live", live, "Is the process up?", None),
-            success=204,
-            statuses=(500, 504),
-            is_open=True,
-        ),
-        Endpoint(
-            *("GET", "/.well-known/ready", ready, "Is the model ready?", None),
-            success=204,
-            statuses=(500, 503, 504),
-            is_open=True,
-        ),
+        post("/vectorize", vectorize, "Embed texts and images", Vectorized, VectorizeBody),
+        get("/meta", meta, "The first model", answers.Model),
+        probe("/.well-known/live", live, "Is the process up?", success=204),
+        probe("/.well-known/ready", ready, "Is the model ready?", success=204),
     ),
 )
