@@ -5,6 +5,7 @@ in turns with the bare model. Then some of them once more, by a command that is 
 after time.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,8 +39,8 @@ class Run(NamedTuple):
     """One run of the command, whether it came to its end or was killed."""
 
     seconds: float
-    rose_mib: float
-    """By how much its memory rose over what it takes to start."""
+    mib: float
+    """The most memory that it had (RSS)."""
     status: int
 
 
@@ -58,17 +59,18 @@ def main(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(jpeg(number))
         bare = BareModel(model, "auto", scratch)
+        start_mib = run("embed", "--help").mib
         uncached = {"CACHE__MAX_BYTES": "0"}
         with servers.raylens(model, scratch / "raylens.log", uncached) as service:
             url = service.url.removesuffix("/v1/embeddings")
             for number in range(rounds):
                 ceiling = best(bare.measure(BARE_BATCHES, BARE_S))
-                run = embed(folder, scratch / f"{number}.parquet", url)
-                rate = photos / run.seconds
+                done = embed(folder, scratch / f"{number}.parquet", url)
+                rate = photos / done.seconds
                 console.print(
-                    f"{photos:,} photos in {run.seconds:.1f} s, exit {run.status}: {rate:.1f} "
+                    f"{photos:,} photos in {done.seconds:.1f} s, exit {done.status}: {rate:.1f} "
                     f"images/s of the bare model's {ceiling:.1f} ({rate / ceiling:.2f}); memory "
-                    f"+{run.rose_mib:.0f} MiB"
+                    f"{done.mib:.0f} MiB, {done.mib - start_mib:.0f} over its start"
                 )
             some = scratch / "some"
             some.mkdir()
@@ -81,37 +83,36 @@ def main(
 
 def embed(folder: Path, out: Path, url: str, kill_after_s: float = 0.0) -> Run:
     """Runs `raylens embed`; kills it after that time unless it is 0."""
+    return run("embed", folder, "-o", out, "--url", url, kill_after_s=kill_after_s)
+
+
+def run(*arguments: object, kill_after_s: float = 0.0) -> Run:
     program = Path(sys.executable).with_name("raylens")
-    command = [str(part) for part in (program, "embed", folder, "-o", out, "--url", url)]
+    command = [str(part) for part in (program, *arguments)]
     began = time.monotonic()
     null = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=null, stderr=null) as process:  # noqa: S603
         watched = psutil.Process(process.pid)
-        start, peak = 0, 0
+        peak = 0
         while process.poll() is None:
-            seconds = time.monotonic() - began
-            if kill_after_s and seconds > kill_after_s:
+            if kill_after_s and time.monotonic() - began > kill_after_s:
                 os.kill(process.pid, signal.SIGKILL)
                 break
-            try:
+            with contextlib.suppress(psutil.Error):  # it has ended
                 peak = max(peak, watched.memory_info().rss)
-            except psutil.Error:
-                break
-            if seconds < 0.5:  # imported by then, and the first images not yet read
-                start = peak
             time.sleep(LOOK_EVERY_S)
         status = process.wait()
-    return Run(time.monotonic() - began, (peak - start) / 2**20, status)
+    return Run(time.monotonic() - began, peak / 2**20, status)
 
 
 def killed(folder: Path, out: Path, url: str, kills: int) -> None:
     """The command killed at random moments, and then left alone."""
     random = np.random.default_rng(0)
     times = [embed(folder, out, url, random.uniform(1.0, 4.0)).seconds for _ in range(kills)]
-    run = embed(folder, out, url)
+    done = embed(folder, out, url)
     console.print(
         f"killed {kills} times, after {', '.join(f'{s:.1f}' for s in times)} s; the rest took "
-        f"{run.seconds:.1f} s, exit {run.status}"
+        f"{done.seconds:.1f} s, exit {done.status}"
     )
 
 
