@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
+from deployments.api.dialects.contents import OutputDtype, check_text_limit, encoding_of, item_of
 from deployments.api.schema import EmbeddingOptions, Encoding, OneOrMore, WholeNumber, one_of
 from deployments.errors import BadRequest
 from deployments.service.job import ItemGroup
@@ -22,10 +22,11 @@ EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
 SYNONYMS = {
     "output_dimension": "dimensions",
     "normalized": "normalize",
+    "use_activation": "normalize",
     "truncation": "truncate",
 }
 # At most one of these may say what the numbers are.
-TYPES = ("dtype", "output_dtype", "embedding_type")
+TYPES = ("dtype", "output_dtype", "embedding_type", "embed_dtype")
 
 
 class EmbeddingsBody(EmbeddingOptions):
@@ -46,6 +47,16 @@ class EmbeddingsBody(EmbeddingOptions):
     output_dimension: WholeNumber | None = Field(None, ge=1, description="Voyage: dimensions.")
     normalized: bool | None = Field(None, description="Jina: normalize.")
     truncation: bool | None = Field(None, description="Voyage: truncate.")
+    use_activation: bool | None = Field(None, description="vLLM: normalize.")
+    embed_dtype: Literal["float32", "float16"] | None = Field(None, description="vLLM: dtype.")
+    endianness: Literal["native", "little"] = Field(
+        "native", description="vLLM: of base64, which is little-endian in any case."
+    )
+    truncate_prompt_tokens: WholeNumber | None = Field(
+        None,
+        ge=-1,
+        description="vLLM: no effect, and refused if less than what the model reads; -1 is that.",
+    )
     return_multivector: bool = Field(False, description="Jina: must be false.")
 
     @model_validator(mode="after")
@@ -68,9 +79,10 @@ class EmbeddingsBody(EmbeddingOptions):
         types = [name for name in TYPES if name in given]
         if len(types) > 1:
             raise ValueError(f"{types[1]} and {types[0]} mean the same; send one of them")
+        self.dtype = self.embed_dtype or self.dtype
         if not self.normalize and {self.dtype, self.output_dtype} & {"int8", "uint8"}:
             raise ValueError(
-                "normalized must be true with int8 and uint8, which encode normalised vectors only"
+                "normalize must be true with int8 and uint8, which encode normalised vectors only"
             )
         return self
 
@@ -84,7 +96,8 @@ class EmbeddingsBody(EmbeddingOptions):
         return encoding_of(kind, is_base64=is_base64)
 
     def group(self, call: Call) -> ItemGroup:
-        """Its items. Raises BadRequest or TooManyItems."""
+        """Its items. Raises BadRequest, ModelNotFound or TooManyItems."""
+        check_text_limit(call, self.model, "truncate_prompt_tokens", self.truncate_prompt_tokens)
         if self.messages is None:
             return call.items("input", self.input, self.modality)
         if len(self.messages) > 1:

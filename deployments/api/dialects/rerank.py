@@ -36,6 +36,7 @@ class RerankBody(Body):
     truncation: bool = Field(True, description="Truncate texts that the model cannot read whole.")
     rank_fields: Sequence[Literal["text"]] = Field((), max_length=1)
     max_tokens_per_doc: WholeNumber | None = Field(None, ge=1)
+    truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
 
 
 class TeiRerankBody(Body):
@@ -116,7 +117,8 @@ async def rerank_of_either(call: Call) -> Response:
 
 async def _reranked(call: Call, body: RerankBody) -> Response:
     documents = call.each("documents", body.documents, item_of)
-    check_text_limit(call, body.model, "max_tokens_per_doc", body.max_tokens_per_doc)
+    for param in ("max_tokens_per_doc", "truncate_prompt_tokens"):
+        check_text_limit(call, body.model, param, getattr(body, param))
     ranks, embedded = await _ranks(call, body, documents, truncate=body.truncation)
     results: list[dict[str, Any]] = []
     for index, score in ranks[: body.top_n or body.top_k or None]:

@@ -4,6 +4,7 @@ import time
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -33,6 +34,7 @@ class VllmScoreBody(Body):
     data_2: Any = None
     max_tokens_per_query: WholeNumber = 0
     max_tokens_per_doc: WholeNumber = 0
+    truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
 
 
 class VllmScore(TypedDict):
@@ -61,6 +63,7 @@ async def score(call: Call) -> Response:
     for param in ("max_tokens_per_query", "max_tokens_per_doc"):
         tokens = getattr(body, param)
         check_text_limit(call, body.model, param, tokens or None)  # 0: as many as there are
+    check_text_limit(call, body.model, "truncate_prompt_tokens", body.truncate_prompt_tokens)
     first, second = _group(call, body, FIRST), _group(call, body, SECOND)
     if len(first.items) not in (1, len(second.items)):
         raise BadRequest(
