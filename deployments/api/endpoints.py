@@ -9,7 +9,7 @@ from deployments.api import answers, render
 from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
-from deployments.api.dialects.lookalikes import EmbeddingsBody
+from deployments.api.dialects.lookalikes import EmbeddingsBody, refuse_others_words
 from deployments.api.endpoint import ITEM_STATUSES, OTHER_STATUSES, Dialect, Endpoint
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
@@ -46,13 +46,13 @@ async def embeddings(call: Call) -> Response:
 async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     kind = media_type(call.request)
     # Options in the query apply to any body; the body's own take precedence.
-    asked = parse(EmbeddingOptions, dict(call.request.query_params), strict=False)
+    asked = _options(dict(call.request.query_params))
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)
         if not files:
             raise BadRequest("The form has no file; send at least one in a field named file.")
-        options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
+        options = _options({**query, **without_empty(fields)})
         return options, ItemGroup("file", [BytesItem(f) for f in files])
     if not (is_image(kind) or is_json(kind)):
         raise UnsupportedMediaType(
@@ -68,6 +68,12 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
             content[name] = value
     body = parse(EmbeddingsBody, content)
     return body, body.group(call)
+
+
+def _options(strings: dict[str, Any]) -> EmbeddingOptions:
+    """Of a query string or a form."""
+    refuse_others_words(strings)
+    return parse(EmbeddingOptions, strings, strict=False)
 
 
 async def similarity(call: Call) -> Response:

@@ -5,6 +5,7 @@ Their names for options that raylens has, too, are honoured: to ignore one would
 numbers. What has no effect on these models (`task`, `input_type`) is ignored.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -108,3 +109,14 @@ class EmbeddingsBody(EmbeddingOptions):
 
 
 OTHERS_WORDS = EmbeddingsBody.model_fields.keys() - EmbeddingOptions.model_fields.keys() - {"input"}
+
+
+def refuse_others_words(options: Mapping[str, Any]) -> None:
+    """Raises BadRequest if a query string or form has one of others' words, which only JSON bodies
+    may have.
+    """
+    for name in options:
+        if name in OTHERS_WORDS:
+            ours = "dtype" if name in TYPES else SYNONYMS.get(name)
+            advice = f"; send {ours} instead" if ours else ""
+            raise BadRequest(f"{name} is read from JSON bodies only{advice}.", param=name)
