@@ -14,7 +14,7 @@ from deployments.api.bodies import parse_json, read_body, read_json
 from deployments.api.schema import Body, parse
 from deployments.errors import BadRequest
 from deployments.fairness import FairSemaphore
-from deployments.items import Item, Modality, parse_item, parse_items
+from deployments.items import Item, parse_item, parse_items
 from deployments.service.embedding import Embedded, EmbeddingService, too_many_items
 from deployments.service.job import Context, ItemGroup, Options, Timing
 from deployments.service.vectors import as_matrix
@@ -22,6 +22,7 @@ from deployments.settings import Limits
 from deployments.wire import Vectors
 
 B = TypeVar("B", bound=Body)
+Read = Callable[[Any], Item]
 
 
 @dataclass(slots=True)
@@ -58,27 +59,24 @@ class Call:
         """The JSON body as a `kind`. Raises also BadRequest, which names the first wrong key."""
         return parse(kind, await self.json())
 
-    def items(self, name: str, value: Any, modality: Modality | None = None) -> ItemGroup:
-        """The parameter `name`, an item or a list of them, each parsed or an error.
+    def item(self, name: str, value: Any, read: Read = parse_item) -> ItemGroup:
+        """The parameter `name`, which is one item, as `read` parses it, or refuses it with a
+        RaylensError."""
+        return ItemGroup(name, parse_items([value], read), is_list=False)
+
+    def items(self, name: str, value: Any, read: Read = parse_item) -> ItemGroup:
+        """The same for an item or a list of them.
 
         Raises BadRequest for an empty list, TooManyItems for a long one.
         """
-
-        def read(item: Any) -> Item:
-            return parse_item(item, modality)
-
         if not isinstance(value, list):
-            return ItemGroup(name, parse_items([value], read), is_list=False)
-        return self.each(name, value, read)
-
-    def each(self, name: str, values: list[Any], read: Callable[[Any], Item]) -> ItemGroup:
-        """The same for a list, each of whose items `read` parses or refuses with a RaylensError."""
-        if not values:
+            return self.item(name, value, read)
+        if not value:
             raise BadRequest(f"{name} is empty; send at least one item.", param=name)
         limit = self.limits.max_items
-        if len(values) > limit:  # before parsing: millions would take minutes and gigabytes
-            raise too_many_items(len(values), limit, param=name)
-        return ItemGroup(name, parse_items(values, read))
+        if len(value) > limit:  # before parsing: millions would take minutes and gigabytes
+            raise too_many_items(len(value), limit, param=name)
+        return ItemGroup(name, parse_items(value, read))
 
     def context(self, model: str | None) -> Context:
         state = self.request.state

@@ -9,7 +9,7 @@ from deployments.api import answers, render
 from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
-from deployments.api.dialects.lookalikes import EmbeddingsBody
+from deployments.api.dialects.lookalikes import EmbeddingsBody, refuse_others_words
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
@@ -23,7 +23,7 @@ from deployments.api.schema import (
     without_empty,
 )
 from deployments.errors import BadRequest, UnsupportedMediaType
-from deployments.items import BytesItem, parse_items, signature_of
+from deployments.items import BytesItem, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.job import ItemGroup
 from deployments.service.stacks import all_or_none
@@ -46,13 +46,13 @@ async def embeddings(call: Call) -> Response:
 async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     kind = media_type(call.request)
     # Options in the query apply to any body; the body's own take precedence.
-    asked = parse(EmbeddingOptions, dict(call.request.query_params), strict=False)
+    asked = _options(dict(call.request.query_params))
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)
         if not files:
             raise BadRequest("The form has no file; send at least one in a field named file.")
-        options = parse(EmbeddingOptions, {**query, **without_empty(fields)}, strict=False)
+        options = _options({**query, **without_empty(fields)})
         return options, ItemGroup("file", [BytesItem(f) for f in files])
     if not (is_image(kind) or is_json(kind)):
         raise UnsupportedMediaType(
@@ -70,6 +70,12 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     return body, body.group(call)
 
 
+def _options(strings: dict[str, Any]) -> EmbeddingOptions:
+    """Of a query string or a form."""
+    refuse_others_words(strings)
+    return parse(EmbeddingOptions, strings, strict=False)
+
+
 async def similarity(call: Call) -> Response:
     body = await call.body(SimilarityBody)
     (a, b), _ = await call.vectors([call.items("a", body.a), call.items("b", body.b)], body.model)
@@ -80,7 +86,7 @@ async def similarity(call: Call) -> Response:
 async def rank(call: Call) -> Response:
     body = await call.body(RankBody)
     documents = call.items("documents", body.documents)
-    query = ItemGroup("query", parse_items([body.query]), is_list=False)
+    query = call.item("query", body.query)
     (target, others), embedded = await call.vectors([query, documents], body.model)
     best = ranking(target[0], others)[: body.top_n]
     results = [{"index": index, "score": score} for index, score in best]

@@ -205,6 +205,6 @@ def is_text(slot: Slot) -> bool:
 
 def too_many_tokens(limit: int) -> TextTooLong:
     return TextTooLong(
-        f"The text is longer than the {limit} tokens that the model reads; shorten it or leave "
-        "truncate true."
+        f"The text is longer than the {limit} tokens that the model reads; shorten it, or let it "
+        "be truncated."
     )

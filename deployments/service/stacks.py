@@ -223,8 +223,8 @@ class StackEmbedder:
             )
         elif len(text) > self._max_text_chars and not job.options.truncate:
             slot.row = TextTooLong(
-                f"The text is longer than {self._max_text_chars} characters; shorten it or leave "
-                "truncate true."
+                f"The text is longer than {self._max_text_chars} characters; shorten it, or "
+                "let it be truncated."
             )
         else:
             slot.truncated = len(text) > self._max_text_chars

@@ -33,6 +33,40 @@ async def test_form_fields_and_query_strings_carry_the_options(
     assert error(wrong)["param"] == "dtype"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("output_dtype", "int8", " only; send dtype instead."),
+        ("embedding_type", "ubinary", " only; send dtype instead."),
+        ("embed_dtype", "float16", " only; send dtype instead."),
+        ("output_dimension", "4", " only; send dimensions instead."),
+        ("normalized", "false", " only; send normalize instead."),
+        ("use_activation", "false", " only; send normalize instead."),
+        ("truncation", "false", " only; send truncate instead."),
+        ("truncate_prompt_tokens", "8", " only."),
+        ("return_multivector", "true", " only."),
+    ],
+)
+async def test_others_words_outside_json_are_refused_with_raylens_own(
+    connect: Connect, photo: Path, name: str, value: str, advice: str
+) -> None:
+    data, options = photo.read_bytes(), {name: value}
+    url, raw = "/v1/embeddings", {"content-type": "image/jpeg"}
+    async with connect() as client:
+        refusals = [
+            await client.post(url, params=options, content=data, headers=raw),
+            await client.post(url, params=options, json={"input": {"path": photo.name}}),
+            await client.post(url, params=options, files={"file": data}),
+            await client.post(url, data=options, files={"file": data}),
+        ]
+        blank = await client.post(url, data={name: " "}, files={"file": data})
+    for refused in refusals:
+        assert refused.status_code == 400
+        assert error(refused)["param"] == name
+        assert error(refused)["message"] == f"{name} is read from JSON bodies{advice}"
+    assert blank.status_code == 200  # a form's field that nobody filled in
+
+
 def multipart(*files: bytes) -> bytes:
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     return b"".join(head + data + b"\r\n" for data in files) + b"--b--\r\n"

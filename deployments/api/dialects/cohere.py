@@ -3,6 +3,7 @@
 Its rerank, which others have too, is in `rerank`.
 """
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from deployments.api.fence import request_id
 from deployments.api.render import written
 from deployments.api.schema import Body, ListOf, WholeNumber
 from deployments.errors import BadRequest, RaylensError
-from deployments.items import TextItem
+from deployments.items import TextItem, parse_item
 from deployments.service.embedding import Embedded
 from deployments.service.job import ItemGroup, Options
 from deployments.service.vectors import as_matrix
@@ -137,10 +138,10 @@ def _group(call: Call, body: CohereEmbedBody) -> ItemGroup:
     if len(given) != 1:
         raise BadRequest("Send exactly one of texts, images and inputs.")
     if body.texts is not None:
-        return call.each("texts", body.texts, TextItem)
+        return call.items("texts", body.texts, TextItem)
     if body.images is not None:
-        return call.items("images", body.images, "image")
-    return call.each("inputs", body.inputs or [], item_of)
+        return call.items("images", body.images, partial(parse_item, modality="image"))
+    return call.items("inputs", body.inputs or [], item_of)
 
 
 def _meta(embedded: Embedded, group: ItemGroup, version: Version) -> CohereMeta:

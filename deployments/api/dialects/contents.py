@@ -51,9 +51,13 @@ def truncates(truncate: Truncate | bool) -> bool:
 
 
 def check_text_limit(call: Call, model: str | None, param: str, tokens: int | None) -> None:
-    """Raises BadRequest if texts should be truncated to fewer `tokens` than the model reads."""
+    """Raises BadRequest if texts should be truncated to fewer `tokens` than the model reads; vLLM's
+    -1 is as many as it reads.
+    """
+    if tokens is None or tokens == -1:
+        return
     text = call.service.model(model).card.text
-    if tokens is not None and text is not None and tokens < text.max_tokens:
+    if text is not None and tokens < text.max_tokens:
         raise BadRequest(
             f"Texts are truncated to what the model reads, which is {text.max_tokens} tokens; "
             f"leave {param} out.",

@@ -5,12 +5,14 @@ Their names for options that raylens has, too, are honoured: to ignore one would
 numbers. What has no effect on these models (`task`, `input_type`) is ignored.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
+from deployments.api.dialects.contents import OutputDtype, check_text_limit, encoding_of, item_of
 from deployments.api.schema import (
     EmbeddingOptions,
     Encoding,
@@ -20,6 +22,7 @@ from deployments.api.schema import (
     one_of,
 )
 from deployments.errors import BadRequest
+from deployments.items import parse_item
 from deployments.service.job import ItemGroup
 
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
@@ -29,10 +32,11 @@ EmbeddingTypes = Annotated[ListOf[EmbeddingType], Field(min_length=1)]
 SYNONYMS = {
     "output_dimension": "dimensions",
     "normalized": "normalize",
+    "use_activation": "normalize",
     "truncation": "truncate",
 }
 # At most one of these may say what the numbers are.
-TYPES = ("dtype", "output_dtype", "embedding_type")
+TYPES = ("dtype", "output_dtype", "embedding_type", "embed_dtype")
 
 
 class EmbeddingsBody(EmbeddingOptions):
@@ -53,6 +57,16 @@ class EmbeddingsBody(EmbeddingOptions):
     output_dimension: WholeNumber | None = Field(None, ge=1, description="Voyage: dimensions.")
     normalized: bool | None = Field(None, description="Jina: normalize.")
     truncation: bool | None = Field(None, description="Voyage: truncate.")
+    use_activation: bool | None = Field(None, description="vLLM: normalize.")
+    embed_dtype: Literal["float32", "float16"] | None = Field(None, description="vLLM: dtype.")
+    endianness: Literal["native", "little"] = Field(
+        "native", description="vLLM: of base64, which is little-endian in any case."
+    )
+    truncate_prompt_tokens: WholeNumber | None = Field(
+        None,
+        ge=-1,
+        description="vLLM: no effect, and refused if less than what the model reads; -1 is that.",
+    )
     return_multivector: bool = Field(False, description="Jina: must be false.")
 
     @model_validator(mode="after")
@@ -75,9 +89,10 @@ class EmbeddingsBody(EmbeddingOptions):
         types = [name for name in TYPES if name in given]
         if len(types) > 1:
             raise ValueError(f"{types[1]} and {types[0]} mean the same; send one of them")
+        self.dtype = self.embed_dtype or self.dtype
         if not self.normalize and {self.dtype, self.output_dtype} & {"int8", "uint8"}:
             raise ValueError(
-                "normalized must be true with int8 and uint8, which encode normalised vectors only"
+                "normalize must be true with int8 and uint8, which encode normalised vectors only"
             )
         return self
 
@@ -91,14 +106,26 @@ class EmbeddingsBody(EmbeddingOptions):
         return encoding_of(kind, is_base64=is_base64)
 
     def group(self, call: Call) -> ItemGroup:
-        """Its items. Raises BadRequest or TooManyItems."""
+        """Its items. Raises BadRequest, ModelNotFound or TooManyItems."""
+        check_text_limit(call, self.model, "truncate_prompt_tokens", self.truncate_prompt_tokens)
         if self.messages is None:
-            return call.items("input", self.input, self.modality)
+            return call.items("input", self.input, partial(parse_item, modality=self.modality))
         if len(self.messages) > 1:
             raise BadRequest(
                 "messages must be one message, which is embedded as one item.", param="messages"
             )
-        return call.each("messages", self.messages, item_of)
+        return call.items("messages", self.messages, item_of)
 
 
 OTHERS_WORDS = EmbeddingsBody.model_fields.keys() - EmbeddingOptions.model_fields.keys() - {"input"}
+
+
+def refuse_others_words(options: Mapping[str, Any]) -> None:
+    """Raises BadRequest if a query string or form has one of others' words, which only JSON bodies
+    may have.
+    """
+    for name in options:
+        if name in OTHERS_WORDS:
+            ours = "dtype" if name in TYPES else SYNONYMS.get(name)
+            advice = f"; send {ours} instead" if ours else ""
+            raise BadRequest(f"{name} is read from JSON bodies only{advice}.", param=name)

@@ -93,7 +93,7 @@ async def _input(call: Call) -> tuple[InferBody, ItemGroup]:
         )
     tensor = body.inputs[0]
     found = binary.elements(tensor, behind, call.limits.max_items)
-    return body, call.each(tensor.name, found, READ[tensor.name])
+    return body, call.items(tensor.name, found, READ[tensor.name])
 
 
 def _image(element: Any) -> Item:

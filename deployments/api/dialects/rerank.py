@@ -14,7 +14,7 @@ from deployments.api.endpoint import Dialect, post
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, Items, ListOf, OneItem, WholeNumber, parse
 from deployments.errors import RaylensError
-from deployments.items import Parsed, TextItem, UrlItem, parse_items
+from deployments.items import Parsed, TextItem, UrlItem
 from deployments.service.embedding import Embedded
 from deployments.service.job import ItemGroup, Options
 from deployments.service.vectors import Ranking, ranking
@@ -36,6 +36,7 @@ class RerankBody(Body):
     truncation: bool = Field(True, description="Truncate texts that the model cannot read whole.")
     rank_fields: ListOf[Literal["text"]] = Field([], max_length=1)
     max_tokens_per_doc: WholeNumber | None = Field(None, ge=1)
+    truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
 
 
 class TeiRerankBody(Body):
@@ -103,7 +104,7 @@ async def rerank_of_either(call: Call) -> Response:
     if content.get("texts") is None or content.get("documents") is not None:
         return await _reranked(call, parse(RerankBody, content))
     body = parse(TeiRerankBody, content)
-    texts = call.each("texts", body.texts, item_of)
+    texts = call.items("texts", body.texts, item_of)
     ranks, _ = await _ranks(call, body, texts, truncate=body.truncate)
     answer: list[dict[str, Any]] = []
     for index, score in ranks:
@@ -115,8 +116,9 @@ async def rerank_of_either(call: Call) -> Response:
 
 
 async def _reranked(call: Call, body: RerankBody) -> Response:
-    documents = call.each("documents", body.documents, item_of)
-    check_text_limit(call, body.model, "max_tokens_per_doc", body.max_tokens_per_doc)
+    documents = call.items("documents", body.documents, item_of)
+    for param in ("max_tokens_per_doc", "truncate_prompt_tokens"):
+        check_text_limit(call, body.model, param, getattr(body, param))
     ranks, embedded = await _ranks(call, body, documents, truncate=body.truncation)
     results: list[dict[str, Any]] = []
     for index, score in ranks[: body.top_n or body.top_k or None]:
@@ -141,7 +143,7 @@ async def _ranks(
     call: Call, body: RerankBody | TeiRerankBody, documents: ItemGroup, *, truncate: bool
 ) -> tuple[Ranking, Embedded]:
     """The documents' indices with their cosines to the query, best first."""
-    query = ItemGroup("query", parse_items([body.query], item_of), is_list=False)
+    query = call.item("query", body.query, item_of)
     options = Options(truncate=truncate)
     (target, others), embedded = await call.vectors([query, documents], body.model, options)
     return ranking(target[0], others), embedded

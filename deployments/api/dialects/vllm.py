@@ -4,6 +4,7 @@ import time
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -14,7 +15,6 @@ from deployments.api.endpoint import Dialect, post
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, WholeNumber
 from deployments.errors import BadRequest
-from deployments.items import parse_items
 from deployments.service.job import ItemGroup
 from deployments.service.vectors import cosines
 
@@ -33,6 +33,7 @@ class VllmScoreBody(Body):
     data_2: Any = None
     max_tokens_per_query: WholeNumber = 0
     max_tokens_per_doc: WholeNumber = 0
+    truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
 
 
 class VllmScore(TypedDict):
@@ -61,6 +62,7 @@ async def score(call: Call) -> Response:
     for param in ("max_tokens_per_query", "max_tokens_per_doc"):
         tokens = getattr(body, param)
         check_text_limit(call, body.model, param, tokens or None)  # 0: as many as there are
+    check_text_limit(call, body.model, "truncate_prompt_tokens", body.truncate_prompt_tokens)
     first, second = _group(call, body, FIRST), _group(call, body, SECOND)
     if len(first.items) not in (1, len(second.items)):
         raise BadRequest(
@@ -94,11 +96,7 @@ def _group(call: Call, body: VllmScoreBody, names: tuple[str, ...]) -> ItemGroup
     given = [name for name in names if getattr(body, name) is not None]
     if len(given) != 1:
         raise BadRequest(f"Send exactly one of {', '.join(names)}.", param=names[0])
-    name = given[0]
-    value = getattr(body, name)
-    if isinstance(value, list):
-        return call.each(name, value, item_of)
-    return ItemGroup(name, parse_items([value], item_of), is_list=False)
+    return call.items(given[0], getattr(body, given[0]), item_of)
 
 
 DIALECT = Dialect(

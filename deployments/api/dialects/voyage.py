@@ -60,7 +60,7 @@ class VoyageError(TypedDict):
 
 async def multimodal_embeddings(call: Call) -> Response:
     body = await call.body(VoyageBody)
-    group = call.each("inputs", body.inputs, _item)
+    group = call.items("inputs", body.inputs, _item)
     options = Options(dimensions=body.output_dimension, truncate=body.truncation)
     embedded = await call.embed([group], body.model, options)
     encoding = encoding_of(body.output_dtype, is_base64=body.encoding_format == "base64")

@@ -42,9 +42,9 @@ async def vectorize(call: Call) -> Response:
     body = await call.body(VectorizeBody)
     groups = []
     if body.texts:
-        groups.append(call.each("texts", body.texts, TextItem))
+        groups.append(call.items("texts", body.texts, TextItem))
     if body.images:
-        groups.append(call.each("images", body.images, _image))
+        groups.append(call.items("images", body.images, _image))
     if not groups:
         return call.answer({"textVectors": [], "imageVectors": []})
     vectors = as_matrix((await call.embed(groups, body.model)).rows)

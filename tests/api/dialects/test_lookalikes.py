@@ -38,6 +38,13 @@ async def test_options_may_have_the_names_that_others_gave_them(client: httpx.As
         ({"dtype": "ubinary"}, {"output_dtype": "ubinary"}),
         ({"dtype": "ubinary"}, {"embedding_type": "ubinary"}),
         ({"encoding_format": "base64"}, {"embedding_type": "base64"}),
+        ({"normalize": False}, {"use_activation": False}),
+        ({"dtype": "float16"}, {"embed_dtype": "float16"}),
+        (
+            {"dtype": "float16", "encoding_format": "base64"},
+            {"embed_dtype": "float16", "encoding_format": "base64", "endianness": "little"},
+        ),
+        ({}, {"embed_dtype": "float32", "endianness": "native", "use_activation": True}),
         ({}, {"output_dtype": "float"}),
         ({}, {"embedding_type": "float", "truncation": True, "normalized": True}),
     ):
@@ -169,8 +176,17 @@ async def test_messages_that_are_not_one_item_are_refused(
         ({"truncation": True, "truncate": "NONE"}, "truncation"),
         ({"output_dtype": "int8", "dtype": "ubinary"}, "output_dtype"),
         ({"output_dtype": "int8", "embedding_type": "binary"}, "embedding_type"),
-        ({"output_dtype": "uint8", "normalize": False}, "normalized"),
-        ({"dtype": "int8", "normalized": False}, "normalized"),
+        ({"output_dtype": "uint8", "normalize": False}, "normalize"),
+        ({"dtype": "int8", "normalized": False}, "normalize"),
+        ({"output_dtype": "int8", "use_activation": False}, "normalize"),
+        ({"normalized": True, "use_activation": False}, "use_activation"),
+        ({"embed_dtype": "float16", "dtype": "float32"}, "embed_dtype"),
+        ({"embed_dtype": "float16", "output_dtype": "int8"}, "embed_dtype"),
+        ({"embed_dtype": "float32", "embedding_type": ["binary"]}, "embed_dtype"),
+        ({"embed_dtype": "bfloat16"}, "embed_dtype"),
+        ({"embed_dtype": "fp8_e4m3"}, "embed_dtype"),
+        ({"endianness": "big"}, "endianness"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
         ({"output_dtype": "int4"}, "output_dtype"),
         ({"embedding_type": "int8"}, "embedding_type"),
         ({"embedding_type": ["float", "int8"]}, "embedding_type"),
@@ -190,6 +206,24 @@ async def test_what_contradicts_itself_or_is_unknown_is_refused(
 async def test_the_same_option_twice_is_no_contradiction(client: httpx.AsyncClient) -> None:
     body = {"input": RED, "dimensions": 4, "output_dimension": 4.0, "normalized": None}
     assert len((await embeddings(client, **body))[0]) == 4
+
+
+async def test_a_refused_embed_dtype_is_answered_with_those_that_are_taken(
+    client: httpx.AsyncClient,
+) -> None:
+    refused = error(await post(client, input=RED, embed_dtype="bfloat16"))
+    assert refused["message"] == "embed_dtype must be 'float32' or 'float16'."
+
+
+async def test_fewer_tokens_than_the_model_reads_are_refused(client: httpx.AsyncClient) -> None:
+    expected = await embeddings(client, input=[LONG])
+    for tokens in (None, -1, 24, 8192):
+        assert await embeddings(client, input=[LONG], truncate_prompt_tokens=tokens) == expected
+    for tokens in (0, 23):
+        for items in ({"input": [LONG]}, {"messages": [{"content": LONG}]}):
+            refused = await post(client, **items, truncate_prompt_tokens=tokens)
+            assert refused.status_code == 400
+            assert error(refused)["param"] == "truncate_prompt_tokens"
 
 
 async def test_npy_has_one_type(client: httpx.AsyncClient) -> None:
@@ -229,6 +263,7 @@ async def test_the_document_has_all_spellings(client: httpx.AsyncClient) -> None
     body = document["components"]["schemas"]["EmbeddingsBody"]
     spellings = {"messages", "embedding_type", "normalized", "return_multivector"}
     spellings |= {"output_dtype", "output_dimension", "truncation"}
+    spellings |= {"embed_dtype", "endianness", "truncate_prompt_tokens", "use_activation"}
     assert spellings <= body["properties"].keys()
     assert {"enum": ["END", "NONE"]} in body["properties"]["truncate"]["anyOf"][0]["anyOf"]
     assert "/embeddings" in document["paths"]

@@ -114,9 +114,18 @@ async def test_long_texts_are_truncated_unless_the_caller_forbids_it(connect: Co
     long = "long " * 20
     body = {"query": RED, "documents": [long]}
     await post(connect, "/v1/rerank", body)
-    await post(connect, "/v1/rerank", {**body, "truncation": False}, status=413)
+    refused = await post(connect, "/v1/rerank", {**body, "truncation": False}, status=413)
+    assert refused["message"].endswith("; shorten it, or let it be truncated.")
     await post(connect, "/rerank", {"query": RED, "texts": [long]}, status=413)
     await post(connect, "/rerank", {"query": RED, "texts": [long], "truncate": True})
+
+
+async def test_as_many_tokens_as_the_model_reads_have_no_effect(connect: Connect) -> None:
+    body = {"query": RED, "documents": ["long " * 20, *COLOURS]}
+    expected = (await post(connect, "/v1/rerank", body))["results"]
+    for tokens in (None, -1, 24):
+        answer = await post(connect, "/v1/rerank", {**body, "truncate_prompt_tokens": tokens})
+        assert answer["results"] == expected
 
 
 @pytest.mark.parametrize(
@@ -131,6 +140,10 @@ async def test_long_texts_are_truncated_unless_the_caller_forbids_it(connect: Co
         ({"query": {"content": ["a", "b"]}, "documents": COLOURS}, 400, "exactly one part"),
         ({"query": RED, "documents": COLOURS, "rank_fields": ["title"]}, 400, "rank_fields[0]"),
         ({"query": RED, "documents": COLOURS, "max_tokens_per_doc": 8}, 400, "max_tokens_per_doc"),
+        (
+            {"query": RED, "documents": COLOURS, "truncate_prompt_tokens": 23},
+            *(400, "leave truncate_prompt_tokens out"),
+        ),
         ({"query": RED, "documents": COLOURS, "model": "rerank-v3.5"}, 404, "GET /v1/models"),
     ],
 )

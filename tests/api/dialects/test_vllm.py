@@ -104,3 +104,14 @@ async def test_fewer_tokens_than_the_model_reads_are_refused(connect: Connect, p
         assert await score(client, **body, **{param: 0}) == await score(client, **body)
         few = await client.post("/score", json={**body, param: 23})
     assert error(few)["param"] == param
+
+
+async def test_a_prompt_is_not_truncated_to_less_than_the_model_reads(connect: Connect) -> None:
+    body = {"queries": RED, "documents": RED}
+    async with connect(FakeModel(text=TEXT)) as client:
+        expected = await score(client, **body)
+        for tokens in (-1, 24):
+            assert await score(client, **body, truncate_prompt_tokens=tokens) == expected
+        few = await client.post("/score", json={**body, "truncate_prompt_tokens": 23})
+    assert few.status_code == 400
+    assert error(few)["param"] == "truncate_prompt_tokens"
