@@ -3,7 +3,6 @@
 Its source: github.com/weaviate/weaviate, modules/multi2vec-clip/clients.
 """
 
-import asyncio
 from typing import Any
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from deployments.api.call import Call
 from deployments.api.endpoint import OTHER_STATUSES, Dialect, Endpoint
 from deployments.api.listing import model_entry
 from deployments.api.schema import Body
-from deployments.errors import RaylensError, Unavailable
+from deployments.errors import RaylensError
 from deployments.items import Item, TextItem, parse_item
 from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix
@@ -65,11 +64,7 @@ async def live(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    try:
-        async with asyncio.timeout(READY_S):
-            await all_or_none([model.ready() for model in call.service.models])
-    except TimeoutError:  # whatever it is that takes long goes on, and the next check profits
-        raise Unavailable("The model does not answer soon enough.", retry_after_s=1) from None
+    await all_or_none([model.ready(READY_S) for model in call.service.models])
     return Response(status_code=204)
 
 
