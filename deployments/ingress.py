@@ -30,7 +30,6 @@ from deployments.service.classify import Classifier
 from deployments.service.embedding import EmbeddingService
 from deployments.service.job import Context, ItemGroup, OnError, Options
 from deployments.service.loader import ImageLoader
-from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix, cosines
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
@@ -230,7 +229,7 @@ class Ingress:
     async def ready(self) -> bool:
         """Whether every model has just worked."""
         try:
-            await all_or_none([model.ready() for model in self._models])
+            await self._service.ready()
         except Unavailable:
             return False
         return True

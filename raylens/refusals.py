@@ -6,12 +6,14 @@ These are rules for its configuration; `haproxy` puts them in place.
 import json
 
 # The paths of `deployments/api` to which items are posted, and those where an error's `error` is a
-# string, as some other services' clients expect, and not OpenAI's object.
+# string, as some other services' clients expect, and not OpenAI's object. Decoded, as the service
+# compares them. Below a route prefix none is known: the service itself refuses there.
 _ACLS = (
-    "acl is_limited path_beg /v1/ /v2/",
-    "acl is_limited path /embed /embeddings /predict /rerank /score /vectorize",
-    "acl is_plain path_beg /.well-known/ /v2/health/ /v2/models/",
-    "acl is_plain path /embed /health /info /meta /v2 /vectorize",
+    "acl is_limited path,url_dec -m beg /v1/ /v2/",
+    "acl is_limited path,url_dec -m str / /embed /embeddings /predict /rerank /score /vectorize",
+    "acl is_plain path,url_dec -m beg /.well-known/ /v2/health/ /v2/models/",
+    "acl is_plain path,url_dec -m str / /embed /health /info /meta /v2 /vectorize",
+    "acl is_plain path,url_dec -m str /rerank /v1/rerank /v2/rerank",
 )
 
 

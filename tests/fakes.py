@@ -1,5 +1,6 @@
 """Stand-ins for what needs Ray, torch or a network, passed in where the real ones go."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -86,7 +87,7 @@ class FakeModel:
     def item_s(self, *, text: bool = False) -> float:
         return self.text_s if text else self.image_s
 
-    async def ready(self) -> ModelCard:
+    async def ready(self, within_s: float = math.inf) -> ModelCard:
         return self.card
 
     async def reloaded(self) -> None:

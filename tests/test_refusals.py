@@ -54,6 +54,15 @@ def test_whatever_takes_items_is_refused_in_front_in_the_words_of_its_dialect(
             assert "7 s" in content["detail"] == content["message"]
 
 
+def test_a_path_written_in_escapes_is_the_same_path(front: Front, app: type[App]) -> None:
+    front.start()
+    app.answers[:] = [(429, {"X-Raylens-Admit": "0", "Retry-After": "7"})]
+    front.post()
+    response = front.client.post(f"http://127.0.0.1:{front.port}/%65mbed")
+    assert response.status_code == 429
+    assert "7 s" in response.json()["error"]
+
+
 def test_a_server_that_does_not_speak_http_is_not_reached_either(front: Front) -> None:
     def babble() -> None:
         for _ in range(9):

@@ -1,6 +1,7 @@
 """One call of an endpoint: its body, its vectors and its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from deployments.api.auth import tenant_of
 from deployments.api.bodies import parse_json, read_body, read_json
 from deployments.api.schema import Body, parse
 from deployments.errors import BadRequest
-from deployments.fairness import FairSemaphore
+from deployments.fairness import FairSemaphore, TenantCount
 from deployments.items import Item, parse_item, parse_items
 from deployments.service.embedding import Embedded, EmbeddingService, too_many_items
 from deployments.service.job import Context, ItemGroup, Options, Timing
@@ -35,6 +36,8 @@ class Call:
     """On the loop's clock: when the model must have returned the vectors."""
     parsing: FairSemaphore
     """A turn to parse a large body."""
+    forwarded: TenantCount
+    """The requests that another service is answering."""
     timing: Timing | None = None
     """Of all that has been embedded."""
 
@@ -97,6 +100,25 @@ class Call:
         embedded = await self.embed(groups, model, options)
         ends = np.cumsum([len(group.items) for group in groups])
         return np.split(as_matrix(embedded.rows), ends[:-1]), embedded
+
+    @contextmanager
+    def forwarding(self) -> Iterator[None]:
+        """To be entered while another service answers, for which no model has work to do.
+
+        Raises Overloaded or RateLimited if too many requests are there already.
+        """
+        tenant = tenant_of(self.request)
+        self.request.state.arrival.close()
+        self.forwarded.check(
+            *(1, tenant),
+            in_all="Too many requests are being forwarded; retry after a pause.",
+            of_key="Too many requests of this key are being forwarded; retry after a pause.",
+        )
+        self.forwarded.add(1, tenant)
+        try:
+            yield
+        finally:
+            self.forwarded.add(-1, tenant)
 
     def took(self, timing: Timing) -> None:
         """Adds to the times that Server-Timing reports."""

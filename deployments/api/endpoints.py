@@ -26,7 +26,6 @@ from deployments.errors import BadRequest, UnsupportedMediaType
 from deployments.items import BytesItem, signature_of
 from deployments.service.classify import Classifier
 from deployments.service.job import ItemGroup
-from deployments.service.stacks import all_or_none
 from deployments.service.vectors import cosines, ranking
 
 
@@ -118,7 +117,7 @@ async def livez(call: Call) -> Response:
 
 
 async def readyz(call: Call) -> Response:
-    cards = await all_or_none([model.ready() for model in call.service.models])
+    cards = await call.service.ready()
     return call.answer({"status": "ready", "model": cards[0].id})
 
 

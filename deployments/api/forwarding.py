@@ -14,6 +14,8 @@ from deployments.errors import FetchBadGateway, FetchTimeout
 logger = logging.getLogger("ray.serve")
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# At once: each holds its form meanwhile, and its answer.
+MOST_FORWARDED = 32
 
 
 async def posted(url: str, form: aiohttp.FormData, deadline: float) -> bytes:

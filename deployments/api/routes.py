@@ -21,6 +21,7 @@ from deployments.api.dialects import spoken
 from deployments.api.endpoint import Dialect, Endpoint
 from deployments.api.endpoints import NATIVE
 from deployments.api.fence import request_id
+from deployments.api.forwarding import MOST_FORWARDED
 from deployments.api.front import admit_in_front, refused_meanwhile
 from deployments.api.page import page_paths, page_routes
 from deployments.api.render import json_response
@@ -31,7 +32,7 @@ from deployments.errors import (
     Overloaded,
     RaylensError,
 )
-from deployments.fairness import FairSemaphore
+from deployments.fairness import FairSemaphore, TenantCount
 from deployments.service.embedding import EmbeddingService
 from deployments.service.job import Timing
 
@@ -44,6 +45,7 @@ class Api:
     def __init__(self, service: EmbeddingService) -> None:
         self.service = service
         self._parsing = FairSemaphore(1)
+        self._forwarded = TenantCount(MOST_FORWARDED)
         self._dialects = (NATIVE, *spoken(service.settings.api))
 
     def app(self, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
@@ -90,7 +92,7 @@ class Api:
             try:
                 async with self.service.time_limit() as deadline:
                     with self._arriving(request):
-                        call = Call(request, self.service, deadline, self._parsing)
+                        call = Call(request, self.service, deadline, self._parsing, self._forwarded)
                         response = await endpoint.handler(call)
                         timing = call.timing
             except RaylensError as error:

@@ -175,10 +175,10 @@ class EmbedderClient:
         if self._reloading is not None:
             await asyncio.wait([self._reloading])
 
-    async def ready(self) -> ModelCard:
+    async def ready(self, within_s: float = math.inf) -> ModelCard:
         self.card  # noqa: B018  # raises at once if there is none yet
         try:
-            async with asyncio.timeout(self._ready_timeout_s):
+            async with asyncio.timeout(min(within_s, self._ready_timeout_s)):
                 card: ModelCard = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: a recent success proves more than this call.

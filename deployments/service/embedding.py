@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from deployments.service.job import (
     is_text,
 )
 from deployments.service.loader import ImageLoader, LoadLimits
-from deployments.service.stacks import StackEmbedder
+from deployments.service.stacks import StackEmbedder, all_or_none
 from deployments.service.vectors import finished
 from deployments.settings import Settings
 from deployments.wire import ImageFacts, ModelCard, Vector
@@ -107,6 +108,13 @@ class EmbeddingService:
             raise DeadlineExceeded(
                 f"The request took longer than {limit_s:g} s; send fewer items or retry."
             ) from None
+
+    async def ready(self, within_s: float = math.inf) -> list[ModelCard]:
+        """The cards of all models, each of which has just worked.
+
+        Raises Unavailable with the reason, after `within_s` seconds at the latest.
+        """
+        return await all_or_none([model.ready(within_s) for model in self.models])
 
     def model(self, name: str | None) -> ModelClient:
         """The model that a request calls `name`, an id or an alias; for None the first one.

@@ -67,8 +67,9 @@ class ModelClient(Protocol):
         """Waits, after ModelReplaced, until the new model's card and tokenizer have been asked
         for."""
 
-    async def ready(self) -> ModelCard:
-        """Checks that the model works right now. Raises Unavailable with the reason."""
+    async def ready(self, within_s: float = math.inf) -> ModelCard:
+        """Checks that the model works right now. Raises Unavailable with the reason, after
+        `within_s` seconds at the latest."""
 
 
 @dataclass(frozen=True, slots=True)

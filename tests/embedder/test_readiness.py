@@ -91,3 +91,15 @@ async def test_a_model_that_is_busy_but_answers_others_is_ready() -> None:
     await embed(opened)
     assert await call is CARD
     assert await opened.ready() is CARD
+
+
+@without_waiting
+async def test_whoever_waits_less_hears_in_that_time_whether_the_model_is_busy_or_stuck() -> None:
+    opened = client(Handle(embed=(ANSWER,), ready=(CARD, never(), never())))
+    await opened.wait_until_loaded()
+    async with asyncio.timeout(0.5):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await opened.ready(0.4)
+    await embed(opened)
+    async with asyncio.timeout(0.5):
+        assert await opened.ready(0.4) is CARD

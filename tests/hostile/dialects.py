@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from deployments.api.dialects import DIALECTS
+from tests.hostile.pictures import picture, saved
 from tests.hostile.requests import Trick, post
 
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["x"]}
@@ -23,6 +24,14 @@ VALUES: tuple[Any, ...] = (
     *([1] * 3000, {"content": []}, {"content": [{"type": "video"}]}, {"text": 5}, "x" * 100_000),
 )
 DEEP = 100_000
+FORM = "multipart/form-data"
+# What Immich asks for, from the outside in.
+ENTRIES = (
+    "%s",
+    '{"clip": %s}',
+    '{"clip": {"visual": %s}}',
+    '{"clip": {"visual": {"modelName": %s}}}',
+)
 
 
 @dataclass
@@ -46,6 +55,9 @@ def all_odd(model: str) -> Iterator[Odd]:
             if endpoint.method != "POST":
                 continue
             path = re.sub(r"{version}", "1", re.sub(r"{model[^}]*}", model, endpoint.path))
+            if endpoint.media == FORM:
+                yield from forms(path, model)
+                continue
             fine = FINE.get(dialect.name, {})
             for key in keys(endpoint.body):
                 for value in VALUES:
@@ -63,9 +75,29 @@ JSON = {"Content-Type": "application/json"}
 
 
 def keys(body: Any) -> set[str]:
-    """Of a body, or of those that it may be; a form's type has no `model_fields`."""
+    """Of a body, or of those that it may be."""
     kinds = [kind for kind in get_args(body) or (body,) if kind is not None]
-    return {key for kind in kinds for key in getattr(kind, "model_fields", kind.__annotations__)}
+    return {key for kind in kinds for key in kind.model_fields}
+
+
+def forms(path: str, model: str) -> Iterator[Odd]:
+    """Immich's forms: a picture, and at each depth of what is to be done with it a wrong value."""
+    image, noise = saved(picture(), "PNG"), random.Random(5).randbytes
+    fine = ENTRIES[-1] % json.dumps(model)
+
+    def odd(name: str, entries: str, image: bytes) -> Odd:
+        part = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        file = part.replace(b'"%s"', b'"%s"; filename="blob"')
+        body = part % (b"entries", entries.encode()) + file % (b"image", image) + b"--b--\r\n"
+        return Odd(f"{path}: {name}", path, body, {"Content-Type": f"{FORM}; boundary=b"})
+
+    for value in VALUES:
+        for entries in ENTRIES:
+            yield odd(f"{entries} of {str(value)[:20]!r}", entries % json.dumps(value), image)
+    for size in (0, 1, 7, 1000):
+        yield odd(f"{size} bytes of noise", fine, noise(size))
+    yield odd(f"{DEEP:,} nested objects", '{"clip":' * DEEP + "1" + "}" * DEEP, image)
+    yield odd("900 nested lists", '{"clip":' + "[" * 900, image)
 
 
 def tensors(path: str) -> Iterator[Odd]:

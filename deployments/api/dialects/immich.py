@@ -18,7 +18,7 @@ from deployments.api.call import Call
 from deployments.api.endpoint import Dialect, post, probe
 from deployments.api.forwarding import posted
 from deployments.api.render import Answer
-from deployments.errors import BadRequest, RaylensError, UnsupportedMediaType
+from deployments.errors import BadRequest, ImageTooLarge, RaylensError, UnsupportedMediaType
 from deployments.items import BytesItem, TextItem
 from deployments.service.job import ItemGroup
 from deployments.service.vectors import as_matrix
@@ -66,8 +66,11 @@ async def predict(call: Call) -> Response:
     if not files and "text" not in fields:
         raise BadRequest("Send an image in a form field named image, or a text in one named text.")
     fallback = call.service.settings.api.immich_fallback
-    if fallback is not None and "clip" not in tasks:
-        return await _forwarded(call, fallback, fields, files)
+    if fallback is not None:
+        if "clip" not in tasks:
+            return await _forwarded(call, fallback, fields, files)
+        if len(tasks) > 1:
+            raise BadEntries("Ask for clip alone, and for other tasks without it.", param="entries")
     kind, model = _clip(tasks)
     if (kind == "visual") != bool(files):
         raise BadEntries("visual takes an image, and textual a text.", param="entries")
@@ -107,13 +110,22 @@ def _clip(tasks: dict[str, Any]) -> tuple[str, str]:
 
 
 async def _forwarded(call: Call, url: str, fields: dict[str, str], files: list[bytes]) -> Response:
-    """What the machine learning at `url` answers, which the operator has set for other tasks."""
+    """What the machine learning at `url` answers, which the operator has set for other tasks.
+
+    Raises ImageTooLarge, Overloaded or RateLimited instead of asking it.
+    """
     form = aiohttp.FormData({"entries": fields["entries"]}, default_to_multipart=True)
     if files:
+        limit = call.limits.max_image_bytes
+        if len(files[0]) > limit:
+            raise ImageTooLarge(
+                f"The image is larger than {limit} bytes; send a smaller one.", param="image"
+            )
         form.add_field("image", files[0], filename="image")
     else:
         form.add_field("text", fields["text"])
-    body = await posted(f"{url.rstrip('/')}/predict", form, call.deadline)
+    with call.forwarding():
+        body = await posted(f"{url.rstrip('/')}/predict", form, call.deadline)
     return Answer(body, media_type="application/json")
 
 

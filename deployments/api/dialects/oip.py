@@ -27,7 +27,6 @@ from deployments.api.schema import parse
 from deployments.errors import BadRequest, InvalidItem, ModelNotFound, RaylensError
 from deployments.items import BytesItem, Item, TextItem, parse_item, signature_of
 from deployments.service.job import ItemGroup, ModelClient
-from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix
 
 # Every model has one version, whatever its revision.
@@ -43,7 +42,7 @@ async def live(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    await all_or_none([model.ready() for model in call.service.models])
+    await call.service.ready()
     return call.answer({"ready": True})
 
 

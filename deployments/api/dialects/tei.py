@@ -13,7 +13,6 @@ from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.schema import Body, OneOrMore, WholeNumber
 from deployments.errors import BadRequest, RaylensError
 from deployments.service.job import Options
-from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix
 
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
@@ -111,7 +110,7 @@ async def info(call: Call) -> Response:
 
 
 async def health(call: Call) -> Response:
-    await all_or_none([model.ready() for model in call.service.models])
+    await call.service.ready()
     return Response()
 
 

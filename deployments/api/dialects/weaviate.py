@@ -3,7 +3,6 @@
 Its source: github.com/weaviate/weaviate, modules/multi2vec-clip/clients.
 """
 
-import asyncio
 from typing import Any
 
 from pydantic import Field
@@ -15,9 +14,8 @@ from deployments.api.call import Call
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry
 from deployments.api.schema import Body, ListOf
-from deployments.errors import RaylensError, Unavailable
+from deployments.errors import RaylensError
 from deployments.items import Item, TextItem, parse_item
-from deployments.service.stacks import all_or_none
 from deployments.service.vectors import as_matrix
 
 # Weaviate waits half a second, and asks again after a second.
@@ -65,11 +63,7 @@ async def live(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    try:
-        async with asyncio.timeout(READY_S):
-            await all_or_none([model.ready() for model in call.service.models])
-    except TimeoutError:  # whatever it is that takes long goes on, and the next check profits
-        raise Unavailable("The model does not answer soon enough.", retry_after_s=1) from None
+    await call.service.ready(READY_S)
     return Response(status_code=204)
 
 

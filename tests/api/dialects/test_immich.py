@@ -1,5 +1,6 @@
 """Immich's machine learning: its search is answered here, other tasks are forwarded."""
 
+import asyncio
 import io
 import json
 import socket
@@ -14,6 +15,7 @@ from aiohttp import web
 from PIL import Image
 from pydantic import ValidationError
 
+from deployments.api.forwarding import MOST_FORWARDED
 from deployments.settings import ApiSettings
 from raylens.cluster import free_port
 from tests.api.conftest import Connect
@@ -136,12 +138,17 @@ class Fallback:
         self.url = url
         self.seen: list[dict[str, Any]] = []
         self.answer: Callable[[], web.Response] = lambda: web.json_response(DONE)
+        self.arrivals = asyncio.Semaphore(0)
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def predict(self, request: web.Request) -> web.Response:
         assert request.content_type == "multipart/form-data"
         form = await request.post()
         found = {k: v.file.read() if isinstance(v, web.FileField) else v for k, v in form.items()}
         self.seen.append(found)
+        self.arrivals.release()
+        await self.may_answer.wait()
         return self.answer()
 
 
@@ -168,9 +175,46 @@ async def test_other_tasks_are_forwarded_and_clip_is_not(
         assert (await predict(client, {**faces, "text": "a"})).json() == DONE
         assert (await predict(client, entries("visual"), data)).status_code == 200
         both = {"entries": json.dumps({**FACES, "clip": {"visual": {"modelName": "fake"}}})}
-        assert "clip alone" in detail(await predict(client, both, data))
+        refused = await predict(client, both, data)
+        assert (refused.status_code, detail(refused)) == (
+            422,
+            "Ask for clip alone, and for other tasks without it.",
+        )
         assert "field named image" in detail(await predict(client, faces))
     assert fallback.seen == [{**faces, "image": data}, {**faces, "text": "a"}]
+
+
+async def test_an_image_that_is_too_large_is_not_forwarded(
+    connect: Connect, fallback: Fallback
+) -> None:
+    faces, api = {"entries": json.dumps(FACES)}, {"immich_fallback": fallback.url}
+    async with connect(api=api, limits={"max_image_bytes": 10}) as client:
+        response = await predict(client, faces, b"x" * 11)
+        assert (await predict(client, faces, b"x" * 10)).status_code == 200
+    assert response.status_code == 413
+    assert "larger than 10 bytes" in detail(response)
+    assert [len(form["image"]) for form in fallback.seen] == [10]
+
+
+async def test_what_is_forwarded_has_a_limit_of_its_own_and_leaves_the_model_to_others(
+    connect: Connect, fallback: Fallback
+) -> None:
+    model, faces = FakeModel(text=TEXT), {"entries": json.dumps(FACES), "text": "a"}
+    model.image_s = 1.0  # so that five such requests are more than may wait for it
+    fallback.may_answer.clear()
+    async with connect(model, api={"immich_fallback": fallback.url}) as client:
+        sent = []
+        for _ in range(MOST_FORWARDED):
+            sent.append(asyncio.create_task(predict(client, faces)))
+            await asyncio.wait_for(fallback.arrivals.acquire(), 5)
+        beyond = await predict(client, faces)
+        own = await client.post("/v1/embeddings", json={"input": RED})
+        fallback.may_answer.set()
+        answers = await asyncio.gather(*sent)
+        after = await predict(client, faces)
+    assert {answer.status_code for answer in (own, *answers, after)} == {200}
+    assert (beyond.status_code, beyond.headers["retry-after"]) == (429, "1")
+    assert "being forwarded" in detail(beyond)
 
 
 @pytest.mark.parametrize(

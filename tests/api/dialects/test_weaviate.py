@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from deployments.api.dialects.weaviate import READY_S
+from deployments.errors import Unavailable
 from deployments.wire import ModelCard
 from tests.api.conftest import Connect
 from tests.fakes import TEXT, FakeModel
@@ -91,19 +92,26 @@ async def test_it_is_alive_and_ready_without_a_body(connect: Connect) -> None:
             assert (response.status_code, response.content) == (204, b"")
 
 
-class SlowModel(FakeModel):
-    async def ready(self) -> ModelCard:
-        await asyncio.sleep(30)
+class BusyModel(FakeModel):
+    """Takes all the time that it is given."""
+
+    async def ready(self, within_s: float = 30) -> ModelCard:
+        await asyncio.sleep(within_s)
+        if self.error is not None:
+            raise self.error
         return self.card
 
 
 async def test_whether_the_model_is_ready_is_answered_before_weaviate_gives_up(
     connect: Connect,
 ) -> None:
+    model = BusyModel()
     began = asyncio.get_running_loop().time()
-    async with connect(SlowModel()) as client:
-        response = await client.get("/.well-known/ready")
-    assert READY_S <= asyncio.get_running_loop().time() - began < 5
+    async with connect(model) as client:
+        busy = await client.get("/.well-known/ready")
+        model.error = Unavailable("The model does not answer.")
+        stuck = await client.get("/.well-known/ready")
+    assert 2 * READY_S <= asyncio.get_running_loop().time() - began < 5
     assert READY_S < 0.5
-    assert response.status_code == 503
-    assert "soon enough" in sentence(response)
+    assert (busy.status_code, stuck.status_code) == (204, 503)
+    assert "does not answer" in sentence(stuck)
