@@ -22,6 +22,7 @@ def test_every_operation_is_shown_with_its_fields_answers_and_errors(
         for operation in operations.values():
             shown = page.locator(f"#{operation['operationId']}")
             shown.locator("summary").first.click()
+            shown.get_by_text("Answers", exact=True).wait_for()  # it is made when it is opened
             text = shown.inner_text()
             assert path in text
             assert operation["summary"] in text
