@@ -67,6 +67,7 @@ class EmbeddingsBody(EmbeddingOptions):
         ge=-1,
         description="vLLM: no effect, and refused if less than what the model reads; -1 is that.",
     )
+    truncation_side: Literal["right"] = Field("right", description="vLLM: texts lose their end.")
     return_multivector: bool = Field(False, description="Jina: must be false.")
 
     @model_validator(mode="after")

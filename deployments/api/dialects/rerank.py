@@ -37,6 +37,7 @@ class RerankBody(Body):
     rank_fields: ListOf[Literal["text"]] = Field([], max_length=1)
     max_tokens_per_doc: WholeNumber | None = Field(None, ge=1)
     truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
+    truncation_side: Literal["right"] = "right"
 
 
 class TeiRerankBody(Body):

@@ -34,6 +34,7 @@ class VllmScoreBody(Body):
     max_tokens_per_query: WholeNumber = 0
     max_tokens_per_doc: WholeNumber = 0
     truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
+    truncation_side: Literal["right"] = "right"
 
 
 class VllmScore(TypedDict):

@@ -187,6 +187,7 @@ async def test_messages_that_are_not_one_item_are_refused(
         ({"embed_dtype": "fp8_e4m3"}, "embed_dtype"),
         ({"endianness": "big"}, "endianness"),
         ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
+        ({"truncation_side": "left"}, "truncation_side"),
         ({"output_dtype": "int4"}, "output_dtype"),
         ({"embedding_type": "int8"}, "embedding_type"),
         ({"embedding_type": ["float", "int8"]}, "embedding_type"),

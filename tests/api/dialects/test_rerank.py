@@ -144,6 +144,7 @@ async def test_as_many_tokens_as_the_model_reads_have_no_effect(connect: Connect
             {"query": RED, "documents": COLOURS, "truncate_prompt_tokens": 23},
             *(400, "leave truncate_prompt_tokens out"),
         ),
+        ({"query": RED, "documents": COLOURS, "truncation_side": "left"}, 400, "truncation_side"),
         ({"query": RED, "documents": COLOURS, "model": "rerank-v3.5"}, 404, "GET /v1/models"),
     ],
 )

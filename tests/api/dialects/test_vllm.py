@@ -113,5 +113,7 @@ async def test_a_prompt_is_not_truncated_to_less_than_the_model_reads(connect: C
         for tokens in (-1, 24):
             assert await score(client, **body, truncate_prompt_tokens=tokens) == expected
         few = await client.post("/score", json={**body, "truncate_prompt_tokens": 23})
-    assert few.status_code == 400
+        left = await client.post("/score", json={**body, "truncation_side": "left"})
+    assert (few.status_code, left.status_code) == (400, 400)
     assert error(few)["param"] == "truncate_prompt_tokens"
+    assert error(left)["param"] == "truncation_side"
