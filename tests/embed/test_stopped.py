@@ -71,7 +71,7 @@ def test_killed_ten_times_it_embeds_each_file_once(
             process = start(out, url, tmp_path / "photos", "--concurrency", "2")
             if number:  # once also before anything is done
                 until(lambda: journal_path(out).exists())
-            time.sleep(moments.uniform(0, 1.2))
+            time.sleep(moments.uniform(0, 3))  # it takes a second or more to start
             process.kill()
             process.communicate(timeout=60)
             assert not out.exists()
