@@ -1,6 +1,7 @@
 """The HAProxy that raylens runs refuses for the service."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from raylens.cluster import free_port
 from raylens.refusals import WINDOW_MS
@@ -30,9 +31,10 @@ def test_after_a_refusal_haproxy_admits_as_many_as_it_was_told(
     assert error["request_id"] == "mine"
     assert front.post().json()["error"]["request_id"] not in ("", "mine")
     time.sleep(WINDOW_MS / 1e3)
-    statuses = [front.post().status_code for _ in range(4)]
-    assert statuses == [200, 200, 429, 429]
-    assert [seen["x-raylens-refused"] for seen in app.seen] == ["0", "0", "2", "0"]
+    with ThreadPoolExecutor(4) as pool:  # side by side, to be within one window
+        statuses = [answer.status_code for answer in pool.map(lambda _: front.post(), range(4))]
+    assert sorted(statuses) == [200, 200, 429, 429]
+    assert [seen["x-raylens-refused"] for seen in app.seen][:3] == ["0", "0", "2"]
 
 
 def test_a_second_without_a_refusal_ends_it_and_other_paths_always_pass(
