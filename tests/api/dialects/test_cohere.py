@@ -10,22 +10,11 @@ import pytest
 from deployments.api.render import quantised
 from tests.api.colours import image
 from tests.api.conftest import Connect
+from tests.api.dialects.asking import post, vectors
 from tests.fakes import CARD, TEXT, FakeModel
 
 RED, GREEN = "a wall of #ff0000", "#00ff00"
 RED_URI = "data:image/jpeg;base64," + image("#ff0000")["base64"]  # it is a PNG
-
-
-async def post(connect: Connect, path: str, body: dict[str, Any], status: int = 200) -> Any:
-    async with connect(FakeModel(text=TEXT)) as client:
-        response = await client.post(path, json=body)
-    assert response.status_code == status, response.text
-    return response.json()
-
-
-async def vectors(connect: Connect, *items: Any) -> np.ndarray[Any, Any]:
-    body = await post(connect, "/v1/embeddings", {"input": items})
-    return np.array([entry["embedding"] for entry in body["data"]], np.float32)
 
 
 async def test_texts_are_embedded_as_by_v1_embeddings(connect: Connect) -> None:

@@ -7,19 +7,13 @@ import pytest
 
 from tests.api.colours import image
 from tests.api.conftest import Connect
+from tests.api.dialects.asking import post
 from tests.fakes import TEXT, FakeModel
 
 RED = "a wall of #ff0000"
 COLOURS = ["#0000ff", "#dd0000", "noise", "#ff0000"]
 PATHS = ["/v1/rerank", "/v2/rerank", "/rerank"]
 BY_PATH = pytest.mark.parametrize("path", PATHS)
-
-
-async def post(connect: Connect, path: str, body: dict[str, Any], status: int = 200) -> Any:
-    async with connect(FakeModel(text=TEXT)) as client:
-        response = await client.post(path, json=body)
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 def ranks(answer: dict[str, Any]) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from deployments.api.render import quantised
 from tests.api.colours import image
 from tests.api.conftest import Connect
-from tests.fakes import TEXT, FakeModel
+from tests.api.dialects.asking import post, vectors
 
 PATH = "/v1/multimodalembeddings"
 RED = "a wall of #ff0000"
@@ -23,18 +23,6 @@ def inputs(*parts: dict[str, Any]) -> list[dict[str, Any]]:
 TEXT_PART = {"type": "text", "text": RED}
 BASE64_PART = {"type": "image_base64", "image_base64": RED_URI}
 URL_PART = {"type": "image_url", "image_url": RED_URI}
-
-
-async def post(connect: Connect, path: str, body: dict[str, Any], status: int = 200) -> Any:
-    async with connect(FakeModel(text=TEXT)) as client:
-        response = await client.post(path, json=body)
-    assert response.status_code == status, response.text
-    return response.json()
-
-
-async def vectors(connect: Connect, *items: Any) -> np.ndarray[Any, Any]:
-    body = await post(connect, "/v1/embeddings", {"input": items})
-    return np.array([entry["embedding"] for entry in body["data"]], np.float32)
 
 
 async def test_texts_and_images_are_embedded_as_by_v1_embeddings(connect: Connect) -> None:
