@@ -9,8 +9,7 @@ from deployments.api import answers
 from deployments.api.dialects import (
     DIALECTS,
     cohere,
-    immich,
-    oip,
+    contents,
     rerank,
     tei,
     tensors,
@@ -53,8 +52,8 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("GET", "/readyz", None, answers.Ready),
     ("POST", "/vectorize", {"texts": [RED]}, weaviate.Vectorized),
     ("GET", "/meta", None, answers.Model),
-    ("POST", "/vectorize", {"images": ["?"]}, weaviate.WeaviateError),
-    ("POST", "/predict", {}, immich.ImmichError),
+    ("POST", "/vectorize", {"images": ["?"]}, contents.StringError),
+    ("POST", "/predict", {}, contents.DetailError),
     ("GET", "/nowhere", None, answers.Error),
     ("POST", "/v1/embeddings", {"input": [{"base64": "?"}, RED]}, answers.Error),
     ("POST", "/v1/embed", {"texts": [RED, LONG]}, cohere.CohereFloats),
@@ -64,7 +63,7 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("POST", "/rerank", {"query": RED, "texts": [RED], "return_text": True}, [rerank.TeiRank]),
     ("POST", "/rerank", {}, rerank.RerankError),
     ("POST", "/v1/multimodalembeddings", {"inputs": [RED_URI]}, voyage.VoyageEmbeddings),
-    ("POST", "/v1/multimodalembeddings", {}, voyage.VoyageError),
+    ("POST", "/v1/multimodalembeddings", {}, contents.DetailError),
     ("GET", "/info", None, tei.TeiInfo),
     ("POST", "/embed", {"inputs": []}, tei.TeiError),
     ("POST", "/score", {"queries": RED, "documents": [RED]}, vllm.VllmScores),
@@ -74,7 +73,7 @@ CASES: list[tuple[str, str, dict[str, Any] | None, Any]] = [
     ("GET", "/v2/models/fake", None, tensors.OipModel),
     ("GET", "/v2/models/fake/ready", None, tensors.OipModelReady),
     ("POST", "/v2/models/fake/infer", {"inputs": [TENSOR]}, tensors.InferAnswer),
-    ("POST", "/v2/models/fake/infer", {"inputs": []}, oip.OipError),
+    ("POST", "/v2/models/fake/infer", {"inputs": []}, contents.StringError),
 ]
 
 

@@ -1,12 +1,24 @@
-"""What several dialects have in common: items as lists of parts, truncation, types of vectors."""
+"""What several dialects have in common: items as lists of parts, truncation, types of vectors,
+errors."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
 from deployments.api.call import Call
 from deployments.api.schema import Encoding, VectorType
-from deployments.errors import BadRequest, InvalidItem
+from deployments.errors import BadRequest, InvalidItem, RaylensError
 from deployments.items import Item, parse_item
+
+
+class StringError(TypedDict):
+    error: str
+
+
+class DetailError(TypedDict):
+    detail: str
+
 
 Truncate = Literal["NONE", "START", "END"]
 OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
@@ -70,3 +82,13 @@ def encoding_of(kind: str, *, is_base64: bool = False) -> Encoding:
     if kind == "base64":
         return Encoding("float32", is_base64=True)
     return Encoding(VECTOR_TYPES[kind], is_base64)
+
+
+def string_error(error: RaylensError, request_id: str) -> StringError:
+    """How Weaviate and the Open Inference Protocol write an error."""
+    return {"error": error.message}
+
+
+def detail_error(error: RaylensError, request_id: str) -> DetailError:
+    """How Immich and Voyage do."""
+    return {"detail": error.message}

@@ -15,10 +15,11 @@ from typing_extensions import TypedDict
 
 from deployments.api.bodies import media_type, read_form
 from deployments.api.call import Call
+from deployments.api.dialects.contents import DetailError, detail_error
 from deployments.api.endpoint import Dialect, post, probe
 from deployments.api.forwarding import posted
 from deployments.api.render import Answer
-from deployments.errors import BadRequest, ImageTooLarge, RaylensError, UnsupportedMediaType
+from deployments.errors import BadRequest, ImageTooLarge, UnsupportedMediaType
 from deployments.items import BytesItem, TextItem
 from deployments.service.job import ItemGroup
 from deployments.service.vectors import as_matrix
@@ -46,10 +47,6 @@ class _PredictedText(TypedDict):
 class Predicted(_PredictedText, total=False):
     imageHeight: int
     imageWidth: int
-
-
-class ImmichError(TypedDict):
-    detail: str
 
 
 async def ping(call: Call) -> Response:
@@ -129,14 +126,10 @@ async def _forwarded(call: Call, url: str, fields: dict[str, str], files: list[b
     return Answer(body, media_type="application/json")
 
 
-def error_body(error: RaylensError, request_id: str) -> ImmichError:
-    return {"detail": error.message}
-
-
 DIALECT = Dialect(
     "immich",
-    error=error_body,
-    error_answer=ImmichError,
+    error=detail_error,
+    error_answer=DetailError,
     endpoints=(
         probe("/ping", ping, "Is it up?"),
         post(

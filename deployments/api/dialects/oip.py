@@ -6,10 +6,10 @@ from importlib.metadata import version
 from typing import Any
 
 from starlette.responses import Response
-from typing_extensions import TypedDict
 
 from deployments.api.call import Call
 from deployments.api.dialects import binary
+from deployments.api.dialects.contents import StringError, string_error
 from deployments.api.dialects.tensors import (
     OUTPUT,
     InferAnswer,
@@ -24,17 +24,13 @@ from deployments.api.dialects.tensors import (
 from deployments.api.endpoint import Dialect, Endpoint, get, post, probe
 from deployments.api.fence import request_id
 from deployments.api.schema import parse
-from deployments.errors import BadRequest, InvalidItem, ModelNotFound, RaylensError
+from deployments.errors import BadRequest, InvalidItem, ModelNotFound
 from deployments.items import BytesItem, Item, TextItem, parse_item, signature_of
 from deployments.service.job import ItemGroup, ModelClient
 from deployments.service.vectors import as_matrix
 
 # Every model has one version, whatever its revision.
 VERSION = "1"
-
-
-class OipError(TypedDict):
-    error: str
 
 
 async def live(call: Call) -> Response:
@@ -138,10 +134,6 @@ def _tensor(name: str, datatype: str, *shape: int) -> OipTensor:
     return {"name": name, "datatype": datatype, "shape": [*shape]}
 
 
-def error_body(error: RaylensError, request_id: str) -> OipError:
-    return {"error": error.message}
-
-
 def _model_endpoints(base: str) -> tuple[Endpoint, ...]:
     return (
         post(
@@ -158,8 +150,8 @@ def _model_endpoints(base: str) -> tuple[Endpoint, ...]:
 
 DIALECT = Dialect(
     "oip",
-    error=error_body,
-    error_answer=OipError,
+    error=string_error,
+    error_answer=StringError,
     endpoints=(
         probe("/v2/health/live", live, "Is the process up?", OipLive),
         probe("/v2/health/ready", ready, "Are the models ready?", OipReady),

@@ -11,11 +11,16 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import OutputDtype, encoding_of, item_of
+from deployments.api.dialects.contents import (
+    DetailError,
+    OutputDtype,
+    detail_error,
+    encoding_of,
+    item_of,
+)
 from deployments.api.endpoint import Dialect, post
 from deployments.api.render import written
 from deployments.api.schema import Body, WholeNumber
-from deployments.errors import RaylensError
 from deployments.items import Item, parse_item
 from deployments.service.job import Options
 from deployments.service.vectors import as_matrix
@@ -54,10 +59,6 @@ class VoyageEmbeddings(TypedDict):
     usage: VoyageUsage
 
 
-class VoyageError(TypedDict):
-    detail: str
-
-
 async def multimodal_embeddings(call: Call) -> Response:
     body = await call.body(VoyageBody)
     group = call.items("inputs", body.inputs, _item)
@@ -94,14 +95,10 @@ def _part(part: Any) -> Item:
     return parse_item(part)
 
 
-def error_body(error: RaylensError, request_id: str) -> VoyageError:
-    return {"detail": error.message}
-
-
 DIALECT = Dialect(
     "voyage",
-    error=error_body,
-    error_answer=VoyageError,
+    error=detail_error,
+    error_answer=DetailError,
     endpoints=(
         post(
             "/v1/multimodalembeddings",

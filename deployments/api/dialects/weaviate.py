@@ -11,10 +11,10 @@ from typing_extensions import TypedDict
 
 from deployments.api import answers
 from deployments.api.call import Call
+from deployments.api.dialects.contents import StringError, string_error
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry
 from deployments.api.schema import Body, ListOf
-from deployments.errors import RaylensError
 from deployments.items import Item, TextItem, parse_item
 from deployments.service.vectors import as_matrix
 
@@ -30,10 +30,6 @@ class VectorizeBody(Body):
 class Vectorized(TypedDict):
     textVectors: list[list[float]]
     imageVectors: list[list[float]]
-
-
-class WeaviateError(TypedDict):
-    error: str
 
 
 async def vectorize(call: Call) -> Response:
@@ -67,14 +63,10 @@ async def ready(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def error_body(error: RaylensError, request_id: str) -> WeaviateError:
-    return {"error": error.message}
-
-
 DIALECT = Dialect(
     "weaviate",
-    error=error_body,
-    error_answer=WeaviateError,
+    error=string_error,
+    error_answer=StringError,
     endpoints=(
         post("/vectorize", vectorize, "Embed texts and images", Vectorized, VectorizeBody),
         get("/meta", meta, "The first model", answers.Model),
