@@ -65,13 +65,15 @@ def test_killed_ten_times_it_embeds_each_file_once(
     serve: Serve, tmp_path: Path, photos: Photos
 ) -> None:
     out, paths, moments = tmp_path / "out.parquet", photos(300), random.Random(0)
-    counts = [0]
-    with serve(Slow()) as url:
+    counts, model = [0], Slow()
+    with serve(model) as url:
         for number in range(10):
             process = start(out, url, tmp_path / "photos", "--concurrency", "2")
             if number:  # once also before anything is done
+                more = sum(map(len, model.stacks)) + moments.randrange(25)
+                until(lambda more=more: sum(map(len, model.stacks)) >= more)
                 until(lambda: journal_path(out).exists())
-            time.sleep(moments.uniform(0, 3))  # it takes a second or more to start
+            time.sleep(moments.uniform(0, 0.3))
             process.kill()
             process.communicate(timeout=60)
             assert not out.exists()
