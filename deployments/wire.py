@@ -44,12 +44,18 @@ class Decoded(NamedTuple):
     facts: ImageFacts
 
 
+Resize = (
+    tuple[Literal["shortest_edge"], int] | tuple[Literal["exact", "cover", "contain"], int, int]
+)
+"""How an image is resized: its short edge to n pixels; to (height, width) exactly; or, keeping its
+aspect ratio, until it covers (height, width) or fits into that."""
+
+
 @dataclass(frozen=True, slots=True)
 class PixelSpec:
     """The geometry a checkpoint expects: resize, then centre crop, all in uint8 RGB.
 
-    `resize` is ("shortest_edge", n), keeping the aspect ratio, or ("exact", height, width),
-    or None; `crop` is (height, width) in pixels, or None. `resample` is Pillow's filter number
+    `crop` is (height, width) in pixels, or None. `resample` is Pillow's filter number
     (0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming).
     Scaling and normalisation are not here: they happen inside the model's graph.
     """
@@ -57,9 +63,13 @@ class PixelSpec:
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
     """Of the pixels that reach the model."""
 
-    resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
+    resize: Resize | None
     resample: int
     crop: tuple[int, int] | None
+    centre: Literal["transformers", "torchvision"] = "transformers"
+    """Whose rounding finds the centre, where half a pixel is left over."""
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """The colour around an image that is smaller than the crop."""
     exact: bool = True
     """Whether pixels must equal Pillow's exactly. Otherwise torch may resize them, which is several
     times faster and sometimes one grey level off."""

@@ -11,8 +11,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from deployments.checkpoints.checkpoint import CheckpointError, check_present, read_json, remedy
+from deployments.checkpoints.layout import CONFIG, MODULES, OPEN_CLIP_CONFIG, layout_of
 
 _WEIGHTS = "model.safetensors"
+_OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 _PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_JSON = (
@@ -23,8 +25,8 @@ _TOKENIZER_OTHER = ("vocab.txt", "merges.txt", "*.model")
 
 # All files that raylens reads of a checkpoint, as patterns.
 NAMES = [
-    *("config.json", _PREPROCESSOR, _PROCESSOR),
-    *(_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
+    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR),
+    *(_WEIGHTS, _OPEN_CLIP_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
     *_TOKENIZER_JSON,
     *_TOKENIZER_OTHER,
 ]
@@ -35,8 +37,13 @@ def check_files(folder: Path) -> None:
 
     Tokenizer files are checked for damage only: which of them a model needs is left to `texts`.
     """
-    read_json(folder / "config.json")
-    preprocessor_settings(folder)
+    layout = layout_of(folder)
+    if layout == "open_clip":
+        read_json(folder / OPEN_CLIP_CONFIG)
+    else:
+        read_json(folder / CONFIG)
+    if layout in ("transformers", "sentence_transformers"):
+        preprocessor_settings(folder)
     for path in _weight_files(folder):
         check_present(path)
         try:
@@ -100,10 +107,13 @@ def weight_names(folder: Path) -> set[str]:
 
 def has_weights(folder: Path) -> bool:
     """Whether there are weights in safetensors, damaged or not."""
-    return os.path.lexists(folder / _WEIGHTS) or os.path.lexists(folder / _INDEX)
+    names = (_WEIGHTS, _INDEX, _OPEN_CLIP_WEIGHTS)
+    return any(os.path.lexists(folder / name) for name in names)
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    if layout_of(folder) == "open_clip" and os.path.lexists(folder / _OPEN_CLIP_WEIGHTS):
+        return [folder / _OPEN_CLIP_WEIGHTS]
     if not has_weights(folder):
         raise CheckpointError(
             f"{folder / _WEIGHTS}: the file is missing, and raylens reads weights from safetensors "

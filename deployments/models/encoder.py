@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from deployments import torchvision_operators
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
 from deployments.checkpoints.finding import find_checkpoint
 from deployments.checkpoints.integrity import fingerprint
 from deployments.models.casting import cast
 from deployments.models.engines.engine import ON_CPU, as_fast_as, check_pixels, check_tokens
-from deployments.models.families import Family, choose_family
-from deployments.models.loading import load_model
+from deployments.models.layouts import choice
+from deployments.models.layouts.layout import LoadedCheckpoint
 from deployments.models.precision import Settled
 from deployments.models.probes import SENTENCES, photos
-from deployments.models.spec import Preprocessing, read_preprocessing
-from deployments.models.texts import read_tokenizer
-from deployments.models.towers import ImageTower, TextTower, Towers, embeddings_of, read_text_spec
+from deployments.models.spec import Preprocessing
+from deployments.models.towers import ImageTower, Towers
 from deployments.settings import ModelSettings
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.threads import thread_count
@@ -46,8 +46,10 @@ class Encoder:
         text_tower: nn.Module | None,
         *,
         checkpoint: Checkpoint,
-        family: Family,
         preprocessing: Preprocessing,
+        pooling: str = "",
+        tolerant: bool = False,
+        rules: str = "",
         text: TextSpec | None = None,
         tokenizer_json: str | None = None,
         device: str = "cpu",
@@ -56,11 +58,14 @@ class Encoder:
     ) -> None:
         """Takes over the towers, which are on `device`, and runs them once to learn D.
 
-        `text` and `tokenizer_json` belong to `text_tower`. Raises CheckpointError if the model
-        does not give one vector for each image and each text, all of one length.
+        `pooling`, `tolerant` and `rules` are as in `LoadedCheckpoint`; `text` and `tokenizer_json`
+        belong to `text_tower`. Raises CheckpointError if the model does not give one vector for
+        each image and each text, all of one length.
         """
         self.checkpoint = checkpoint
-        self.family = family
+        self.pooling = pooling
+        self.tolerant = tolerant
+        self._rules = rules
         self.preprocessing = preprocessing
         self.text = text
         self.tokenizer_json = tokenizer_json
@@ -88,57 +93,41 @@ class Encoder:
         Call it in the thread that will run the model: it sets torch's number of threads, which
         applies per calling thread. Raises CheckpointError if the model cannot be served here.
         """
+        torchvision_operators.declare()
         device, device_reason = _choose_device(settings.device)
         torch.set_num_threads(thread_count(settings.threads))
         checkpoint = find_checkpoint(settings)
-        family = choose_family(checkpoint, settings.pooling)
-        preprocessing = read_preprocessing(checkpoint.folder)
-        model = load_model(checkpoint, family)
-        text = tokenizer = tokens = None
-        if family.text is not None:
-            text = read_text_spec(model, family.text)
-            tokenizer = read_tokenizer(
-                checkpoint.folder,
-                max_tokens=text.max_tokens,
-                embeddings=embeddings_of(model),
-                reads_padding=family.text.padding != "eos",
-                lower_cases_gemma=family.text.lower_cases_gemma,
-            )
-            tokens = _tokenize(SENTENCES, tokenizer.json, text)
+        loaded = choice.load(checkpoint, settings)
+        preprocessing, text = loaded.preprocessing, loaded.text
 
-        def towers(model: nn.Module) -> Towers:
+        def towers(loaded: LoadedCheckpoint) -> Towers:
             # Pixels arrive with channels last, and convolutions are faster that way.
-            image = ImageTower(model, family, preprocessing).to(device)
+            image = ImageTower(loaded.vision, loaded.preprocessing).to(device)
             image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if family.text is None or text is None or tokenizer is None:
-                return Towers(image, None)
-            reading = TextTower(
-                model,
-                family.text,
-                max_tokens=text.max_tokens,
-                pad_id=tokenizer.pad_id,
-                pad_left=tokenizer.pad_left,
-                eos_id=tokenizer.eos_id,
-            )
-            return Towers(image, reading.to(device))
+            return Towers(image, loaded.text.tower.to(device) if loaded.text is not None else None)
 
+        tokens = None
+        if text is not None:
+            tokens = _tokenize(SENTENCES, text.tokenizer.json, text.spec)
         chosen, settled = cast(
-            towers(model),
-            reload=lambda: towers(load_model(checkpoint, family)),
+            towers(loaded),
+            reload=lambda: towers(choice.load(checkpoint, settings)),
             settings=settings,
             device=device,
             pixels=photos(preprocessing.pixels),
             tokens=tokens,
         )
-        pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=family.tolerant)
+        pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=loaded.tolerant)
         return cls(
             chosen.image,
             chosen.text,
             checkpoint=checkpoint,
-            family=family,
             preprocessing=replace(preprocessing, pixels=pixels),
-            text=text,
-            tokenizer_json=tokenizer.json if tokenizer is not None else None,
+            pooling=loaded.pooling,
+            tolerant=loaded.tolerant,
+            rules=loaded.rules,
+            text=text.spec if text is not None else None,
+            tokenizer_json=text.tokenizer.json if text is not None else None,
             device=device,
             device_reason=device_reason,
             settled=settled,
@@ -153,7 +142,7 @@ class Encoder:
         if isinstance(pixels, PixelSpec):
             pixels = replace(pixels, exact=True)
         preprocessing = replace(self.preprocessing, pixels=pixels)
-        parts = (_weights(self.checkpoint), self.family, preprocessing, self.text)
+        parts = (_weights(self.checkpoint), self._rules, preprocessing, self.text)
         return hashlib.sha256(repr(parts).encode()).digest()
 
     def encode(self, pixels: Pixels) -> Vectors:

@@ -157,7 +157,7 @@ def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
         identity=encoder.identity().hex(),
         dimensions=encoder.dimensions,
         pixels=encoder.preprocessing.pixels,
-        tolerant=encoder.family.tolerant,
+        tolerant=encoder.tolerant,
         text=encoder.text,
     )
     exported.write_manifest(folder, manifest)

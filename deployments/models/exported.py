@@ -52,7 +52,7 @@ class Manifest:
     dimensions: int
     pixels: PixelSpec | ProcessorSpec
     tolerant: bool
-    """As in `Family.tolerant`."""
+    """As in `LoadedCheckpoint.tolerant`."""
     text: TextSpec | None
 
 
@@ -217,7 +217,7 @@ def _made_with() -> tuple[str, ...]:
     top = Path(__file__).parent.parent
     made_by = [top / "wire.py", top / "checkpoints" / "bundled.py"]
     for folder in (top / "models", top / "texts"):
-        made_by += sorted(folder.glob("*.py"))
+        made_by += sorted(folder.rglob("*.py"))
     for path in made_by:
         code.update(path.read_bytes())
     found = [code.hexdigest()]

@@ -1,39 +1,28 @@
 """The halves of a model as two torch modules: pixels to vectors, tokens to vectors.
 
 Each holds its own weights alone, so that it can be cast or exported without the other, and has no
-data-dependent Python, so that it can be traced. Knows nothing of numpy or devices.
+data-dependent Python, so that it can be traced. What is in them is left to `layouts`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from deployments.models.families import Family, TextRules
 from deployments.models.spec import Preprocessing
-from deployments.wire import TextSpec
 
 
 class ImageTower(nn.Module):
-    """Scaling, normalisation, the vision model, and the family's pooling."""
+    """Scaling, normalisation, and a vision model."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: Any, family: Family, preprocessing: Preprocessing) -> None:
-        """`model` as `loading.load_model` gives it; only its vision half is kept."""
+    def __init__(self, vision: nn.Module, preprocessing: Preprocessing) -> None:
+        """`vision` takes normalised (N, 3, H, W) and gives (N, D)."""
         super().__init__()
-        self.backbone = getattr(model, "vision_model", model)
-        self.projection = getattr(model, "visual_projection", None) or nn.Identity()
-        if isinstance(getattr(self.backbone, "pooler", None), nn.AvgPool2d):
-            # EfficientNet's window is far larger than the feature map, which converters reject;
-            # the mean is the same.
-            self.backbone.pooler = nn.AdaptiveAvgPool2d(1)
-        self._pooling = family.pooling
-        config = getattr(self.backbone, "config", None)
-        self._prefix_tokens = family.prefix_tokens + getattr(config, "num_register_tokens", 0)
-        self._hides_patches = family.hides_patches
+        self.vision = vision
         self._flip_channels = preprocessing.flip_channels
         for name, channels in (("scale", preprocessing.scale), ("shift", preprocessing.shift)):
             self.register_buffer(name, torch.tensor(channels).view(1, 3, 1, 1), persistent=False)
@@ -43,31 +32,8 @@ class ImageTower(nn.Module):
         values = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).float(), self.scale)
         if self._flip_channels:
             values = values.flip(1)
-        values = values.to(next(self.backbone.parameters()).dtype)
-        if self._hides_patches:
-            # No patch is masked, but they would still be shuffled by random noise, and sums would
-            # differ from call to call in their last bits. This noise keeps them in order.
-            patches = self.backbone.embeddings.patch_embeddings.num_patches
-            # Not len(values), which the tracer would take for a constant.
-            order = torch.arange(patches, device=values.device).expand(values.shape[0], -1)
-            output = self.backbone(pixel_values=values, noise=order)
-        else:
-            output = self.backbone(pixel_values=values)
-        vectors: Tensor = self.projection(self._pool(output))
+        vectors: Tensor = self.vision(values.to(next(self.vision.parameters()).dtype))
         return vectors.float()
-
-    def _pool(self, output: Any) -> Tensor:
-        if self._pooling in ("pooler", "projection"):
-            pooled: Tensor | None = output.pooler_output
-            if pooled is None:
-                raise ValueError("the model has no pooler; choose another model.pooling")
-            return pooled.flatten(1) if pooled.ndim == 4 else pooled  # (N, C, 1, 1), from ResNet
-        hidden: Tensor = output.last_hidden_state
-        if self._pooling == "cls":
-            return hidden[:, 0]
-        if hidden.ndim == 4:  # (N, C, height, width), from convolutional networks
-            return hidden.mean(dim=(2, 3))
-        return hidden[:, self._prefix_tokens :].mean(dim=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Called by `.to(…)`. Pixels are normalised in float32, whatever the model runs in."""
@@ -75,63 +41,6 @@ class ImageTower(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.scale, self.shift = scale.to(self.scale.device), shift.to(self.shift.device)
         return self
-
-
-class TextTower(nn.Module):
-    """The family's padding, the text model of a dual encoder, and the projection."""
-
-    def __init__(
-        self,
-        model: Any,
-        rules: TextRules,
-        *,
-        max_tokens: int,
-        pad_id: int,
-        pad_left: bool,
-        eos_id: int | None = None,
-    ) -> None:
-        """`model` as `loading.load_model` gives it; only its text half is kept.
-
-        `pad_id`, `pad_left` and `eos_id` are the tokenizer's.
-        """
-        super().__init__()
-        self.backbone = model.text_model
-        if rules.padding == "eos":
-            # config.json is often wrong: with 2, the model would pool at the largest id, which may
-            # be an added token; with one that no text has, at the first token.
-            assert hasattr(self.backbone, "eos_token_id")  # noqa: S101  (else this has no effect)
-            self.backbone.eos_token_id = eos_id
-        self.projection = getattr(model, "text_projection", None) or nn.Identity()
-        self._rules = rules
-        self._max_tokens = max_tokens
-        self._pad_id = pad_id
-        self._pad_left = pad_left
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """int32 (N, L), padded with -1 after each text, to float32 (N, D), not normalised."""
-        output = self.backbone(**self._inputs(tokens.long()))
-        if self._rules.pooling == "cls":
-            vectors: Tensor = self.projection(output.last_hidden_state[:, 0])
-        else:
-            vectors = self.projection(output.pooler_output)
-        return vectors.float()
-
-    def _inputs(self, tokens: Tensor) -> dict[str, Tensor]:
-        real = tokens >= 0
-        if self._rules.padding == "eos":
-            last = tokens.gather(1, real.sum(1, keepdim=True) - 1)
-            return {"input_ids": tokens.where(real, last)}
-        tokens = tokens.where(real, self._pad_id)
-        if self._rules.padding == "mask":
-            return {"input_ids": tokens, "attention_mask": real.long()}
-        tokens = nn.functional.pad(
-            tokens, (0, self._max_tokens - tokens.shape[1]), value=self._pad_id
-        )
-        if self._pad_left:
-            positions = torch.arange(self._max_tokens, device=tokens.device)
-            shifted = positions + real.sum(1, keepdim=True)
-            tokens = tokens.gather(1, shifted % self._max_tokens)
-        return {"input_ids": tokens}
 
 
 class GraphTower(nn.Module):
@@ -154,28 +63,3 @@ class Towers(NamedTuple):
 
     image: nn.Module
     text: nn.Module | None
-
-
-def embeddings_of(model: Any) -> int:
-    """How many tokens a dual encoder's text half knows."""
-    number: int = model.text_model.get_input_embeddings().num_embeddings
-    return number
-
-
-def read_text_spec(model: Any, rules: TextRules) -> TextSpec:
-    """What the ingress has to know about a dual encoder's text half and its scores."""
-    config = model.config.text_config
-    positions = config.max_position_embeddings
-    if rules.positions_from_pad:
-        positions -= config.pad_token_id + 1
-    if hasattr(model, "temperature"):  # ALIGN divides by it
-        scale = 1 / model.temperature.item()
-    else:
-        scale = model.logit_scale.exp().item()
-    bias = model.logit_bias.item() if hasattr(model, "logit_bias") else 0.0
-    return TextSpec(
-        max_tokens=min(positions, rules.max_tokens or positions),
-        score=rules.score,
-        logit_scale=scale,
-        logit_bias=bias,
-    )

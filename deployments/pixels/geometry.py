@@ -19,14 +19,15 @@ _FILTER_SUPPORT = {0: 1.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}
 def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
     """`image`, RGB of any size, from Pillow or as (H, W, 3), resized and cropped to `spec`.
 
-    Returns uint8 (H, W, 3), C-contiguous, padded with black where the crop exceeds the image. Sizes
-    and offsets are rounded as in `get_resize_output_image_size` and `center_crop` of transformers'
-    image_transforms.
+    Returns uint8 (H, W, 3), C-contiguous, padded with `spec.fill` where the crop exceeds the image.
+    Sizes and offsets are rounded as in `get_resize_output_image_size` and `center_crop` of
+    transformers' image_transforms, or as in `Resize` and `CenterCrop` of torchvision and
+    `ResizeKeepRatio` of timm and open_clip.
     """
     full = width_height_of(image)
     width, height = _resized_to(full, spec)
     crop_height, crop_width = spec.crop or (height, width)
-    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    left, top = _offset(width, crop_width, spec), _offset(height, crop_height, spec)
     # What the crop keeps, in pixels of the resized image.
     kept = (
         max(left, 0),
@@ -42,7 +43,7 @@ def fit(image: Image.Image | NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.u
         part = np.asarray(_resize_kept(as_image(image), (width, height), kept, resample))
     if part.shape[:2] == (crop_height, crop_width):
         return np.array(part, order="C")
-    padded = np.zeros((crop_height, crop_width, 3), np.uint8)
+    padded = np.full((crop_height, crop_width, 3), spec.fill, np.uint8)
     x, y = max(-left, 0), max(-top, 0)
     padded[y : y + part.shape[0], x : x + part.shape[1]] = part
     return padded
@@ -55,11 +56,22 @@ def _resized_to(width_height: tuple[int, int], spec: PixelSpec) -> tuple[int, in
         return width_height
     if spec.resize[0] == "exact":
         return spec.resize[2], spec.resize[1]
+    if spec.resize[0] != "shortest_edge":
+        ratios = height / spec.resize[1], width / spec.resize[2]
+        ratio = min(ratios) if spec.resize[0] == "cover" else max(ratios)
+        return max(round(width / ratio), 1), max(round(height / ratio), 1)
     short = spec.resize[1]
     # Float division, then truncation, as in transformers, so that the last pixel is the same.
     if width <= height:
         return short, int(short * height / width)
     return int(short * width / height), short
+
+
+def _offset(edge: int, kept: int, spec: PixelSpec) -> int:
+    """Where the crop begins, in pixels; negative if it begins outside the image."""
+    if spec.centre == "transformers":
+        return (edge - kept) // 2
+    return round((edge - kept) / 2) if edge >= kept else -((kept - edge) // 2)
 
 
 def _resize_kept(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deployments import torchvision_operators
 from deployments.errors import ImageTooLarge, UnsupportedImage
 from deployments.pixels.geometry import MAX_INTERMEDIATE_PIXELS
 from deployments.wire import ProcessorSpec
@@ -44,6 +45,7 @@ def process(image: Image.Image, spec: ProcessorSpec, *, max_pixels: int) -> NDAr
 
 @cache
 def _build(spec: ProcessorSpec) -> Any:
+    torchvision_operators.declare()
     import transformers
 
     return getattr(transformers, spec.name).from_dict(json.loads(spec.config))

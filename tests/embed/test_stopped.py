@@ -66,12 +66,18 @@ def test_killed_ten_times_it_embeds_each_file_once(
 ) -> None:
     out, paths, moments = tmp_path / "out.parquet", photos(300), random.Random(0)
     counts, model = [0], Slow()
+
+    def seen() -> int:
+        return sum(map(len, model.stacks))
+
+    def wait_for(number: int) -> None:
+        until(lambda: seen() >= number)
+
     with serve(model) as url:
         for number in range(10):
             process = start(out, url, tmp_path / "photos", "--concurrency", "2")
             if number:  # once also before anything is done
-                more = sum(map(len, model.stacks)) + moments.randrange(25)
-                until(lambda more=more: sum(map(len, model.stacks)) >= more)
+                wait_for(seen() + moments.randrange(25))
                 until(lambda: journal_path(out).exists())
             time.sleep(moments.uniform(0, 0.3))
             process.kill()

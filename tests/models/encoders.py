@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from deployments.checkpoints.checkpoint import Checkpoint
 from deployments.models.encoder import Encoder
-from deployments.models.families import Family
 from deployments.models.spec import Preprocessing
 from deployments.models.towers import ImageTower
 from deployments.settings import ModelSettings
@@ -23,11 +21,10 @@ SPEC = Preprocessing(
     scale=tuple(1 / 255 / std for std in STD),  # type: ignore[arg-type]
     shift=tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True)),  # type: ignore[arg-type]
 )
-POOLER = Family("pooler", ())
 
 
 class FakeModel(torch.nn.Module):
-    """Gives its input back as the pooled vector, and remembers the batch sizes."""
+    """Gives its input back as the vector, and remembers the batch sizes."""
 
     def __init__(self, change: Callable[[torch.Tensor], Any] = lambda flat: flat) -> None:
         super().__init__()
@@ -35,9 +32,9 @@ class FakeModel(torch.nn.Module):
         self.change = change
         self.sizes: list[int] = []
 
-    def forward(self, pixel_values: torch.Tensor) -> Any:
-        self.sizes.append(len(pixel_values))
-        return SimpleNamespace(pooler_output=self.change(pixel_values.flatten(1)))
+    def forward(self, values: torch.Tensor) -> Any:
+        self.sizes.append(len(values))
+        return self.change(values.flatten(1))
 
 
 class FakeTextTower(torch.nn.Module):
@@ -54,10 +51,10 @@ class FakeTextTower(torch.nn.Module):
 def encode(
     model: torch.nn.Module | None = None, spec: Preprocessing = SPEC, **options: Any
 ) -> Encoder:
-    tower = ImageTower(model or FakeModel(), POOLER, spec)
+    tower = ImageTower(model or FakeModel(), spec)
     checkpoint = Checkpoint("fake", "r1", Path("fake"))
     options = {"text_tower": None, **options}
-    return Encoder(tower, checkpoint=checkpoint, family=POOLER, preprocessing=spec, **options)
+    return Encoder(tower, checkpoint=checkpoint, preprocessing=spec, **options)
 
 
 def encode_both(tower: torch.nn.Module | None = None) -> Encoder:

@@ -18,7 +18,7 @@ from deployments.models.towers import ImageTower
 from deployments.settings import ModelSettings
 from deployments.wire import NoMemoryError, ProcessorSpec
 from tests.models.conftest import Tiny
-from tests.models.encoders import MEAN, POOLER, SPEC, STD, FakeModel, encode, load, noise
+from tests.models.encoders import MEAN, SPEC, STD, FakeModel, encode, load, noise
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -54,7 +54,7 @@ def test_values_from_a_checkpoints_own_processor_are_used_unchanged() -> None:
 
 
 def test_pixels_are_scaled_in_float32_whatever_the_model_runs_in() -> None:
-    tower = ImageTower(FakeModel(), POOLER, SPEC)
+    tower = ImageTower(FakeModel(), SPEC)
     before = tower.scale.clone()
     tower.to(torch.bfloat16).to("cpu")
     assert tower.scale.dtype == tower.shift.dtype == torch.float32

@@ -15,8 +15,8 @@ from transformers import AutoModel
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.encoder import Encoder
 from deployments.models.families import FAMILIES, choose_family
+from deployments.models.layouts.halves import read_text_spec
 from deployments.models.loading import load_model
-from deployments.models.towers import read_text_spec
 from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny
 from tests.models.families import TINY, kind
@@ -88,7 +88,7 @@ def hidden_states(encoder: Encoder, folder: Path) -> torch.Tensor:
     spec = encoder.preprocessing
     values = noise(encoder) * np.array(spec.scale) + np.array(spec.shift)
     pixel_values = torch.from_numpy(values).permute(0, 3, 1, 2).float()
-    options = {"mask_ratio": 0.0} if encoder.family.hides_patches else {}
+    options = {"mask_ratio": 0.0} if kind(folder) == "vit_mae" else {}
     model = AutoModel.from_pretrained(folder, **options).eval()
     model = getattr(model, "vision_model", model)
     with torch.inference_mode():

@@ -37,8 +37,8 @@ def test_texts_are_padded_as_the_family_does_and_do_not_depend_on_their_batch(
 
 def test_texts_are_padded_on_the_left_where_the_tokenizer_says_so(tiny: Tiny) -> None:
     from deployments.models.families import choose_family
+    from deployments.models.layouts.halves import TextTower
     from deployments.models.loading import load_model
-    from deployments.models.towers import TextTower
 
     checkpoint = Checkpoint("acme", None, tiny("SigLIP"))
     family = choose_family(checkpoint, "auto")

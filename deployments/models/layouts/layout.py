@@ -1,0 +1,36 @@
+"""What every layout's reader makes of a checkpoint's folder."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from deployments.models.spec import Preprocessing
+from deployments.models.texts import CheckpointTokenizer
+from deployments.wire import TextSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TextHalf:
+    """The half of a dual encoder that reads texts."""
+
+    tower: nn.Module
+    """int32 (N, L) tokens, each row padded with -1 after its text, to float32 (N, D)."""
+    spec: TextSpec
+    tokenizer: CheckpointTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    """A checkpoint's model, in float32 on the CPU, and all that is needed to feed it."""
+
+    vision: nn.Module
+    """Normalised (N, 3, H, W) to (N, D)."""
+    preprocessing: Preprocessing
+    text: TextHalf | None
+    pooling: str
+    """In one word, how an image's output becomes its vector."""
+    tolerant: bool
+    """Whether pixels off by one grey level here and there leave the vector as it is (a cosine of
+    1.000000), so that images may be resized faster if the model is not in float32 anyway."""
+    rules: str
+    """How items become vectors, for the model's identity: the `repr` of what decided it."""

@@ -1,0 +1,44 @@
+"""Checkpoints in the layout of transformers: a config.json with a `model_type`."""
+
+from deployments.checkpoints.checkpoint import Checkpoint
+from deployments.models.families import choose_family
+from deployments.models.layouts.halves import TextTower, Vision, embeddings_of, read_text_spec
+from deployments.models.layouts.layout import LoadedCheckpoint, TextHalf
+from deployments.models.loading import load_model
+from deployments.models.spec import read_preprocessing
+from deployments.models.texts import read_tokenizer
+from deployments.settings import ModelSettings
+
+
+def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
+    """Raises CheckpointError if the model cannot be served."""
+    family = choose_family(checkpoint, settings.pooling)
+    preprocessing = read_preprocessing(checkpoint.folder)
+    model = load_model(checkpoint, family)
+    text = None
+    if family.text is not None:
+        spec = read_text_spec(model, family.text)
+        tokenizer = read_tokenizer(
+            checkpoint.folder,
+            max_tokens=spec.max_tokens,
+            embeddings=embeddings_of(model),
+            reads_padding=family.text.padding != "eos",
+            lower_cases_gemma=family.text.lower_cases_gemma,
+        )
+        tower = TextTower(
+            model,
+            family.text,
+            max_tokens=spec.max_tokens,
+            pad_id=tokenizer.pad_id,
+            pad_left=tokenizer.pad_left,
+            eos_id=tokenizer.eos_id,
+        )
+        text = TextHalf(tower, spec, tokenizer)
+    return LoadedCheckpoint(
+        vision=Vision(model, family),
+        preprocessing=preprocessing,
+        text=text,
+        pooling=family.pooling,
+        tolerant=family.tolerant,
+        rules=repr(family),
+    )
