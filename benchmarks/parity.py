@@ -1,15 +1,16 @@
-"""raylens beside transformers, family by family: `make parity`.
+"""raylens beside the authors' own libraries, family by family: `make parity`.
 
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
 bundled model its own: odd images and texts go through raylens's whole way, in the engine that
-serves the model on a CPU, and through the checkpoint's own processor, tokenizer and model. Ends
-with 1 if a row falls short.
+serves the model on a CPU, and through the library that the checkpoint is made for. Ends with 1 if a
+row falls short.
 """
 
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -25,17 +26,39 @@ from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.settings import ModelSettings
 from deployments.wire import TextSpec
-from tests.models.comparison import TEXTS, Comparison, compare, in_openvino, in_torch
+from tests.models.comparison import (
+    TEXTS,
+    Comparison,
+    Reference,
+    compare,
+    in_openvino,
+    in_torch,
+)
 from tests.models.families import TINY, write
 from tests.models.odd_images import odd_images
-from tests.models.reference import Reference
+from tests.models.reference import TransformersReference
 
 LEAST_COSINE = 0.9999
 MOST_DIFFERENCE = 1e-3  # of a probability
 MOST_SPREAD = 0.99  # lowest cosine of two images, or texts, in the reference: it tells them apart
 
 
+class Group(NamedTuple):
+    """Checkpoints of one library."""
+
+    library: str
+    names: Iterable[str]
+    write: Callable[[str, Path], object]
+    """Writes the tiny checkpoint of a name into a folder."""
+    reference: Callable[[Path], Reference]
+    """That folder as the library itself reads it."""
+
+
+GROUPS = (Group("transformers", TINY, write, TransformersReference),)
+
+
 class Row(NamedTuple):
+    library: str
     name: str
     pooling: str
     text: TextSpec | None
@@ -51,12 +74,11 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        models = {"EfficientNet-Lite0, bundled": ModelSettings().id}
-        models |= {name: str(Path(folder) / str(i)) for i, name in enumerate(TINY)}
-        rows = [
-            measure(name, model)
-            for name, model in track(models.items(), "Comparing", console=console, transient=True)
-        ]
+        rows = [measure_bundled()]
+        for group in GROUPS:
+            described = f"Comparing with {group.library}"
+            for name in track(list(group.names), described, console=console, transient=True):
+                rows.append(measure(group, name, Path(folder) / group.library / str(len(rows))))
     console.print(table(rows))
     for row in rows:
         if row.refusal:
@@ -68,7 +90,7 @@ def main() -> int:
         else f"[green]All {len(rows)} rows hold."
     )
     console.print(
-        "image, text: lowest cosine of raylens's vector and transformers'; spread: of two images; "
+        "image, text: lowest cosine of raylens's vector and the library's; spread: of two images; "
         "classify: largest difference of a probability."
     )
     console.print(
@@ -79,9 +101,18 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def measure(name: str, model: str) -> Row:
-    if name in TINY:
-        write(name, Path(model))
+def measure_bundled() -> Row:
+    name = "EfficientNet-Lite0, bundled"
+    return compared("transformers", name, ModelSettings().id, TransformersReference)
+
+
+def measure(group: Group, name: str, folder: Path) -> Row:
+    folder.mkdir(parents=True)
+    group.write(name, folder)
+    return compared(group.library, name, str(folder), group.reference)
+
+
+def compared(library: str, name: str, model: str, reference: Callable[[Path], Reference]) -> Row:
     settings = ModelSettings(id=model, precision="float32", device="cpu", threads=1)
     encoder = Encoder.load(settings)
     served, engine, refusal = in_torch(encoder), "torch", ""
@@ -89,8 +120,8 @@ def measure(name: str, model: str) -> Row:
         served, engine = in_openvino(*prepare(settings)), "openvino"
     except NotExportableError as error:
         refusal = str(error)
-    found = compare(served, Reference(encoder.checkpoint.folder), odd_images())
-    return Row(name, encoder.pooling, encoder.text, engine, refusal, found)
+    found = compare(served, reference(encoder.checkpoint.folder), odd_images())
+    return Row(library, name, encoder.pooling, encoder.text, engine, refusal, found)
 
 
 def passes(found: Comparison) -> bool:
@@ -106,18 +137,19 @@ def passes(found: Comparison) -> bool:
 
 def table(rows: list[Row]) -> Table:
     shown = Table(
-        title=f"raylens and transformers: worst of {len(odd_images())} images, {len(TEXTS)} texts",
+        title=f"raylens and the authors' libraries: worst of {len(odd_images())} images and "
+        f"{len(TEXTS)} texts",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    shown.add_column("family", no_wrap=True)
-    for head in ("engine", "pooling", "score"):
+    shown.add_column("checkpoint", no_wrap=True)
+    for head in ("library", "engine", "pooling", "score"):
         shown.add_column(head, style="dim", no_wrap=True)
     for head in ("image", "spread", "text", "classify"):
         shown.add_column(head, justify="right", no_wrap=True)
-    for name, pooling, text, engine, _, found in rows:
-        cells = [name, engine, pooling, text.score if text else ""]
+    for library, name, pooling, text, engine, _, found in rows:
+        cells = [name, library, engine, pooling, text.score if text else ""]
         cells += [f"{found.image:.6f}", f"{found.spread:.2f}"]
         if found.text is not None:
             cells += [f"{found.text:.6f}", f"{found.probability:.0e}"]

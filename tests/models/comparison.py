@@ -1,12 +1,13 @@
-"""raylens's whole way from files and texts to vectors, compared with that of transformers."""
+"""raylens's whole way from files and texts to vectors, compared with the authors' library's."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from deployments.models.encoder import Encoder
 from deployments.models.engines.openvino import OpenvinoEngine
@@ -16,7 +17,7 @@ from deployments.pixels.decode import decode
 from deployments.service.vectors import probabilities
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens, pad_tokens
-from tests.models.reference import Reference, upright_rgb
+from tests.models.reference import upright_rgb
 
 TEXTS = (
     "",
@@ -35,6 +36,19 @@ TEXTS = (
 LABELS = ("a photo of a cat.", "a photo of a dog.", "a house", "猫", "the quick brown fox")
 
 Vectors = NDArray[np.float64]
+
+
+class Reference(Protocol):
+    """A checkpoint as the library it is made for reads it. Nothing in it may be raylens's."""
+
+    def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """RGB images to (N, D), not normalised."""
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, D), not normalised."""
+
+    def probabilities(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
+        """(images, texts), from the model's own logits."""
 
 
 @dataclass(frozen=True)

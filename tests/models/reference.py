@@ -55,7 +55,7 @@ def quiet() -> Iterator[None]:
     logging.enable_progress_bar()
 
 
-class Reference:
+class TransformersReference:
     """The model in a checkpoint's folder, as transformers' documentation uses it."""
 
     def __init__(self, folder: Path) -> None:

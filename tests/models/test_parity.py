@@ -23,7 +23,7 @@ from tests.models.comparison import Comparison, compare, in_openvino, in_torch, 
 from tests.models.conftest import Exported, Tiny, update
 from tests.models.families import TINY, kind
 from tests.models.odd_images import odd_images
-from tests.models.reference import Reference, image_processor, quiet, upright_rgb
+from tests.models.reference import TransformersReference, image_processor, quiet, upright_rgb
 
 Changed = Callable[..., Path]
 
@@ -43,7 +43,7 @@ def encode(folder: Path, **settings: Any) -> Encoder:
 
 
 def measure(ours: Path, theirs: Path, **settings: Any) -> Comparison:
-    return compare(in_torch(encode(ours, **settings)), Reference(theirs), FILES)
+    return compare(in_torch(encode(ours, **settings)), TransformersReference(theirs), FILES)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,10 @@ def test_exported_models_give_the_vectors_of_transformers(
     tiny: Tiny, exported: Exported, name: str
 ) -> None:
     settled = Settled("float32", "float32, because a test says so")
-    check(name, compare(in_openvino(exported(name), settled), Reference(tiny(name)), FILES))
+    check(
+        name,
+        compare(in_openvino(exported(name), settled), TransformersReference(tiny(name)), FILES),
+    )
 
 
 def check(name: str, found: Comparison) -> None:
@@ -75,7 +78,7 @@ def check(name: str, found: Comparison) -> None:
 
 
 def test_the_bundled_model_gives_what_transformers_gives(encoder: Encoder) -> None:
-    found = compare(in_torch(encoder), Reference(encoder.checkpoint.folder), FILES)
+    found = compare(in_torch(encoder), TransformersReference(encoder.checkpoint.folder), FILES)
     assert found.image >= LEAST_COSINE
     assert found.spread < 0.99
 
