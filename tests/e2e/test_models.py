@@ -19,7 +19,7 @@ from tests.e2e.service.clients import run_python
 from tests.load import embed_image
 from tests.models import families
 from tests.models.comparison import LABELS, TEXTS, unit
-from tests.models.reference import Reference, upright_rgb
+from tests.models.reference import TransformersReference, upright_rgb
 from tests.servers import ROOT, Server, serve
 
 Jpeg = Callable[..., bytes]
@@ -60,7 +60,7 @@ def test_texts_get_the_vectors_that_transformers_gives(
     body = {"input": [{"text": text} for text in TEXTS], "model": checkpoints[name].name}
     answer = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=30).json()
     found = np.array([entry["embedding"] for entry in answer["data"]])
-    expected = unit(Reference(checkpoints[name]).texts(TEXTS))
+    expected = unit(TransformersReference(checkpoints[name]).texts(TEXTS))
     assert (found * expected).sum(axis=1).min() > 0.9999
     assert answer["model"] == checkpoints[name].name
     assert answer["usage"]["texts"] == len(TEXTS)
@@ -78,7 +78,7 @@ def test_classify_gives_the_probabilities_of_the_models_own_logits(
     }
     answer = httpx.post(f"{server.url}/v1/classify", json=body, timeout=30).json()
     images = [upright_rgb(photo.read_bytes()) for photo in photos]
-    expected = Reference(checkpoints[name]).probabilities(images, LABELS)
+    expected = TransformersReference(checkpoints[name]).probabilities(images, LABELS)
     for row, entry in zip(expected, answer["data"], strict=True):
         found = {label["label"]: label["probability"] for label in entry["labels"]}
         assert [found[label] for label in LABELS] == pytest.approx(row, abs=1e-3)
