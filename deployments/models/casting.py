@@ -10,10 +10,12 @@ from functools import partial
 
 import torch
 
+from deployments.checkpoints.checkpoint import first_line
 from deployments.models.cpu import native_precisions
+from deployments.models.graphs import GraphTower
 from deployments.models.precision import NEEDED_COSINE, ImpossibleError, Settled, settle
 from deployments.models.probes import least_cosine
-from deployments.models.towers import GraphTower, Towers
+from deployments.models.towers import Towers
 from deployments.settings import ModelSettings
 from deployments.wire import Pixels, Precision, Tokens, Vectors
 
@@ -72,9 +74,13 @@ def _as_graphs(
     towers: Towers, precision: Precision, vectors: Callable[[Towers], Vectors]
 ) -> Towers:
     """With the image tower as CUDA graphs, if these are faster and give the same vectors."""
-    graphs = Towers(GraphTower(torch.compile(towers.image, mode="reduce-overhead")), towers.text)
-    cosine = least_cosine(vectors(graphs), vectors(towers))
-    eager_s, graphs_s = (_fastest(partial(vectors, some)) for some in (towers, graphs))
+    graphs = Towers(GraphTower(torch.compile(towers.image)), towers.text)
+    try:
+        cosine = least_cosine(vectors(graphs), vectors(towers))
+        eager_s, graphs_s = (_fastest(partial(vectors, some)) for some in (towers, graphs))
+    except RuntimeError as error:  # no compiler, no memory, or a tower that waits for the GPU
+        logger.warning(f"CUDA graphs are not used: {type(error).__name__}: {first_line(error)}.")
+        return towers
     if cosine >= NEEDED_COSINE[precision] and graphs_s < eager_s:
         return graphs
     logger.warning(
@@ -97,5 +103,9 @@ def _fastest(run: Callable[[], object]) -> float:
 def _native(device: str) -> frozenset[str]:
     if device == "cpu":
         return native_precisions() - {"int8"}
-    has = torch.cuda.get_device_capability(device) >= (8, 0)
-    return frozenset({"bfloat16" if has else "float16"})
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= (8, 0):
+        return frozenset({"bfloat16"})
+    # Older ones than 7.0 have no tensor cores, and most of them next to no float16 at all (CUDA C++
+    # Programming Guide, "Throughput of Native Arithmetic Instructions").
+    return frozenset({"float16"}) if capability >= (7, 0) else frozenset()

@@ -96,6 +96,8 @@ class Encoder:
         torchvision_operators.declare()
         device, device_reason = _choose_device(settings.device)
         torch.set_num_threads(thread_count(settings.threads))
+        # Otherwise GPUs round the input of convolutions to 10 bits, and float32 is not float32.
+        torch.backends.cudnn.allow_tf32 = False
         checkpoint = find_checkpoint(settings)
         loaded = choice.load(checkpoint, settings)
         preprocessing, text = loaded.preprocessing, loaded.text
@@ -117,6 +119,9 @@ class Encoder:
             pixels=photos(preprocessing.pixels),
             tokens=tokens,
         )
+        if device != "cpu":
+            # Unused memory belongs to the stream that it was last used in, and batches have others.
+            torch.cuda.empty_cache()
         pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=loaded.tolerant)
         return cls(
             chosen.image,
@@ -199,6 +204,8 @@ class Encoder:
         # A stream for each thread: one batch is copied while another is computed.
         if not hasattr(self._cuda, "stream"):
             self._cuda.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            # In which the weights may still be on their way.
+            self._cuda.stream.wait_stream(torch.cuda.default_stream(self.device))
         with torch.cuda.stream(self._cuda.stream):
             values = values.pin_memory().to(self.device, non_blocking=True)
             return tower(values).cpu().numpy()  # type: ignore[no-any-return]

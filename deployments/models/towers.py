@@ -43,21 +43,6 @@ class ImageTower(nn.Module):
         return self
 
 
-class GraphTower(nn.Module):
-    """An image tower on a GPU as CUDA graphs, one for each power of two. Batches are padded."""
-
-    def __init__(self, tower: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._tower = tower
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        number = len(pixels)
-        size = 1 << (number - 1).bit_length()
-        filled = nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, size - number))
-        # A copy, because the next run of the graph writes into the same memory.
-        return self._tower(filled)[:number].clone()
-
-
 class Towers(NamedTuple):
     """Both halves of a model; `text` is None where it has no text tower."""
 

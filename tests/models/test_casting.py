@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch import nn
 
 from deployments.models import casting
 from deployments.models.casting import cast
+from deployments.models.graphs import GraphTower
 from deployments.models.precision import Settled
 from deployments.models.probes import photos
-from deployments.models.towers import GraphTower, Towers
+from deployments.models.towers import Towers
 from deployments.settings import ModelSettings, WantedPrecision
 from deployments.wire import PixelSpec
+from tests.models.gpu import FakeRecorder, fake_cuda
 
 PIXELS = photos(PixelSpec(resize=("exact", 32, 48), resample=3, crop=None))
 
@@ -81,12 +84,15 @@ def test_torch_has_no_int8() -> None:
     assert "torch runs the model" in settled.reason
 
 
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float16"), ((9, 0), "bfloat16")])
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((6, 1), set()), ((7, 0), {"float16"}), ((7, 5), {"float16"}), ((8, 0), {"bfloat16"})],
+)
 def test_a_gpus_precision_goes_by_its_capability(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: set[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert casting._native("cuda:0") == {expected}
+    assert casting._native("cuda:0") == expected
 
 
 class Slow(nn.Module):
@@ -110,23 +116,55 @@ def test_graphs_are_used_where_they_are_faster_and_give_the_same_vectors(
 ) -> None:
     eager = Slow(Tower(), seconds=0.02)
     graphs = Slow(Tower(), seconds=seconds, off=off)
-    monkeypatch.setattr(torch, "compile", lambda tower, mode: graphs)
+    monkeypatch.setattr(torch, "compile", lambda tower: graphs)
+    monkeypatch.setattr(casting, "GraphTower", partial(GraphTower, recorder=FakeRecorder))
     found = casting._as_graphs(
         Towers(eager, None), "float32", lambda towers: run(towers.image).numpy()
     )
-    assert isinstance(found.image, GraphTower) == used
+    assert (type(found.image) is GraphTower) == used
     assert (found.image is eager) == (not used)
 
 
-@pytest.mark.parametrize(("images", "run"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8)])
-def test_a_gpus_graphs_run_on_batches_of_powers_of_two(images: int, run: int) -> None:
-    sizes = []
+def test_a_tower_that_cannot_be_recorded_runs_without_graphs_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Waiting(Tower):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            if cuda.said and cuda.said[-1].startswith("capture"):
+                raise RuntimeError("operation not permitted when stream is capturing\nAdvice.")
+            return super().forward(pixels)
 
-    def tower(pixels: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(pixels))
-        return pixels.flatten(1).float().sum(1, keepdim=True)
+    monkeypatch.setattr(torch, "compile", lambda tower: tower)
+    cuda = fake_cuda(monkeypatch)
+    tower = Waiting()
+    found = casting._as_graphs(
+        Towers(tower, None), "float32", lambda towers: run(towers.image).numpy()
+    )
+    assert found.image is tower
+    assert (
+        "not used: RuntimeError: operation not permitted when stream is capturing." in caplog.text
+    )
 
-    pixels = torch.from_numpy(PIXELS[:images])
-    found = GraphTower(tower)(pixels)
-    assert sizes == [run]
-    assert torch.equal(found, pixels.flatten(1).float().sum(1, keepdim=True))
+
+def test_on_a_gpu_a_model_is_cast_as_its_capability_says_and_recorded_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = []
+
+    def as_graphs(towers: Towers, *arguments: object) -> Towers:
+        recorded.append(towers)
+        return towers
+
+    fake_cuda(monkeypatch)
+    monkeypatch.setattr(casting, "_as_graphs", as_graphs)
+    for compile in ("auto", "on"):
+        _, settled = cast(
+            Towers(Tower(), None),
+            reload=lambda: Towers(Tower(), None),
+            settings=ModelSettings(compile=compile),  # type: ignore[arg-type]
+            device="cuda:0",
+            pixels=PIXELS,
+            tokens=None,
+        )
+        assert settled.precision == "bfloat16"
+    assert len(recorded) == 1
