@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from deployments.models.graphs import Recorder
 
-class FakeRecorder:
-    """A `graphs.Recorder` that replays by calling, into the same memory each time."""
+
+class FakeRecorder(Recorder):
+    """Replays by calling, into the same memory each time."""
 
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         """`before` is called before each replay."""

@@ -161,7 +161,7 @@ def test_on_a_gpu_a_model_is_cast_as_its_capability_says_and_recorded_if_asked_f
         _, settled = cast(
             Towers(Tower(), None),
             reload=lambda: Towers(Tower(), None),
-            settings=ModelSettings(compile=compile),  # type: ignore[arg-type]
+            settings=ModelSettings(compile=compile),
             device="cuda:0",
             pixels=PIXELS,
             tokens=None,

@@ -29,7 +29,7 @@ def test_batches_are_run_in_powers_of_two(number: int, size: int) -> None:
         return total(pixels)
 
     pixels = images(number)
-    assert torch.equal(GraphTower(tower, FakeRecorder)(pixels), total(pixels))  # type: ignore[arg-type]
+    assert torch.equal(GraphTower(tower, FakeRecorder)(pixels), total(pixels))
     assert set(sizes) == {size}
 
 
@@ -40,7 +40,7 @@ def test_a_graph_is_recorded_once_and_its_last_vectors_stay_what_they_were() -> 
         made.append(FakeRecorder())
         return made[-1]
 
-    graphs = GraphTower(total, recorder)  # type: ignore[arg-type]
+    graphs = GraphTower(total, recorder)
     stacks = [images(number, seed) for seed, number in enumerate((8, 7, 5, 8, 2, 6))]
     found = [graphs(stack) for stack in stacks]
     for stack, vectors in zip(stacks, found, strict=True):
@@ -51,7 +51,7 @@ def test_a_graph_is_recorded_once_and_its_last_vectors_stay_what_they_were() -> 
 def test_two_threads_never_write_into_the_same_memory() -> None:
     # Both have filled their pixels before either runs; in one memory, both would get the same.
     both = threading.Barrier(2, timeout=10)
-    graphs = GraphTower(total, lambda: FakeRecorder(both.wait))  # type: ignore[arg-type,return-value]
+    graphs = GraphTower(total, lambda: FakeRecorder(both.wait))
     stacks = [images(4, seed) for seed in range(2)]
     with ThreadPoolExecutor(2) as threads:
         for stack, vectors in zip(stacks, threads.map(graphs, stacks), strict=True):
