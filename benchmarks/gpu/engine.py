@@ -63,8 +63,8 @@ def _geometry(
 
 def _compare(run: Run, built: Built, engine: TorchEngine, runner: asyncio.Runner, size: int) -> Row:
     seconds = 0.02 if run.quick else 1.0
+    tower, on_device = built.tower(engine.loaded.precision), built.pixels(size)
     with torch.inference_mode():
-        tower, on_device = built.tower(engine.loaded.precision), built.pixels(size)
         bare = rate(lambda: tower(on_device), size, run.device, seconds)["images_per_s"]
     shape = (size, *engine.loaded.pixels.height_width, 3)
     stack = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -47,7 +47,7 @@ def watched(run: Callable[[], object]) -> Use | None:
     """Runs it under the profiler. None where there is none, or where it is not permitted."""
     from torch.profiler import ProfilerActivity, profile, supported_activities
 
-    if ProfilerActivity.CUDA not in supported_activities():
+    if ProfilerActivity.CUDA not in supported_activities():  # type: ignore[no-untyped-call]
         return None
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         run()
