@@ -47,9 +47,12 @@ def names(run: Run, *, measured: bool) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # torch's own, when it forgets what it compiled
 def test_every_phase_runs_on_a_cpu_at_tiny_sizes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Compiling takes seconds, and far more where pytest keeps all that torch says meanwhile.
+    monkeypatch.setattr(torch, "compile", lambda tower, backend=None: tower)
     path = tmp_path / "gpu.json"
     code = main(["--device", "cpu", "--quick", "--json", str(path)])
     found = json.loads(path.read_text())
