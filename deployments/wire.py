@@ -3,6 +3,7 @@
 Plain values only; knows neither Ray nor any engine.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8 | np.float32]
-"""(N, H, W, 3): uint8 RGB in a `PixelSpec`'s geometry, or float32 as a `ProcessorSpec` made it."""
+"""(N, *shape) of an `ImageSpec`'s `shape` and `dtype`."""
 Tokens = NDArray[np.int32]
 """(N, L) token ids, each row padded with -1 after its text's last token."""
 Stack = NDArray[Any]
@@ -40,7 +41,7 @@ class Decoded(NamedTuple):
     """An image ready for the model."""
 
     pixels: Pixels
-    """(H, W, 3), C-contiguous."""
+    """Of the specification's `shape`, C-contiguous."""
     facts: ImageFacts
 
 
@@ -83,6 +84,11 @@ class PixelSpec:
             return self.resize[1], self.resize[2]
         raise ValueError("a pixel specification needs a crop or an exact size")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of every image that reaches the model."""
+        return *self.height_width, 3
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessorSpec:
@@ -99,6 +105,65 @@ class ProcessorSpec:
     config: str
     height_width: tuple[int, int]
     """(height, width) in pixels of every image that reaches the model."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of every image that reaches the model."""
+        return *self.height_width, 3
+
+
+@dataclass(frozen=True, slots=True)
+class PatchSpec:
+    """Patches of an image that keeps its own aspect ratio, as SigLIP 2 NaFlex takes them.
+
+    An image becomes as many of them as its grid has cells, at most `max_patches`; what is left of
+    the array is zero, so that images of all aspect ratios can be stacked.
+    """
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    """Of the patches that reach the model."""
+
+    patch: int
+    """Height and width of a patch in pixels, 2 or more."""
+    max_patches: int
+    """At most 65535."""
+    resample: int
+    """As in `PixelSpec`."""
+    exact: bool = True
+    """As in `PixelSpec`."""
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """(height, width) in pixels of a square image that reaches the model."""
+        edge = self.patch * math.isqrt(self.max_patches)
+        return edge, edge
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(1 + P, patch * patch, 3): the first row holds the grid, each other row a patch."""
+        return 1 + self.max_patches, self.patch * self.patch, 3
+
+    def pack(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) of whole patches, at most `max_patches`, to an array of this `shape`.
+
+        The first four bytes of the first row are the height and the width in patches, each a
+        little-endian uint16. Patches are in reading order, and so are the pixels in each.
+        """
+        rows, columns = image.shape[0] // self.patch, image.shape[1] // self.patch
+        packed = np.zeros(self.shape, np.uint8)
+        packed[0].reshape(-1)[:4] = np.array([rows, columns], "<u2").view(np.uint8)
+        cells = image.reshape(rows, self.patch, columns, self.patch, 3).swapaxes(1, 2)
+        packed[1 : 1 + rows * columns] = cells.reshape(rows * columns, -1, 3)
+        return packed
+
+    def grids(self, stack: Pixels) -> NDArray[np.int64]:
+        """(N, *shape) to (N, 2): each image's height and width in patches."""
+        header = np.ascontiguousarray(stack[:, 0].reshape(len(stack), -1)[:, :4])
+        return header.view("<u2").astype(np.int64)
+
+
+ImageSpec = PixelSpec | ProcessorSpec | PatchSpec
+"""What becomes of an image before it reaches a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +188,7 @@ class Loaded:
     identity: bytes
     """Vectors of models with different identities cannot be compared."""
     dimensions: int
-    pixels: PixelSpec | ProcessorSpec
+    pixels: ImageSpec
     text: TextSpec | None
     """None for a model without a text tower in the image vectors' space."""
     precision: Precision

@@ -19,10 +19,10 @@ from deployments.sources.files import ImageRoots
 from deployments.texts.tokenizer import Encoded
 from deployments.wire import (
     Decoded,
+    ImageSpec,
     ModelCard,
     Pixels,
     PixelSpec,
-    ProcessorSpec,
     StackVectors,
     TextSpec,
     Tokens,
@@ -132,9 +132,7 @@ class InProcess:
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
 
-    def decode(
-        self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
-    ) -> Decoded:
+    def decode(self, data: bytes, spec: ImageSpec, *, slow_lane: bool = False) -> Decoded:
         return decode(data, spec, max_pixels=self._max_pixels)
 
 

@@ -137,7 +137,10 @@ class Model(TypedDict):
     owned_by: str
     aliases: list[str]
     dimensions: int
-    image_size: Annotated[int | list[int], Field(description="Pixels; [height, width] if unequal.")]
+    image_size: Annotated[
+        int | list[int],
+        Field(description="Pixels; [height, width] if unequal; of a square image for NaFlex."),
+    ]
     max_text_tokens: int | None
     modalities: list[str]
     precision: str

@@ -24,7 +24,7 @@ from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
-from deployments.wire import Decoded, Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, ImageSpec, Pixels
 
 # Images of one task that are read or fetched at the same time, while one of them is decoded.
 READS = 16
@@ -35,7 +35,7 @@ class LoadConfig:
     """How images are loaded, the same in every task of a run."""
 
     settings: Settings
-    spec: PixelSpec | ProcessorSpec
+    spec: ImageSpec
 
 
 class Unread(NamedTuple):
@@ -165,10 +165,10 @@ def loader(config: LoadConfig) -> Loader:
     return Loader(config)
 
 
-def pixels_of(table: pa.Table, spec: PixelSpec | ProcessorSpec) -> Pixels:
-    """(N, H, W, 3) of the rows that have pixels, without a copy where all rows have."""
+def pixels_of(table: pa.Table, spec: ImageSpec) -> Pixels:
+    """(N, *shape) of the rows that have pixels, without a copy where all rows have."""
     column = table["_pixels"].drop_null().combine_chunks()
-    shape = (len(column), *spec.height_width, 3)
+    shape = (len(column), *spec.shape)
     _, data = column.buffers()
     size = spec.dtype.itemsize * int(np.prod(shape[1:]))
     flat = np.frombuffer(data, np.uint8)[column.offset * size :][: len(column) * size]
@@ -176,9 +176,9 @@ def pixels_of(table: pa.Table, spec: PixelSpec | ProcessorSpec) -> Pixels:
 
 
 def _with_columns(
-    table: pa.Table, rows: list[Loaded], spec: PixelSpec | ProcessorSpec, spent: list[Spent]
+    table: pa.Table, rows: list[Loaded], spec: ImageSpec, spent: list[Spent]
 ) -> pa.Table:
-    size = spec.dtype.itemsize * 3 * int(np.prod(spec.height_width))
+    size = spec.dtype.itemsize * int(np.prod(spec.shape))
     data = [None if row.pixels is None else row.pixels.tobytes() for row in rows]
     sizes = [row.width_height or (None, None) for row in rows]
     said = [json.dumps([part._asdict() for part in spent]), *[None] * (len(rows) - 1)]

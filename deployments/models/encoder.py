@@ -25,11 +25,19 @@ from deployments.models.layouts.layout import LoadedCheckpoint
 from deployments.models.precision import Settled
 from deployments.models.probes import SENTENCES, photos
 from deployments.models.spec import Preprocessing
-from deployments.models.towers import ImageTower, Towers
+from deployments.models.towers import Towers, image_tower
 from deployments.settings import ModelSettings
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.threads import thread_count
-from deployments.wire import NoMemoryError, Pixels, PixelSpec, TextSpec, Tokens, Vectors, pad_tokens
+from deployments.wire import (
+    NoMemoryError,
+    Pixels,
+    ProcessorSpec,
+    TextSpec,
+    Tokens,
+    Vectors,
+    pad_tokens,
+)
 
 # About a caption's length. Warming up with the longest texts of a BERT would take minutes.
 _WARM_TOKENS = 16
@@ -75,11 +83,12 @@ class Encoder:
         self.image_tower = image_tower
         self.text_tower = text_tower
         self._cuda = threading.local()
+        self._photos = photos(preprocessing.pixels)
         height, width = preprocessing.pixels.height_width
         what = f"an image of {height} x {width} pixels"
-        self.dimensions = self._length_of(what, lambda: self.encode(self._noise(2)))
+        self.dimensions = self._length_of(what, lambda: self.encode(self._some_pixels(2)))
         if text_tower is not None:
-            found = self._length_of("a text", lambda: self.encode_text(self._noise_tokens(2)))
+            found = self._length_of("a text", lambda: self.encode_text(self._some_tokens(2)))
             if found != self.dimensions:
                 raise CheckpointError(
                     f"model {checkpoint.id!r} gives {self.dimensions} numbers for an image and "
@@ -104,7 +113,7 @@ class Encoder:
 
         def towers(loaded: LoadedCheckpoint) -> Towers:
             # Pixels arrive with channels last, and convolutions are faster that way.
-            image = ImageTower(loaded.vision, loaded.preprocessing).to(device)
+            image = image_tower(loaded.vision, loaded.preprocessing).to(device)
             image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             return Towers(image, loaded.text.tower.to(device) if loaded.text is not None else None)
 
@@ -144,18 +153,17 @@ class Encoder:
         Excludes the precision that it runs in (see `engines.engine.identity_in`).
         """
         pixels = self.preprocessing.pixels
-        if isinstance(pixels, PixelSpec):
+        if not isinstance(pixels, ProcessorSpec):
             pixels = replace(pixels, exact=True)
         preprocessing = replace(self.preprocessing, pixels=pixels)
         parts = (_weights(self.checkpoint), self._rules, preprocessing, self.text)
         return hashlib.sha256(repr(parts).encode()).digest()
 
     def encode(self, pixels: Pixels) -> Vectors:
-        """(N, H, W, 3) to float32 (N, D): the model's own vectors, not normalised.
+        """(N, *shape) to float32 (N, D): the model's own vectors, not normalised.
 
-        uint8 for a PixelSpec, float32 for a ProcessorSpec; H and W are
-        `preprocessing.pixels.height_width`. Raises ValueError for anything else, and NoMemoryError
-        if the GPU has no memory left for so many.
+        Shape and dtype are those of `preprocessing.pixels`. Raises ValueError for anything else,
+        and NoMemoryError if the GPU has no memory left for so many.
         """
         check_pixels(pixels, self.preprocessing.pixels)
         return self._run(self.image_tower, pixels)
@@ -181,11 +189,11 @@ class Encoder:
 
         Raises CheckpointError if the vectors are not finite or not (N, D).
         """
-        self._check(self.encode(self._noise(images)), (images, self.dimensions))
+        self._check(self.encode(self._some_pixels(images)), (images, self.dimensions))
 
     def warm_up_text(self, texts: int) -> None:
         """The same for a batch of `texts`."""
-        self._check(self.encode_text(self._noise_tokens(texts)), (texts, self.dimensions))
+        self._check(self.encode_text(self._some_tokens(texts)), (texts, self.dimensions))
 
     def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
         try:
@@ -234,15 +242,10 @@ class Encoder:
         dimensions: int = found.shape[1]
         return dimensions
 
-    def _noise(self, size: int) -> Pixels:
-        spec = self.preprocessing.pixels
-        shape = (size, *spec.height_width, 3)
-        random = np.random.default_rng(0)
-        if spec.dtype == np.uint8:
-            return random.integers(0, 256, shape, dtype=np.uint8)
-        return random.standard_normal(shape, dtype=np.float32)
+    def _some_pixels(self, size: int) -> Pixels:
+        return np.resize(self._photos, (size, *self._photos.shape[1:]))
 
-    def _noise_tokens(self, size: int) -> Tokens:
+    def _some_tokens(self, size: int) -> Tokens:
         length = min(_WARM_TOKENS, self.text.max_tokens) if self.text else 1
         return np.ones((size, length), np.int32)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import ImageOps
 
 from deployments.checkpoints.checkpoint import CheckpointError, first_line
 from deployments.checkpoints.storage import locked, written_aside
@@ -223,9 +224,9 @@ def _add_int8(export: Export, *, must: bool) -> None:
     model = ir.read(export.tower("image", "float32"))
     attention = {"ScaledDotProductAttention", "Softmax"}
     kinds = {operation.get_type_name() for operation in model.get_ops()}
-    pixels = export.probes().pixels
-    # Flipped, because the result is tested on the photos themselves.
-    samples = np.concatenate([np.flip(pixels, axis) for axis in (1, 2)])
+    # Turned, because the result is tested on the photos themselves.
+    turns = (ImageOps.flip, ImageOps.mirror)
+    samples = np.concatenate([photos(export.manifest.pixels, turn) for turn in turns])
     nncf.set_log_level(logging.ERROR)
     quantised = nncf.quantize(
         model,

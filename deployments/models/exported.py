@@ -24,7 +24,7 @@ from deployments.checkpoints.storage import user_cache
 from deployments.models.cpu import cpu_key
 from deployments.models.precision import Settled
 from deployments.settings import BUNDLED_ID, ModelSettings
-from deployments.wire import Pixels, PixelSpec, Precision, ProcessorSpec, TextSpec, Tokens
+from deployments.wire import ImageSpec, Pixels, Precision, TextSpec, Tokens
 
 MANIFEST = "manifest.json"
 REFUSAL = "refusal.txt"
@@ -50,7 +50,7 @@ class Manifest:
     identity: str
     """The model's, in hexadecimal, whatever precision it runs in."""
     dimensions: int
-    pixels: PixelSpec | ProcessorSpec
+    pixels: ImageSpec
     tolerant: bool
     """As in `LoadedCheckpoint.tolerant`."""
     text: TextSpec | None
@@ -199,7 +199,7 @@ def export_key(settings: ModelSettings) -> str:
         checkpoint = find_checkpoint(settings)
         id = checkpoint.id
         weights = checkpoint.revision or fingerprint(checkpoint.folder)
-    parts = (id, weights, settings.pooling, _made_with())
+    parts = (id, weights, settings.pooling, settings.max_num_patches, _made_with())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

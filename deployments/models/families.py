@@ -55,6 +55,8 @@ class Family:
     tolerant: bool = False
     """Whether pixels off by one grey level here and there leave the vector as it is (a cosine of
     1.000000), so that images may be resized faster if the model is not in float32 anyway."""
+    takes_patches: bool = False
+    """Whether images come as patches of their own aspect ratio, see `PatchSpec`."""
     model_class: str = "AutoModel"
     """The class of transformers that loads all of the checkpoint that is used."""
 
@@ -70,6 +72,11 @@ _BERT = TextRules(padding="mask", pooling="cls", score="softmax")
 _JOINT = Family("projection", ("pooler", "mean"))
 _PATCHES_AND_CLASS = Family("cls", ("pooler", "mean"), prefix_tokens=1, tolerant=True)
 _POOLED = Family("pooler", ("mean",))
+_SIGLIP = replace(
+    _JOINT,
+    text=TextRules(padding="max_length", pooling="pooler", score="sigmoid", lower_cases_gemma=True),
+    tolerant=True,
+)
 
 FAMILIES: dict[str, Family] = {
     # Images and texts in one space.
@@ -79,19 +86,15 @@ FAMILIES: dict[str, Family] = {
     "chinese_clip": replace(_CLIP, text=replace(_BERT, max_tokens=52)),
     # The vision models of these two pool directly into the shared space.
     "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
-    "siglip": replace(  # SigLIP 2 of a fixed resolution too
-        _JOINT,
-        text=TextRules(
-            padding="max_length", pooling="pooler", score="sigmoid", lower_cases_gemma=True
-        ),
-        tolerant=True,
-    ),
+    "siglip": _SIGLIP,  # SigLIP 2 of a fixed resolution too
+    "siglip2": replace(_SIGLIP, takes_patches=True),  # NaFlex
     # Vision towers saved alone.
     "CLIPVisionModelWithProjection": replace(
         _CLIP, text=None, model_class="CLIPVisionModelWithProjection"
     ),
     "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
     "siglip_vision_model": Family("pooler", ("mean",), tolerant=True),
+    "siglip2_vision_model": Family("pooler", ("mean",), tolerant=True, takes_patches=True),
     # Transformers. Their poolers, if they have one, are trained with a head or not at all.
     "vit": _PATCHES_AND_CLASS,
     "deit": replace(_PATCHES_AND_CLASS, prefix_tokens=2),
@@ -135,7 +138,7 @@ def choose_family(
     if isinstance(architectures, str):
         architectures = (architectures,)
     family = next((FAMILIES[name] for name in (*architectures, kind) if name in FAMILIES), None)
-    if kind in ("clip", "siglip", "clip_vision_model"):
+    if kind in ("clip", "siglip", "siglip2", "clip_vision_model"):
         # One kind stands for two spaces, and fine-tuned classifiers keep the kind of both halves:
         # the weights decide, whatever config.json says.
         names = weight_names(checkpoint.folder)
@@ -146,11 +149,6 @@ def choose_family(
             family = FAMILIES["clip_vision_model"]
         elif kind != "clip_vision_model" and not has_text:
             family = replace(FAMILIES[kind], text=None)
-    if kind.startswith("siglip2"):
-        raise CheckpointError(
-            f"model {checkpoint.id!r} is a NaFlex checkpoint of SigLIP 2, which takes images of "
-            "every shape; use one of a fixed resolution, such as google/siglip2-base-patch16-224"
-        )
     if family is None and pooling in _ANYWHERE:
         return Family(pooling, _ANYWHERE)
     if family is None:

@@ -3,6 +3,8 @@
 Knows nothing of models but the shape of their input.
 """
 
+import math
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import ImageSpec, PatchSpec, Pixels, ProcessorSpec
 
 SENTENCES = (
     "",
@@ -24,21 +26,32 @@ SENTENCES = (
 )
 
 
-def photos(spec: PixelSpec | ProcessorSpec) -> Pixels:
-    """8 real photos in the height, width and dtype that the model wants, (8, H, W, 3).
+def photos(
+    spec: ImageSpec, turn: Callable[[Image.Image], Image.Image] = lambda image: image
+) -> Pixels:
+    """8 real photos in the shape and dtype that the model wants, (8, *shape), each turned first.
 
     Cropped rather than preprocessed as the checkpoint says: every precision gets the same.
     """
-    height, width = spec.height_width
     images = []
     for file in sorted(files("deployments.models").joinpath("photos").iterdir(), key=str):
         if file.name.endswith(".jpg"):
             with file.open("rb") as opened, Image.open(opened) as image:
-                images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (width, height))))
-    stack: NDArray[np.uint8] = np.stack(images)
+                images.append(_fitted(turn(image.convert("RGB")), spec))
+    return np.stack(images)
+
+
+def _fitted(image: Image.Image, spec: ImageSpec) -> Pixels:
+    height, width = spec.height_width
+    if isinstance(spec, PatchSpec):
+        rows = max(1, int(math.sqrt(spec.max_patches * image.height / image.width)))
+        height, width = spec.patch * rows, spec.patch * (spec.max_patches // rows)
+    pixels: NDArray[np.uint8] = np.asarray(ImageOps.fit(image, (width, height)))
+    if isinstance(spec, PatchSpec):
+        return spec.pack(pixels)
     if isinstance(spec, ProcessorSpec):  # about what a processor gives
-        return ((stack - np.float32(127.5)) / np.float32(64)).astype(np.float32)
-    return stack
+        return ((pixels - np.float32(127.5)) / np.float32(64)).astype(np.float32)
+    return pixels
 
 
 def least_cosine(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -1,9 +1,9 @@
 """What pixels a checkpoint wants, from the settings of its image processor.
 
 transformers' own class reads the keys, so defaults, null and old spellings mean what they do there.
-If the processor is known to do nothing but a resize and a crop in uint8, a multiply-add and perhaps
-a change to BGR, that is the result; otherwise, it is the processor itself. `deployments.pixels`
-runs either.
+If the processor is known to do nothing but a resize and a crop or a cut into patches in uint8, a
+multiply-add and perhaps a change to BGR, that is the result; otherwise, it is the processor itself.
+`deployments.pixels` runs either.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.integrity import preprocessor_settings
 from deployments.models.processors import build, class_name, own_spec
-from deployments.wire import PixelSpec, ProcessorSpec
+from deployments.wire import ImageSpec, PatchSpec, PixelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Preprocessing:
     `flip_channels` the channels are then reversed.
     """
 
-    pixels: PixelSpec | ProcessorSpec
+    pixels: ImageSpec
     scale: tuple[float, float, float]
     shift: tuple[float, float, float]
     flip_channels: bool = False
@@ -50,6 +50,7 @@ _KNOWN: dict[str, frozenset[str]] = {
     "MobileNetV2ImageProcessor": frozenset(),
     # `do_flip_channels` is in Apple's files, and transformers does not read it.
     "MobileViTImageProcessor": frozenset({"do_flip_channel_order", "do_flip_channels"}),
+    "Siglip2ImageProcessor": frozenset({"max_num_patches", "patch_size"}),
     "SiglipImageProcessor": frozenset(),
     "ViTImageProcessor": frozenset(),
 }
@@ -73,20 +74,17 @@ _DINOV3_DEFAULTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.
 _NAFLEX = "Siglip2ImageProcessor"
 
 
-def read_preprocessing(folder: Path) -> Preprocessing:
-    """The preprocessing of the checkpoint in `folder`.
+def read_preprocessing(folder: Path, max_num_patches: int | None = None) -> Preprocessing:
+    """The preprocessing of the checkpoint in `folder`; in NaFlex's, `max_num_patches` replaces what
+    the file says.
 
-    Raises CheckpointError, naming the file and the key or the class, for wrong settings, and for a
-    processor whose output is not three channels of the same size for every image.
+    Raises CheckpointError, naming the file and the key or the class, for wrong settings, and for an
+    unknown processor whose output is not three channels of the same size for every image.
     """
     path, keys = preprocessor_settings(folder)
     name = class_name(path, keys)
-    if name == _NAFLEX:
-        raise CheckpointError(
-            f"{path}: {name} is for NaFlex, whose input has each image's own shape, and raylens "
-            "needs one size: set model.id to a SigLIP 2 checkpoint of fixed resolution, such as "
-            "google/siglip2-base-patch16-224"
-        )
+    if name == _NAFLEX and max_num_patches is not None:
+        keys = {**keys, "max_num_patches": max_num_patches}
     known = _Known(path, name, keys).preprocessing() if name in _KNOWN else None
     if known is not None:
         return known
@@ -133,10 +131,12 @@ class _Known:
             scale, shift = scale / self._deviation(), shift / self._deviation()
         return scale, shift
 
-    def _pixels(self) -> PixelSpec | None:
+    def _pixels(self) -> PixelSpec | PatchSpec | None:
         resample = self.processor.resample
         if not isinstance(resample, int) or isinstance(resample, bool) or resample not in range(6):
             raise self._error("resample", "should be a Pillow filter number, 0 to 5")
+        if self.name == _NAFLEX:
+            return self._patches(int(resample))
         resize: tuple[Literal["shortest_edge"], int] | tuple[Literal["exact"], int, int] | None
         resize = crop = None
         if self._flag("do_resize"):
@@ -169,6 +169,16 @@ class _Known:
         if crop is not None and self.name == _DINOV3:
             return None  # torchvision rounds differently when it pads
         return PixelSpec(resize, int(resample), crop)
+
+    def _patches(self, resample: int) -> PatchSpec:
+        if not self._flag("do_resize"):
+            raise self._error("do_resize", "should be true, or images would have too many patches")
+        patch, most = self.processor.patch_size, self.processor.max_num_patches
+        if type(patch) is not int or patch < 2:
+            raise self._error("patch_size", "should be in whole pixels, 2 or more")
+        if type(most) is not int or not 0 < most < 1 << 16:
+            raise self._error("max_num_patches", "should be a whole number, 1 to 65535")
+        return PatchSpec(patch, most, resample)
 
     def _edges(self, key: str) -> dict[str, int]:
         edges = dict(getattr(self.processor, key) or {})

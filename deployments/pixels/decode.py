@@ -1,6 +1,6 @@
 """Image bytes to pixels: opens the allowed formats, within limits, and maps errors to ours.
 
-Leaves colours to `colour` and resizing to `geometry` and `processor`.
+Leaves colours to `colour` and resizing to `geometry`, `patches` and `processor`.
 """
 
 import re
@@ -25,8 +25,9 @@ from deployments.items import signature_of
 from deployments.pixels import avif, bmp, jpeg, png
 from deployments.pixels.colour import key_as_decoded, to_srgb, turn_upright
 from deployments.pixels.geometry import fit
+from deployments.pixels.patches import cut
 from deployments.pixels.processor import process
-from deployments.wire import Decoded, ImageFacts, ImageFormat, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, ImageFacts, ImageFormat, ImageSpec, PixelSpec, ProcessorSpec
 
 FORMATS = tuple(kind for kind in get_args(ImageFormat) if kind != "TIFF")
 
@@ -49,21 +50,21 @@ _RAW_BITS = re.compile(r";(\d+)")
 
 def decode(
     data: bytes,
-    spec: PixelSpec | ProcessorSpec,
+    spec: ImageSpec,
     *,
     max_pixels: int,
     allow_tiff: bool = False,
     background: str = "#ffffff",
     fast: bool = False,
 ) -> Decoded:
-    """The first frame as a person sees it, in the geometry of `spec`: (H, W, 3), C-contiguous and
-    writable; and the facts of the file.
+    """The first frame as a person sees it, as `spec` says: of its shape, C-contiguous and writable;
+    and the facts of the file.
 
-    For a `PixelSpec`, uint8 in sRGB, resized and cropped; for a `ProcessorSpec`, the processor's
-    float32 output. EXIF orientation is applied, transparency is composited over `background`
-    (#rrggbb), and 16-bit, CMYK, palette and ICC-profiled images are converted. With `fast`, large
-    JPEGs are decoded at a half, a quarter or an eighth of their size if that is enough for the
-    model; this is not exact.
+    For a `PixelSpec`, uint8 in sRGB, resized and cropped; for a `PatchSpec`, resized and cut into
+    patches; for a `ProcessorSpec`, the processor's float32 output. EXIF orientation is applied,
+    transparency is composited over `background` (#rrggbb), and 16-bit, CMYK, palette and
+    ICC-profiled images are converted. With `fast`, large JPEGs are decoded at a half, a quarter or
+    an eighth of their size if that is enough for a `PixelSpec`; this is not exact.
     Thread-safe; the GIL is released while Pillow decodes and resizes.
 
     Raises UnsupportedImage for an unknown or disallowed format and for what a processor rejects,
@@ -94,7 +95,7 @@ def decode(
 def _decode(
     data: bytes,
     *,
-    spec: PixelSpec | ProcessorSpec,
+    spec: ImageSpec,
     max_pixels: int,
     allow_tiff: bool,
     background: str,
@@ -107,11 +108,13 @@ def _decode(
             processed = process(_load(image, background), spec, max_pixels=max_pixels)
             return Decoded(processed, facts)
         width_height = image.size
-        if fast and spec.resize is not None:
+        if fast and isinstance(spec, PixelSpec) and spec.resize is not None:
             edge = max(spec.resize[1:])  # for both sides, because EXIF may turn the image
             image.draft(None, (edge, edge))  # affects JPEGs only
         plain = None if spec.exact or image.size != width_height else jpeg.decode_plain(data, image)
-        return Decoded(fit(_load(image, background) if plain is None else plain, spec), facts)
+        upright = _load(image, background) if plain is None else plain
+        fitted = fit(upright, spec) if isinstance(spec, PixelSpec) else cut(upright, spec)
+        return Decoded(fitted, facts)
     except RaylensError:
         raise
     except MemoryError:

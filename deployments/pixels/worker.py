@@ -23,7 +23,7 @@ from PIL import Image
 
 from deployments.errors import Internal, RaylensError
 from deployments.pixels.decode import decode
-from deployments.wire import PixelSpec, ProcessorSpec
+from deployments.wire import ImageSpec
 
 # The lengths of a message's two parts: its metadata, and the image or its pixels.
 HEADER = struct.Struct("!IQ")
@@ -40,7 +40,7 @@ SLOW_NICENESS = 15
 class DecodeOptions(NamedTuple):
     """How an image is to be decoded, and within which limits."""
 
-    spec: PixelSpec | ProcessorSpec
+    spec: ImageSpec
     max_pixels: int
     allow_tiff: bool
     background: str

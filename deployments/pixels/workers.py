@@ -34,7 +34,7 @@ from deployments.pixels.worker import (
     send,
 )
 from deployments.settings import MIB, Decode
-from deployments.wire import Decoded, ImageFacts, ImageFormat, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, ImageFacts, ImageFormat, ImageSpec
 
 logger = logging.getLogger("ray.serve")
 
@@ -84,12 +84,10 @@ class DecodeWorkers:
         self._starting = threading.Lock()
         self._template: socket.socket | None = None
         self._open: set[socket.socket] = set()
-        self._specs: list[PixelSpec | ProcessorSpec] = []
+        self._specs: list[ImageSpec] = []
 
-    def decode(
-        self, data: bytes, spec: PixelSpec | ProcessorSpec, *, slow_lane: bool = False
-    ) -> Decoded:
-        """An image's bytes to (H, W, 3), as the model wants it, and the facts of its file.
+    def decode(self, data: bytes, spec: ImageSpec, *, slow_lane: bool = False) -> Decoded:
+        """An image's bytes to what `spec` says, and the facts of its file.
 
         A thread must use one lane only. Raises TakesLongError in the first one, UnsupportedImage,
         CorruptImage or ImageTooLarge, Unavailable if no process can be started, and Internal.
@@ -115,7 +113,7 @@ class DecodeWorkers:
             self._own.worker = None
         return _decoded(*reply)
 
-    def warm_up(self, spec: PixelSpec | ProcessorSpec) -> None:
+    def warm_up(self, spec: ImageSpec) -> None:
         """Decodes a test image in the template, so that no worker started later has to import
         anything. Returns when it is done. Raises Unavailable."""
         with self._starting:
@@ -135,7 +133,7 @@ class DecodeWorkers:
             self._template = None
             self._own = threading.local()
 
-    def _options(self, spec: PixelSpec | ProcessorSpec) -> DecodeOptions:
+    def _options(self, spec: ImageSpec) -> DecodeOptions:
         return DecodeOptions(
             spec=spec,
             max_pixels=self._max_pixels,
@@ -220,7 +218,7 @@ class DecodeWorkers:
                 self._tell(ours, spec)
         return self._template
 
-    def _tell(self, template: socket.socket, spec: PixelSpec | ProcessorSpec) -> None:
+    def _tell(self, template: socket.socket, spec: ImageSpec) -> None:
         template.sendall(WARM_UP)
         send(template, pickle.dumps(self._options(spec)), b"")
 

@@ -19,7 +19,7 @@ from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.sources.inline import decode_base64, decode_data_uri
 from deployments.sources.shared import SharedDownloads
-from deployments.wire import Decoded, PixelSpec, ProcessorSpec
+from deployments.wire import Decoded, ImageSpec
 
 # Up to this size, decoding and hashing base64 takes less time than handing it to a thread.
 INLINE_BYTES = 256 * 1024
@@ -104,9 +104,7 @@ class ImageLoader:
                 loop = asyncio.get_running_loop()
                 yield await loop.run_in_executor(self._pool, self._read, item)
 
-    async def decode(
-        self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
-    ) -> Decoded | None:
+    async def decode(self, data: bytes, spec: ImageSpec, limits: LoadLimits) -> Decoded | None:
         """An image's bytes as (H, W, 3), ready for the model, and the facts of its file; None if it
         takes long, and is for `decode_slowly`.
 
@@ -122,9 +120,7 @@ class ImageLoader:
             finally:
                 self._decode_s += 0.1 * (time.monotonic() - began - self._decode_s)
 
-    async def decode_slowly(
-        self, data: bytes, spec: PixelSpec | ProcessorSpec, limits: LoadLimits
-    ) -> Decoded:
+    async def decode_slowly(self, data: bytes, spec: ImageSpec, limits: LoadLimits) -> Decoded:
         """The same for any image, in the slow lane."""
         decode = partial(self._workers.decode, data, spec, slow_lane=True)
         async with self._slow_semaphore.turn(limits):

@@ -6,6 +6,7 @@ Decides how many items go together; `embedding` handles limits and results.
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -236,8 +237,7 @@ class StackEmbedder:
 
 def _max_images(card: ModelCard, stack_bytes: int) -> int:
     """How many images of the model's size fit into a stack."""
-    height, width = card.pixels.height_width
-    image_bytes = height * width * 3 * card.pixels.dtype.itemsize
+    image_bytes = math.prod(card.pixels.shape) * card.pixels.dtype.itemsize
     return max(1, min(STACK_ITEMS, stack_bytes // image_bytes))
 
 

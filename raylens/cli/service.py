@@ -65,6 +65,9 @@ def export(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the id.")] = None,
     pooling: Annotated[Pooling, typer.Option(help="As in model.pooling.")] = "auto",
+    max_num_patches: Annotated[
+        int | None, typer.Option(help="As in model.max_num_patches.")
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="With int8 or fastest, export an 8-bit model as well.")
     ] = "auto",
@@ -77,7 +80,10 @@ def export(
     """
     from raylens import exporting
 
-    settings = {"id": model, "revision": revision, "pooling": pooling, "precision": precision}
+    settings = {
+        **{"id": model, "revision": revision, "pooling": pooling},
+        **{"max_num_patches": max_num_patches, "precision": precision},
+    }
     try:
         exported = exporting.export(settings, to=to)
     except exporting.ExportError as error:

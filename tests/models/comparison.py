@@ -16,7 +16,7 @@ from deployments.models.precision import Settled
 from deployments.pixels.decode import decode
 from deployments.service.vectors import probabilities
 from deployments.texts.tokenizer import TextTokenizer
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec, TextSpec, Tokens, pad_tokens
+from deployments.wire import ImageSpec, Pixels, TextSpec, Tokens, pad_tokens
 from tests.models.reference import upright_rgb
 
 TEXTS = (
@@ -70,7 +70,7 @@ class Comparison:
 class Served:
     """A model as raylens serves it, whatever runs it. Both functions give raw vectors."""
 
-    pixels: PixelSpec | ProcessorSpec
+    pixels: ImageSpec
     text: TextSpec | None
     tokenizer_json: str | None
     encode: Callable[[Pixels], NDArray[np.float32]]

@@ -19,10 +19,10 @@ from deployments.models.encoder import Encoder
 from deployments.models.export import prepare as prepare_export
 from deployments.models.exported import Export, cache_root
 from deployments.settings import ModelSettings
-from deployments.wire import PixelSpec, ProcessorSpec
+from deployments.wire import ImageSpec, PixelSpec
 from tests.models.families import TINY, write
 
-Prepare = Callable[[Path, PixelSpec | ProcessorSpec], NDArray[np.uint8]]
+Prepare = Callable[[Path, ImageSpec], NDArray[np.uint8]]
 
 Tiny = Callable[[str], Path]
 
@@ -96,7 +96,7 @@ def exported(cache: Path, tiny: "Tiny") -> Exported:
 def prepare() -> Prepare:
     """Turns an image file into uint8 (H, W, 3) as a specification says, with Pillow alone."""
 
-    def run(path: Path, pixels: PixelSpec | ProcessorSpec) -> NDArray[np.uint8]:
+    def run(path: Path, pixels: ImageSpec) -> NDArray[np.uint8]:
         assert isinstance(pixels, PixelSpec)
         image = Image.open(path).convert("RGB")
         filter_ = Image.Resampling(pixels.resample)

@@ -99,6 +99,9 @@ TINY: dict[str, Tiny] = {
     ),
     "SigLIP": dual("SiglipModel", "google/siglip-base-patch16-224", siglip_tokenizer, {}),
     "SigLIP 2": dual("SiglipModel", "google/siglip2-base-patch16-224", siglip2_tokenizer, {}),
+    "SigLIP 2 NaFlex": dual(
+        "Siglip2Model", "google/siglip2-base-patch16-naflex", siglip2_tokenizer, {}, LAYERS
+    ),
     "ALIGN": dual(
         "AlignModel",
         "kakaobrain/align-base",
@@ -129,6 +132,9 @@ TINY: dict[str, Tiny] = {
         {**VIT, "projection_dim": 24},
     ),
     "SigLIP, vision alone": Tiny("SiglipVisionModel", "google/siglip-base-patch16-224", VIT),
+    "SigLIP 2 NaFlex, vision alone": Tiny(
+        "Siglip2VisionModel", "google/siglip2-base-patch16-naflex", LAYERS
+    ),
     "ViT": Tiny("ViTModel", "google/vit-base-patch16-224", VIT),
     "ViT, classifier": Tiny("ViTForImageClassification", "google/vit-base-patch16-224", VIT),
     "DeiT": Tiny("DeiTModel", "facebook/deit-base-distilled-patch16-224", VIT),

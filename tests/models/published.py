@@ -56,6 +56,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "google/siglip2-base-patch16-224": late(
         "Siglip", square(224), HALF, HALF, resample=2, do_convert_rgb=None
     ),
+    "google/siglip2-base-patch16-naflex": {
+        **{"image_processor_type": "Siglip2ImageProcessor", "processor_class": "Siglip2Processor"},
+        **{"do_convert_rgb": None, "do_normalize": True, "do_rescale": True, "do_resize": True},
+        **{"image_mean": HALF, "image_std": HALF, "rescale_factor": 0.00392156862745098},
+        **{"max_num_patches": 256, "patch_size": 16, "resample": 2},
+    },
     "kakaobrain/align-base": late(
         "EfficientNet",
         square(346),

@@ -26,6 +26,7 @@ TOKENIZING: dict[str, dict[str, Any]] = {
     "clip": {"padding": True, "max_length": 77},
     "metaclip_2": {"padding": True, "max_length": 77},
     "siglip": {"padding": "max_length", "max_length": 64},
+    "siglip2": {"padding": "max_length", "max_length": 64},
     "align": {"padding": "max_length", "max_length": 64},
     "altclip": {"padding": True, "max_length": 512},
     "chinese_clip": {"padding": True, "max_length": 52},
@@ -77,7 +78,7 @@ class TransformersReference:
     @torch.inference_mode()
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """(N, D), not normalised."""
-        return self._images(torch.cat([self.process(image) for image in images])).numpy()
+        return self._images(self._inputs(images)).numpy()
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -88,16 +89,20 @@ class TransformersReference:
     @torch.inference_mode()
     def probabilities(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
         """(images, texts), from the model's own logits."""
-        values = torch.cat([self.process(image) for image in images])
-        logits = self.model(pixel_values=values, **self._tokens(texts)).logits_per_image
-        return (logits.sigmoid() if self.kind == "siglip" else logits.softmax(dim=1)).numpy()
+        inputs = self._inputs(images)
+        logits = self.model(**inputs, **self._tokens(texts)).logits_per_image
+        return (logits.sigmoid() if "siglip" in self.kind else logits.softmax(dim=1)).numpy()
 
-    def _images(self, values: Tensor) -> Tensor:
+    def _inputs(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        found = [self.process(image) for image in images]
+        return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+    def _images(self, inputs: dict[str, Tensor]) -> Tensor:
         vectors: Tensor
         if hasattr(self.model, "get_image_features"):
-            vectors = self.model.get_image_features(pixel_values=values).pooler_output
+            vectors = self.model.get_image_features(**inputs).pooler_output
             return vectors
-        output = self.model(pixel_values=values)
+        output = self.model(**inputs)
         if self.kind in CLASS_TOKEN:
             vectors = output.last_hidden_state[:, 0]
         elif "image_embeds" in output:
@@ -115,14 +120,14 @@ class TransformersReference:
 
 
 def image_processor(folder: Path) -> Any:
-    """A function from an image to its pixel_values (1, 3, H, W)."""
+    """A function from an image to the model's inputs: pixel_values (1, 3, H, W), or NaFlex's."""
     keys = json.loads((folder / "preprocessor_config.json").read_text())
     name = keys.get("image_processor_type") or keys["feature_extractor_type"]
     name = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
     if name == "DINOv3ViTImageProcessor":
-        return lambda image: dinov3(image, keys)
+        return lambda image: {"pixel_values": dinov3(image, keys)}
     processor = getattr(transformers, f"{name}Pil").from_pretrained(folder)
-    return lambda image: processor(image, return_tensors="pt")["pixel_values"]
+    return lambda image: dict(processor(image, return_tensors="pt"))
 
 
 def dinov3(image: Image.Image, keys: dict[str, Any]) -> Tensor:

@@ -52,8 +52,9 @@ def test_every_byte_of_a_checkpoint_counts(tiny: Tiny, tmp_path: Path) -> None:
     assert len(keys) == 4
 
 
-def test_another_pooling_is_another_export(tiny: Tiny) -> None:
-    assert key(tiny("ViT"), pooling="mean") != key(tiny("ViT"))
+@pytest.mark.parametrize("other", [{"pooling": "mean"}, {"max_num_patches": 64}])
+def test_what_changes_the_vectors_is_another_export(tiny: Tiny, other: dict[str, Any]) -> None:
+    assert key(tiny("ViT"), **other) != key(tiny("ViT"))
 
 
 def test_another_package_version_changes_the_key(

@@ -94,8 +94,8 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
             head = model.classifier
     data = FILES["640 x 480"]
     with torch.inference_mode():
-        values = image_processor(tiny(name))(upright_rgb(data))
-        output = model.eval()(values)
+        inputs = image_processor(tiny(name))(upright_rgb(data))
+        output = model.eval()(**inputs)
         expected = output.cls_logits if name == "DeiT, classifier" else output.logits
         encoder = encode(tiny(name))
         pixels = decode(data, encoder.preprocessing.pixels, max_pixels=10**8).pixels

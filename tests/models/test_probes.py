@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import ImageOps
 
 from deployments.models.probes import least_cosine, photos
-from deployments.wire import PixelSpec, ProcessorSpec
+from deployments.wire import PatchSpec, PixelSpec, ProcessorSpec
 
 
 def test_the_photos_are_real_and_differ() -> None:
@@ -20,6 +21,29 @@ def test_photos_for_a_checkpoints_own_processor_are_floats_about_zero() -> None:
     assert values.shape == (8, 32, 48, 3)
     assert values.dtype == np.float32
     assert np.abs(values).max() <= 2
+
+
+@pytest.mark.parametrize(("patch", "most"), [(16, 256), (14, 1000), (2, 4), (4, 1)])
+def test_photos_as_patches_keep_their_aspect_ratio(patch: int, most: int) -> None:
+    spec = PatchSpec(patch, most, 2)
+    packed = photos(spec)
+    assert packed.shape == (8, 1 + most, patch * patch, 3)
+    grids = spec.grids(packed)
+    number = grids.prod(axis=1)
+    assert number.min() > most / 2
+    assert number.max() <= most
+    for image, real in zip(packed, number, strict=True):
+        assert image[1 : 1 + real].any()
+        assert not image[1 + real :].any()
+    if most > 100:
+        assert len({tuple(grid) for grid in grids}) > 2
+
+
+def test_photos_can_be_turned_first() -> None:
+    spec = PixelSpec(resize=("exact", 32, 32), resample=3, crop=None)
+    straight, mirrored = photos(spec), photos(spec, ImageOps.mirror)
+    assert not (straight == mirrored).all()
+    assert np.abs(straight.astype(int) - mirrored[:, :, ::-1]).mean() < 4
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,21 @@ def test_images_of_different_sizes_are_refused(tmp_path: Path, changes: dict[str
         read(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("suffix", ["ImageProcessor", "ImageProcessorFast"])
-def test_naflex_is_refused_with_what_to_use_instead(tmp_path: Path, suffix: str) -> None:
-    changes = {"image_processor_type": f"Siglip2{suffix}", "max_num_patches": 256, "size": GONE}
-    with pytest.raises(CheckpointError, match=r"NaFlex.*google/siglip2-base-patch16-224"):
-        read(tmp_path, **changes)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("do_resize", False),
+        ("patch_size", 1),
+        ("patch_size", [16, 16]),
+        ("max_num_patches", 0),
+        ("max_num_patches", 65536),
+        ("max_num_patches", "256"),
+        ("image_std", [0.5, 0.0, 0.5]),
+    ],
+)
+def test_a_broken_setting_of_naflex_is_named(tmp_path: Path, key: str, value: object) -> None:
+    naflex = {"image_processor_type": "Siglip2ImageProcessorFast", "size": GONE, "crop_size": GONE}
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path, **naflex, **{key: value})
+    expected = f"{tmp_path}/preprocessor_config.json: {key} is {json.dumps(value)}; it should "
+    assert str(caught.value).startswith(expected)

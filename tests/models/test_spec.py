@@ -13,11 +13,13 @@ from PIL import Image
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.spec import Preprocessing, read_preprocessing
 from deployments.pixels.geometry import fit
-from deployments.wire import PixelSpec
+from deployments.pixels.patches import cut
+from deployments.wire import PatchSpec, PixelSpec
 from tests.models.processors import GONE, Array, images, read, theirs
 from tests.models.published import PUBLISHED
 
 DINOV3 = "facebook/dinov3-vits16-pretrain-lvd1689m"
+NAFLEX = "google/siglip2-base-patch16-naflex"
 
 
 def greys_apart(found: Preprocessing, image: Image.Image, expected: Array) -> float:
@@ -38,7 +40,7 @@ def test_the_bundled_model_resizes_crops_and_normalises(bundled_folder: Path) ->
     assert not found.flip_channels
 
 
-@pytest.mark.parametrize("checkpoint", sorted(PUBLISHED.keys() - {DINOV3}))
+@pytest.mark.parametrize("checkpoint", sorted(PUBLISHED.keys() - {DINOV3, NAFLEX}))
 def test_published_checkpoints_get_the_pixels_of_their_own_processor(
     tmp_path: Path, checkpoint: str
 ) -> None:
@@ -49,6 +51,20 @@ def test_published_checkpoints_get_the_pixels_of_their_own_processor(
     for image in images():
         # Only their rounding to float32 remains; the pixels are the same.
         assert greys_apart(found, image, theirs(processor, image)) < 1e-3, image.size
+
+
+def test_naflex_gets_the_patches_of_its_own_processor(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PUBLISHED[NAFLEX]))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    assert processor.backend == "pil"
+    found = read_preprocessing(tmp_path)
+    assert found.pixels == PatchSpec(patch=16, max_patches=256, resample=2)
+    for image in images():
+        expected = processor(image, return_tensors="np")
+        shown = expected["pixel_attention_mask"][0] == 1
+        values = cut(image, found.pixels)[1:][shown] * found.scale + found.shift
+        own = expected["pixel_values"][0][shown].reshape(values.shape)
+        np.testing.assert_allclose(values, own, atol=1e-6)
 
 
 def test_dinov3_gets_the_pixels_of_its_processor_rounded_to_8_bits(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def siglip2_tokenizer(folder: Path, *, lower_case: bool = False) -> Vocabulary:
         add_bos_token=False,
         add_eos_token=True,
         padding_side="right",
+        model_input_names=["input_ids"],
     )
     return Vocabulary(len(ids), ids["<bos>"], ids["<eos>"], ids["<pad>"])
 

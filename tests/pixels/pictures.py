@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from deployments.pixels.decode import decode
-from deployments.wire import Pixels, PixelSpec, ProcessorSpec
+from deployments.wire import ImageSpec, Pixels, PixelSpec
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
 AS_STORED = PixelSpec(None, 3, None)
@@ -28,7 +28,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def pixels(
     data: bytes,
-    spec: PixelSpec | ProcessorSpec = AS_IS,
+    spec: ImageSpec = AS_IS,
     max_pixels: int = 1_000_000,
     allow_tiff: bool = True,
 ) -> Pixels:

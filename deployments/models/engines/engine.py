@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 
 from deployments.wire import (
+    ImageSpec,
     Loaded,
+    PatchSpec,
     Pixels,
-    PixelSpec,
     Precision,
     ProcessorSpec,
     TextSpec,
@@ -36,9 +37,9 @@ class Engine(Protocol):
     """The same for texts."""
 
     async def encode(self, pixels: Pixels) -> Vectors:
-        """(N, H, W, 3), of `loaded.pixels`' dtype, height and width, to raw (N, D) float32.
+        """(N, *shape), of `loaded.pixels`' shape and dtype, to raw (N, D) float32.
 
-        Raises ValueError for another shape or dtype.
+        Raises ValueError for anything else.
         """
 
     async def encode_text(self, tokens: Tokens) -> Vectors:
@@ -58,14 +59,17 @@ class Engine(Protocol):
         """Raises EngineError if a batch has been running for longer than `stuck_after_s`."""
 
 
-def check_pixels(pixels: Pixels, spec: PixelSpec | ProcessorSpec) -> None:
+def check_pixels(pixels: Pixels, spec: ImageSpec) -> None:
     """Raises ValueError unless `pixels` is a stack of images that fit `spec`."""
-    shape = (*spec.height_width, 3)
-    if pixels.dtype != spec.dtype or pixels.ndim != 4 or pixels.shape[1:] != shape:
+    if pixels.dtype != spec.dtype or pixels.shape[1:] != spec.shape:
         raise ValueError(
-            f"pixels should be {spec.dtype} (N, {', '.join(map(str, shape))}), "
+            f"pixels should be {spec.dtype} (N, {', '.join(map(str, spec.shape))}), "
             f"not {pixels.dtype} {pixels.shape}"
         )
+    if isinstance(spec, PatchSpec):
+        grids = spec.grids(pixels)
+        if (grids < 1).any() or (grids.prod(axis=1) > spec.max_patches).any():
+            raise ValueError(f"each image should have 1 to {spec.max_patches} patches")
 
 
 def check_tokens(tokens: Tokens, spec: TextSpec | None) -> None:
@@ -81,11 +85,9 @@ def check_tokens(tokens: Tokens, spec: TextSpec | None) -> None:
         raise ValueError("every row of tokens should begin with a token")
 
 
-def as_fast_as(
-    precision: Precision, spec: PixelSpec | ProcessorSpec, *, tolerant: bool
-) -> PixelSpec | ProcessorSpec:
+def as_fast_as(precision: Precision, spec: ImageSpec, *, tolerant: bool) -> ImageSpec:
     """`spec`, with inexact resizing if it changes vectors far less than the precision does."""
-    if precision != "float32" and tolerant and isinstance(spec, PixelSpec):
+    if precision != "float32" and tolerant and not isinstance(spec, ProcessorSpec):
         return replace(spec, exact=False)
     return spec
 

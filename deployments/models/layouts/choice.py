@@ -3,14 +3,25 @@
 from importlib import import_module
 from typing import cast
 
-from deployments.checkpoints.checkpoint import Checkpoint
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.checkpoints.layout import layout_of
 from deployments.models.layouts.layout import LoadedCheckpoint
 from deployments.settings import ModelSettings
+from deployments.wire import PatchSpec
 
 
 def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
-    """The checkpoint's model, in float32 on the CPU. Raises CheckpointError."""
+    """The checkpoint's model, in float32 on the CPU.
+
+    Raises CheckpointError if it cannot be served, or not as the settings say.
+    """
     # Imported by name, because each needs a library that need not be installed.
     module = import_module(f"deployments.models.layouts.{layout_of(checkpoint.folder)}")
-    return cast(LoadedCheckpoint, module.load(checkpoint, settings))
+    loaded = cast(LoadedCheckpoint, module.load(checkpoint, settings))
+    takes_patches = isinstance(loaded.preprocessing.pixels, PatchSpec)
+    if settings.max_num_patches is not None and not takes_patches:
+        raise CheckpointError(
+            f"model.max_num_patches is set, but model {checkpoint.id!r} takes images of one size; "
+            "remove it, or serve a NaFlex checkpoint such as google/siglip2-base-patch16-naflex"
+        )
+    return loaded

@@ -24,7 +24,8 @@ class LoadedCheckpoint:
     """A checkpoint's model, in float32 on the CPU, and all that is needed to feed it."""
 
     vision: nn.Module
-    """Normalised (N, 3, H, W) to (N, D)."""
+    """Normalised (N, 3, H, W) to (N, D). For a `PatchSpec`, normalised (N, P, patch * patch * 3)
+    and int64 (N, 2), each image's height and width in patches, to (N, D)."""
     preprocessing: Preprocessing
     text: TextHalf | None
     pooling: str

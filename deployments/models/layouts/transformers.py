@@ -1,19 +1,28 @@
 """Checkpoints in the layout of transformers: a config.json with a `model_type`."""
 
-from deployments.checkpoints.checkpoint import Checkpoint
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.integrity import preprocessor_settings
 from deployments.models.families import choose_family
 from deployments.models.layouts.halves import TextTower, Vision, embeddings_of, read_text_spec
 from deployments.models.layouts.layout import LoadedCheckpoint, TextHalf
+from deployments.models.layouts.naflex import PatchVision
 from deployments.models.loading import load_model
 from deployments.models.spec import read_preprocessing
 from deployments.models.texts import read_tokenizer
 from deployments.settings import ModelSettings
+from deployments.wire import PatchSpec
 
 
 def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
     """Raises CheckpointError if the model cannot be served."""
     family = choose_family(checkpoint, settings.pooling)
-    preprocessing = read_preprocessing(checkpoint.folder)
+    preprocessing = read_preprocessing(checkpoint.folder, settings.max_num_patches)
+    if family.takes_patches != isinstance(preprocessing.pixels, PatchSpec):
+        raise CheckpointError(
+            f"{preprocessor_settings(checkpoint.folder)[0]}: its image processor is not for the "
+            "model_type in config.json, because only NaFlex models take patches, and nothing else; "
+            "correct one of the two"
+        )
     model = load_model(checkpoint, family)
     text = None
     if family.text is not None:
@@ -35,7 +44,7 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
         )
         text = TextHalf(tower, spec, tokenizer)
     return LoadedCheckpoint(
-        vision=Vision(model, family),
+        vision=(PatchVision if family.takes_patches else Vision)(model, family),
         preprocessing=preprocessing,
         text=text,
         pooling=family.pooling,
