@@ -148,6 +148,8 @@ FAMILIES: dict[str, Family] = {
 
 # Model types with a second name.
 _OTHER_NAMES = {"mlcd": "mlcd_vision_model"}
+# What files call a text half, where transformers renames its weights.
+_IN_FILES = {"tipsv2": "text_encoder"}
 # Model types that stand for another model too, which has weights of this part.
 _TOLD_BY_A_WEIGHT = {
     "clip_vision_model": ("visual_projection", FAMILIES["CLIPVisionModelWithProjection"]),
@@ -211,7 +213,7 @@ def _as_saved(family: Family, kind: str, names: set[str]) -> Family:
     part, other = _TOLD_BY_A_WEIGHT.get(kind, ("", family))
     if part and _any(names, part):
         return other
-    if family.text is None or _any(names, family.text.part):
+    if family.text is None or _any(names, _IN_FILES.get(kind, family.text.part)):
         return family
     family, known = replace(family, text=None), (family.pooling, *family.others)
     if _any(names, "classifier"):  # all of these read the mean of the patches

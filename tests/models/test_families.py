@@ -213,6 +213,7 @@ def test_vision_models_saved_by_older_transformers_give_the_same_vectors(
         ("GroupViT", 77, "softmax"),
         ("AIMv2", 77, "softmax"),
         ("FLAVA", 77, "softmax"),
+        ("TIPSv2", 64, "softmax"),
         ("BLIP, retrieval", 35, "softmax"),
     ],
 )
@@ -225,7 +226,7 @@ def test_texts_are_limited_and_scored_as_in_training(
     model: Any = load_model(checkpoint, family)
     spec = read_text_spec(model, family.text)
     assert (spec.max_tokens, spec.score) == (max_tokens, score)
-    scale = {"ALIGN": 10, "BLIP, retrieval": math.exp(2.6592)}.get(name, 20)
+    scale = {"ALIGN": 10, "TIPSv2": 10, "BLIP, retrieval": math.exp(2.6592)}.get(name, 20)
     assert spec.logit_scale == pytest.approx(scale)
     assert spec.logit_bias == pytest.approx(-2 if score == "sigmoid" else 0)
 
