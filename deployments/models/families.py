@@ -176,7 +176,7 @@ def choose_family(
         architectures = (architectures,)
     names = (*architectures, kind, _OTHER_NAMES.get(kind))
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
-    if family is not None:
+    if family is not None and (family.text is not None or kind in _TOLD_BY_A_WEIGHT):
         family = _as_saved(family, kind, weight_names(checkpoint.folder))
     if kind.startswith("siglip2"):
         raise CheckpointError(
