@@ -201,7 +201,7 @@ def _expected(
                 f"{folder}: its tokenizer makes no tokens of {text[:40]!r}, so its model cannot "
                 "read that; choose another checkpoint"
             )
-        if max(ids) >= embeddings:
+        if max(ids, default=0) >= embeddings:
             raise CheckpointError(
                 f"{folder}: its tokenizer makes token {max(ids)} of {text[:40]!r}, and its model "
                 f"has embeddings for {embeddings}; download both again"

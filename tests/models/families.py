@@ -79,8 +79,11 @@ TINY: dict[str, Tiny] = {
         "CIDAS/clipseg-rd64-refined",
         clip_tokenizer,
         {"eos_token_id": 2},
-        **{"projection_dim": 24, "reduce_dim": 8, "extract_layers": [0, 1]},
-        **{"decoder_num_attention_heads": 2, "decoder_intermediate_size": 16},
+        projection_dim=24,
+        reduce_dim=8,
+        extract_layers=[0, 1],
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
     ),
     "GroupViT": dual(
         "GroupViTModel",
@@ -88,7 +91,8 @@ TINY: dict[str, Tiny] = {
         clip_tokenizer,
         {"eos_token_id": 2},
         {**VIT, "depths": [1, 1, 1], "num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 4]},
-        **{"projection_dim": 24, "projection_intermediate_dim": 32},
+        projection_dim=24,
+        projection_intermediate_dim=32,
     ),
     "AIMv2": dual(
         "Aimv2Model", "apple/aimv2-large-patch14-224-lit", clip_tokenizer, {}, projection_dim=24

@@ -129,29 +129,36 @@ class TransformersReference:
         return (logits.sigmoid() if self.kind == "siglip" else logits.softmax(dim=1)).numpy()
 
     def _texts(self, tokens: dict[str, Tensor]) -> Tensor:
+        vectors: Tensor
         if self.kind == "flava":
-            return self.model.flava.get_text_features(**tokens).pooler_output[:, 0]
-        if self.architecture == "BlipForImageTextRetrieval":
+            vectors = self.model.flava.get_text_features(**tokens).pooler_output[:, 0]
+        elif self.architecture == "BlipForImageTextRetrieval":
             hidden = self.model.text_encoder(**tokens).last_hidden_state
-            return self.model.text_proj(hidden[:, 0])
-        return self.model.get_text_features(**tokens).pooler_output
+            vectors = self.model.text_proj(hidden[:, 0])
+        else:
+            vectors = self.model.get_text_features(**tokens).pooler_output
+        return vectors
 
     def _images(self, values: Tensor) -> Tensor:
         vectors: Tensor
         if self.kind == "flava":  # as its head of the contrastive loss reads them
-            model = self.model.flava
-            return model.get_image_features(pixel_values=values).pooler_output[:, 0]
-        if self.architecture == "BlipForImageTextRetrieval":  # as for its `itm_score`
+            output = self.model.flava.get_image_features(pixel_values=values)
+            vectors = output.pooler_output[:, 0]
+        elif self.architecture == "BlipForImageTextRetrieval":  # as for its `itm_score`
             hidden = self.model.vision_model(pixel_values=values).last_hidden_state
-            return self.model.vision_proj(hidden[:, 0])
-        if self.architecture == "BlipForConditionalGeneration":  # it captions images
-            return self.model.vision_model(pixel_values=values).pooler_output
-        if hasattr(self.model, "get_image_features"):
+            vectors = self.model.vision_proj(hidden[:, 0])
+        elif self.architecture == "BlipForConditionalGeneration":  # it captions images
+            vectors = self.model.vision_model(pixel_values=values).pooler_output
+        elif hasattr(self.model, "get_image_features"):
             vectors = self.model.get_image_features(pixel_values=values).pooler_output
-            return vectors
-        if self.architecture in HEADS:
-            return self._before_head(values)
-        output = self.model(pixel_values=values)
+        elif self.architecture in HEADS:
+            vectors = self._before_head(values)
+        else:
+            vectors = self._pool(self.model(pixel_values=values))
+        return vectors
+
+    def _pool(self, output: Any) -> Tensor:
+        vectors: Tensor
         if self.kind in CLASS_TOKEN:
             vectors = output.last_hidden_state[:, 0]
         elif self.kind in PATCHES:
