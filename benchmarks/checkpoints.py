@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 import typer
 
-from tests.models.families import Tiny, build
+from tests.models.tiny import Tiny, build
 from tests.models.tokenizers import clip_tokenizer, siglip_tokenizer
 
 # Where the configurations of the checkpoints of that name differ from transformers' defaults.

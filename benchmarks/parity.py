@@ -3,7 +3,7 @@
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
 bundled model its own: odd images and texts go through raylens's whole way, in the engine that
 serves the model on a CPU, and through the library that the checkpoint is made for. Ends with 1 if a
-row falls short.
+row falls short. Names of checkpoints may follow, to compare these alone.
 """
 
 import os
@@ -74,10 +74,12 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        rows = [measure_bundled()]
+        wanted = sys.argv[1:]
+        rows = [] if wanted else [measure_bundled()]
         for group in GROUPS:
             described = f"Comparing with {group.library}"
-            for name in track(list(group.names), described, console=console, transient=True):
+            names = [name for name in group.names if not wanted or name in wanted]
+            for name in track(names, described, console=console, transient=True):
                 rows.append(measure(group, name, Path(folder) / group.library / str(len(rows))))
     console.print(table(rows))
     for row in rows:

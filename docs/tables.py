@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from deployments import settings
-from deployments.models.families import FAMILIES, Family
+from deployments.models.families import FAMILIES
+from deployments.models.family import Family
 from deployments.settings import MIB, Settings
 
 DOCS = Path(__file__).parent

@@ -23,9 +23,11 @@ _TOKENIZER_JSON = (
 )
 _TOKENIZER_OTHER = ("vocab.txt", "merges.txt", "*.model")
 
+_ADAPTER = "adapter_config.json"
+
 # All files that raylens reads of a checkpoint, as patterns.
 NAMES = [
-    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR),
+    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR, _ADAPTER),
     *(_WEIGHTS, _OPEN_CLIP_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
     *_TOKENIZER_JSON,
     *_TOKENIZER_OTHER,
@@ -44,6 +46,13 @@ def check_files(folder: Path) -> None:
         read_json(folder / CONFIG)
     if layout in ("transformers", "sentence_transformers"):
         preprocessor_settings(folder)
+    if os.path.lexists(folder / _ADAPTER):
+        # transformers applies it where peft is installed, and passes over it where not.
+        raise CheckpointError(
+            f"{folder / _ADAPTER}: an adapter lies beside the weights, and raylens would leave it "
+            "out; merge it into them (peft's merge_and_unload) and save both as one model, or "
+            "remove it"
+        )
     for path in _weight_files(folder):
         check_present(path)
         try:

@@ -257,7 +257,7 @@ def _weights(checkpoint: Checkpoint) -> tuple[str, str]:
 
 def _tokenize(texts: Sequence[str], json: str, text: TextSpec) -> Tokens:
     encoded = TextTokenizer(json, max_tokens=text.max_tokens).encode(texts)
-    return pad_tokens([ids for ids, _ in encoded])
+    return pad_tokens([ids for ids, _ in encoded if ids])  # some make none of an empty text
 
 
 def _choose_device(wanted: str) -> tuple[str, str]:

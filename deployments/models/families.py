@@ -5,71 +5,22 @@ is saved in two ways. `model.pooling: auto` does what a family's authors do; a f
 the table is refused, never guessed at.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
 from deployments.checkpoints.integrity import weight_names
-
-Pooling = Literal["cls", "mean", "pooler", "projection"]
-"""How a model's output becomes one vector for each image:
-`cls`: the class token of the last hidden state; `mean`: the average of its patches, without class
-and register tokens; `pooler`: the model's own `pooler_output`; `projection`: that, mapped into the
-space that images and texts share."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextRules:
-    """How a dual encoder's text tower is fed and pooled, as its authors do."""
-
-    padding: Literal["eos", "mask", "max_length"]
-    """What follows a text that is shorter than others of its batch.
-    `eos`: its own last token again, which causal attention never looks at; `mask`: pad tokens that
-    an attention mask hides; `max_length`: pad tokens up to `max_tokens`, read because unmasked."""
-    pooling: Literal["pooler", "cls"]
-    """Which vector of the text goes into `text_projection`, where there is one."""
-    score: Literal["softmax", "sigmoid"]
-    """How logits of an image and several labels become probabilities."""
-    max_tokens: int | None = None
-    """The longest text in training. None: as many as there are position embeddings."""
-    positions_from_pad: bool = False
-    """Whether positions start after the pad token's id, as in XLM-RoBERTa, which leaves fewer."""
-    lower_cases_gemma: bool = False
-    """Whether texts are lower-cased if the tokenizer is Gemma's, as SigLIP 2 was trained. Its
-    repositories name a class that keeps the case; transformers' Siglip2Tokenizer does not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One row of the table."""
-
-    pooling: Pooling
-    """What `model.pooling: auto` means; after `choose_family`, the pooling in use."""
-    others: tuple[Pooling, ...]
-    """What `model.pooling` may ask for instead."""
-    prefix_tokens: int = 0
-    """Class and distillation tokens before the patches. Register tokens come on top."""
-    text: TextRules | None = None
-    hides_patches: bool = False
-    """Whether the model masks random patches unless told not to; embeddings need all of them."""
-    tolerant: bool = False
-    """Whether pixels off by one grey level here and there leave the vector as it is (a cosine of
-    1.000000), so that images may be resized faster if the model is not in float32 anyway."""
-    takes_patches: bool = False
-    """Whether images come as patches of their own aspect ratio, see `PatchSpec`."""
-    model_class: str = "AutoModel"
-    """The class of transformers that loads all of the checkpoint that is used."""
-
+from deployments.models.family import Family, Pooling, TextRules
 
 _CLIP = Family(
     pooling="projection",
     others=("pooler", "cls", "mean"),
     prefix_tokens=1,
-    text=TextRules(padding="eos", pooling="pooler", score="softmax"),
+    text=TextRules(padding="eos", pooling="eos", score="softmax"),
     tolerant=True,
 )
 _BERT = TextRules(padding="mask", pooling="cls", score="softmax")
-_JOINT = Family("projection", ("pooler", "mean"))
+_JOINT = Family("projection", ("pooler", "mean"), projection=None)
 _PATCHES_AND_CLASS = Family("cls", ("pooler", "mean"), prefix_tokens=1, tolerant=True)
 _POOLED = Family("pooler", ("mean",))
 _SIGLIP = replace(
@@ -77,6 +28,8 @@ _SIGLIP = replace(
     text=TextRules(padding="max_length", pooling="pooler", score="sigmoid", lower_cases_gemma=True),
     tolerant=True,
 )
+# Classifiers that normalise between the model proper and the head: `pooler` is what the head reads.
+_BEFORE_HEAD = Family("pooler", (), pooled="logits", heads=("classifier",))
 
 FAMILIES: dict[str, Family] = {
     # Images and texts in one space.
@@ -88,6 +41,42 @@ FAMILIES: dict[str, Family] = {
     "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
     "siglip": _SIGLIP,  # SigLIP 2 of a fixed resolution too
     "siglip2": replace(_SIGLIP, takes_patches=True),  # NaFlex
+    # Of its two class tokens, the one that alt texts supervise; texts by the mean of their tokens.
+    "tipsv2": replace(
+        _JOINT,
+        others=("cls", "mean"),
+        prefix_tokens=1,
+        text=TextRules(padding="mask", pooling="pooler", score="softmax"),
+        tolerant=True,
+    ),
+    "clipseg": _CLIP,  # whose segmentation is trained on top of a CLIP that stays as it was
+    "groupvit": replace(_CLIP, others=("pooler", "mean"), prefix_tokens=0, tolerant=False),
+    # LiT: the text half is trained beside a vision half that attention pools. Without a mask,
+    # transformers' text half would not be causal, so it gets one.
+    "aimv2": replace(
+        _CLIP,
+        others=("pooler", "mean"),
+        prefix_tokens=0,
+        text=TextRules(padding="mask", pooling="eos", score="softmax"),
+    ),
+    # Both halves' class tokens are contrasted (FLAVA, section 3.2); texts have 77 tokens there.
+    "flava": replace(
+        _CLIP,
+        text=replace(_BERT, max_tokens=77),
+        part="image_model",
+        projection="image_projection",
+        projects_cls=True,
+    ),
+    # BLIP's contrastive space, of class tokens, texts cut to 35 tokens as in its authors'
+    # `blip_itm.py`. What captions or answers holds its vision half alone.
+    "BlipForImageTextRetrieval": replace(
+        _CLIP,
+        text=replace(_BERT, max_tokens=35, part="text_encoder", projection="text_proj"),
+        model_class="BlipForImageTextRetrieval",
+        projection="vision_proj",
+        projects_cls=True,
+    ),
+    "blip": replace(_CLIP, text=replace(_BERT, max_tokens=35, pooling="pooler")),
     # Vision towers saved alone.
     "CLIPVisionModelWithProjection": replace(
         _CLIP, text=None, model_class="CLIPVisionModelWithProjection"
@@ -95,6 +84,13 @@ FAMILIES: dict[str, Family] = {
     "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
     "siglip_vision_model": Family("pooler", ("mean",), tolerant=True),
     "siglip2_vision_model": Family("pooler", ("mean",), tolerant=True, takes_patches=True),
+    "blip_vision_model": Family(
+        "pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True, model_class="BlipVisionModel"
+    ),
+    # Pre-trained without any pooling, and probed by attention that a task trains; without a task,
+    # the mean, as in timm's copies of the same weights.
+    "aimv2_vision_model": Family("mean", ("pooler",), tolerant=True),
+    "tipsv2_vision_model": _PATCHES_AND_CLASS,
     # Transformers. Their poolers, if they have one, are trained with a head or not at all.
     "vit": _PATCHES_AND_CLASS,
     "deit": replace(_PATCHES_AND_CLASS, prefix_tokens=2),
@@ -102,10 +98,37 @@ FAMILIES: dict[str, Family] = {
     "dinov2_with_registers": _PATCHES_AND_CLASS,
     "dinov3_vit": _PATCHES_AND_CLASS,
     "beit": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
-    "vit_mae": Family("cls", ("mean",), prefix_tokens=1, hides_patches=True, tolerant=True),
+    "data2vec-vision": Family(
+        "pooler",
+        ("cls", "mean"),
+        prefix_tokens=1,
+        tolerant=True,
+        options=(("add_pooling_layer", True),),  # it has its classifiers' pooler only when told so
+    ),
+    "vit_mae": Family(
+        "cls",
+        ("mean",),
+        prefix_tokens=1,
+        hides_patches=True,
+        tolerant=True,
+        options=(("mask_ratio", 0.0),),
+    ),
+    "vit_msn": Family("cls", ("mean",), prefix_tokens=1, tolerant=True),
+    "ijepa": Family("mean", (), tolerant=True),  # no class token: its paper's probes read the mean
+    "mlcd_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
+    # Eight class tokens, whose mean is its `pooler_output`.
+    "pixio": Family("pooler", ("mean",), prefix_tokens=8, tolerant=True),
+    # C-RADIO's summary: its class tokens, one for each teacher that has a summary, side by side.
+    "radio": Family("pooler", (), pooled="summary", tolerant=True),
     "swin": replace(_POOLED, tolerant=True),
     "swinv2": _POOLED,
     "hiera": replace(_POOLED, tolerant=True),
+    "focalnet": _POOLED,
+    "levit": _POOLED,
+    "pvt": Family("cls", ("mean",), prefix_tokens=1, tolerant=True),
+    "pvt_v2": Family("mean", (), tolerant=True),
+    "segformer": Family("mean", (), tolerant=True),
+    "cvt": replace(_BEFORE_HEAD, model_class="CvtForImageClassification"),
     # Convolutional networks.
     "bit": _POOLED,
     "convnext": replace(_POOLED, tolerant=True),
@@ -116,8 +139,23 @@ FAMILIES: dict[str, Family] = {
     "mobilenet_v2": _POOLED,
     "mobilevit": _POOLED,
     "mobilevitv2": _POOLED,
+    "poolformer": replace(_BEFORE_HEAD, model_class="PoolFormerForImageClassification"),
+    "swiftformer": replace(
+        _BEFORE_HEAD, model_class="SwiftFormerForImageClassification", heads=("head", "dist_head")
+    ),
     "regnet": _POOLED,
     "resnet": _POOLED,
+}
+
+# Model types with a second name.
+_OTHER_NAMES = {"mlcd": "mlcd_vision_model"}
+# What files call a text half, where transformers renames its weights.
+_IN_FILES = {"tipsv2": "text_encoder"}
+# Model types that stand for another model too, which has weights of this part.
+_TOLD_BY_A_WEIGHT = {
+    "clip_vision_model": ("visual_projection", FAMILIES["CLIPVisionModelWithProjection"]),
+    "blip": ("vision_proj", FAMILIES["BlipForImageTextRetrieval"]),
+    "aimv2_vision_model": ("head", Family("pooler", ("mean",), tolerant=True)),  # LiT's
 }
 
 # Poolings that need no knowledge of the family, for families that are not in the table.
@@ -137,18 +175,10 @@ def choose_family(
     architectures = config.get("architectures") or ()
     if isinstance(architectures, str):
         architectures = (architectures,)
-    family = next((FAMILIES[name] for name in (*architectures, kind) if name in FAMILIES), None)
-    if kind in ("clip", "siglip", "siglip2", "clip_vision_model"):
-        # One kind stands for two spaces, and fine-tuned classifiers keep the kind of both halves:
-        # the weights decide, whatever config.json says.
-        names = weight_names(checkpoint.folder)
-        has_text, is_projected = (_any(names, part) for part in ("text_model", "visual_projection"))
-        if kind == "clip_vision_model" and is_projected:
-            family = FAMILIES["CLIPVisionModelWithProjection"]
-        elif kind == "clip" and not has_text and not is_projected:
-            family = FAMILIES["clip_vision_model"]
-        elif kind != "clip_vision_model" and not has_text:
-            family = replace(FAMILIES[kind], text=None)
+    names = (*architectures, kind, _OTHER_NAMES.get(kind))
+    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    if family is not None and (family.text is not None or kind in _TOLD_BY_A_WEIGHT):
+        family = _as_saved(family, kind, weight_names(checkpoint.folder))
     if family is None and pooling in _ANYWHERE:
         return Family(pooling, _ANYWHERE)
     if family is None:
@@ -171,6 +201,25 @@ def choose_family(
         others=tuple(other for other in known if other != pooling),
         text=family.text if pooling == "projection" else None,
     )
+
+
+def _as_saved(family: Family, kind: str, names: set[str]) -> Family:
+    """The weights decide which parts of the model there are, whatever config.json says: one model
+    type stands for two spaces, and what is fine-tuned from one half keeps the type of both."""
+    part, other = _TOLD_BY_A_WEIGHT.get(kind, ("", family))
+    if part and _any(names, part):
+        return other
+    if family.text is None or _any(names, _IN_FILES.get(kind, family.text.part)):
+        return family
+    family, known = replace(family, text=None), (family.pooling, *family.others)
+    if _any(names, "classifier"):  # all of these read the mean of the patches
+        pooling: Pooling = "mean"
+    elif family.projection is not None and not _any(names, family.projection):
+        pooling = "pooler"
+    else:
+        return family
+    others = (other for other in known if other not in (pooling, "projection"))
+    return replace(family, pooling=pooling, others=tuple(others))
 
 
 def _any(names: set[str], part: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
-from deployments.models.families import Family
+from deployments.models.family import Family
 
 # Used in training alone, or computed from the configuration; some files have them.
 _WITHOUT_EFFECT = (
@@ -41,7 +41,7 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **({"mask_ratio": 0.0} if family.hides_patches else {}),
+                **dict(family.options),
             )
     except Exception as error:  # whatever a model class raises, the checkpoint is to blame
         raise CheckpointError(
@@ -50,9 +50,9 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     _leave_out_unused(model, family)
     missing = _that_matter(report["missing_keys"] & model.state_dict().keys())
     parts = dict(model.named_children())
-    unread = _that_matter(
-        name for name in report["unexpected_keys"] if name.partition(".")[0] in parts
-    )
+    # Files of a model with a head have the names of the model proper behind a prefix.
+    extra = (name.removeprefix(f"{model.base_model_prefix}.") for name in report["unexpected_keys"])
+    unread = _that_matter(name for name in extra if name.partition(".")[0] in parts)
     if unread:
         raise CheckpointError(
             f"model {checkpoint.id!r}: its files hold {len(unread)} weights that "
@@ -60,11 +60,11 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
             "the model's; merge an adapter, undo a quantisation, or correct config.json"
         )
     if missing:
+        others = f", or another model.pooling ({' or '.join(family.others)}), which may do without"
         raise CheckpointError(
             f"model {checkpoint.id!r}: its files lack {len(missing)} of the weights that "
             f"{type(model).__name__} needs ({_first(missing)}); use a checkpoint that was saved "
-            f"with them, or another model.pooling ({' or '.join(family.others)}), which may do "
-            "without"
+            f"with them{others if family.others else ''}"
         )
     module: torch.nn.Module = model.eval()
     # Not the mapped files: the weights would change with a file that is overwritten, and a shorter
@@ -85,17 +85,26 @@ def _first(names: list[str]) -> str:
 def _leave_out_unused(model: Any, family: Family) -> None:
     """Unused parts need not be in the files, and take no memory. Model classes skip a pooler of
     None."""
-    vision = getattr(model, "vision_model", model)
-    if family.pooling in ("cls", "mean"):
+    for head in family.heads:
+        setattr(model, head, torch.nn.Identity())
+    vision = getattr(model, family.part, model)
+    if family.pooling in ("cls", "mean") or (
+        family.pooling == "projection" and family.projects_cls
+    ):
         _leave_out_pooler(vision)
-    if family.text is None:
-        for name in ("text_model", "text_projection", "logit_scale", "logit_bias", "temperature"):
-            if hasattr(model, name):
-                setattr(model, name, None)
-    elif family.text.pooling == "cls":
-        _leave_out_pooler(model.text_model)
-    if family.pooling != "projection" and hasattr(model, "visual_projection"):
-        model.visual_projection = None
+    if vision is model:
+        return
+    used = {family.part}
+    if family.pooling == "projection":
+        used.add(str(family.projection))
+    if family.text is not None:
+        used |= {family.text.part, family.text.projection}
+        used |= {"logit_scale", "logit_bias", "temperature"}
+        if family.text.pooling == "cls":
+            _leave_out_pooler(getattr(model, family.text.part))
+    parts = (*model.named_children(), *model.named_parameters(recurse=False))
+    for name in {name for name, _ in parts} - used:
+        setattr(model, name, None)
 
 
 def _leave_out_pooler(model: Any) -> None:

@@ -46,12 +46,27 @@ _KNOWN: dict[str, frozenset[str]] = {
     "DINOv3ViTImageProcessor": frozenset(),
     "DeiTImageProcessor": frozenset(),
     "EfficientNetImageProcessor": frozenset({"include_top", "rescale_offset"}),
+    # Beside the pixels, it makes others and a mask, both for pre-training.
+    "FlavaImageProcessor": frozenset(
+        {
+            *("return_image_mask", "input_size_patches", "total_mask_patches"),
+            *("mask_group_min_patches", "mask_group_max_patches"),
+            *("mask_group_min_aspect_ratio", "mask_group_max_aspect_ratio"),
+            *("return_codebook_pixels", "codebook_do_resize", "codebook_size"),
+            *("codebook_resample", "codebook_do_center_crop", "codebook_crop_size"),
+            *("codebook_do_rescale", "codebook_rescale_factor", "codebook_do_map_pixels"),
+            *("codebook_do_normalize", "codebook_image_mean", "codebook_image_std"),
+        }
+    ),
     "MobileNetV1ImageProcessor": frozenset(),
     "MobileNetV2ImageProcessor": frozenset(),
     # `do_flip_channels` is in Apple's files, and transformers does not read it.
     "MobileViTImageProcessor": frozenset({"do_flip_channel_order", "do_flip_channels"}),
+    "PvtImageProcessor": frozenset(),
+    "SegformerImageProcessor": frozenset(),
     "Siglip2ImageProcessor": frozenset({"max_num_patches", "patch_size"}),
     "SiglipImageProcessor": frozenset(),
+    "Tipsv2ImageProcessor": frozenset(),
     "ViTImageProcessor": frozenset(),
 }
 _READ = {
@@ -67,10 +82,16 @@ _HARMLESS = {
     *("do_reduce_labels", "reduce_labels"),
     *("_processor_class", "_valid_cpu_keys", "_valid_kwargs_names"),
 }
-# DINOv3 has only a torchvision class. It is ViT's with these defaults, except that it rescales
-# before it resizes, in floats; rounding to 8 bits instead moves a value by at most a grey level.
-_DINOV3 = "DINOv3ViTImageProcessor"
-_DINOV3_DEFAULTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+# These have only a torchvision class. It is ViT's with these defaults, except that DINOv3's
+# rescales before it resizes, in floats; rounding to 8 bits instead moves a value by at most a grey
+# level.
+_TORCHVISION_ALONE: dict[str, dict[str, Any]] = {
+    "DINOv3ViTImageProcessor": {
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
+    "Tipsv2ImageProcessor": {"size": {"height": 448, "width": 448}, "do_normalize": False},
+}
 _NAFLEX = "Siglip2ImageProcessor"
 
 
@@ -88,7 +109,7 @@ def read_preprocessing(folder: Path, max_num_patches: int | None = None) -> Prep
     known = _Known(path, name, keys).preprocessing() if name in _KNOWN else None
     if known is not None:
         return known
-    if name == _DINOV3:
+    if name in _TORCHVISION_ALONE:
         raise CheckpointError(
             f"{path}: {name} is supported only with a size of height and width, no crop, no "
             f"padding and no further keys; it has {', '.join(sorted(keys))}"
@@ -101,10 +122,10 @@ class _Known:
 
     def __init__(self, path: Path, name: str, keys: dict[str, Any]) -> None:
         self.path, self.name, self.keys = path, name, keys
-        if name == _DINOV3:
-            self.processor = build(path, "ViTImageProcessor", {**_DINOV3_DEFAULTS, **keys})
-        else:
-            self.processor = build(path, name, keys)
+        defaults = _TORCHVISION_ALONE.get(name)
+        if defaults is not None:
+            name, keys = "ViTImageProcessor", {**defaults, **keys}
+        self.processor = build(path, name, keys)
 
     def preprocessing(self) -> Preprocessing | None:
         """None if the processor may do anything else."""
@@ -166,7 +187,7 @@ class _Known:
                 return None
         if crop is None and (resize is None or resize[0] == "shortest_edge"):
             return None  # images would differ in size
-        if crop is not None and self.name == _DINOV3:
+        if crop is not None and self.name in _TORCHVISION_ALONE:
             return None  # torchvision rounds differently when it pads
         return PixelSpec(resize, int(resample), crop)
 

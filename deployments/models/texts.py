@@ -60,15 +60,16 @@ def read_tokenizer(
     max_tokens: int,
     embeddings: int = sys.maxsize,
     reads_padding: bool = True,
+    pools_at_eos: bool = False,
     lower_cases_gemma: bool = False,
 ) -> CheckpointTokenizer:
     """The tokenizer in a checkpoint's folder.
 
     `embeddings`: how many tokens the model knows; those that were added beyond are read as plain
-    text. `reads_padding`: whether what stands in padding matters, as it does unless the model pools
-    at the end of a text. `lower_cases_gemma`: texts are lower-cased first if it is Gemma's. Raises
-    CheckpointError if a file is missing or damaged, if a token that the model needs has no name, or
-    if a text gives no tokens, or one that the model does not know.
+    text. `reads_padding`: whether what stands in padding matters. `pools_at_eos`: whether the model
+    pools at the token that ends a text. `lower_cases_gemma`: texts are lower-cased first if it is
+    Gemma's. Raises CheckpointError if a file is missing or damaged, if a token that the model needs
+    has no name, or if a text gives no tokens, or one that the model does not know.
     """
     tokenizer = _load(folder)
     pad_id = tokenizer.pad_token_id
@@ -78,7 +79,7 @@ def read_tokenizer(
         raise CheckpointError(
             f"{folder / _CONFIG}: names no pad_token that the model knows; add the model's own"
         )
-    if tokenizer.eos_token_id is None and not reads_padding:
+    if tokenizer.eos_token_id is None and pools_at_eos:
         raise CheckpointError(
             f"{folder / _CONFIG}: names no eos_token, where the model pools; add the model's own"
         )
@@ -162,8 +163,14 @@ def _load(folder: Path) -> Any:
 
 
 def _refuse_missing(folder: Path, tokenizer_class: Any) -> None:
+    import transformers
+
     files = dict(getattr(tokenizer_class, "vocab_files_names", {}))
     whole = files.pop("tokenizer_file", None)
+    if isinstance(tokenizer_class, type) and issubclass(
+        tokenizer_class, transformers.TokenizersBackend
+    ):
+        whole = "tokenizer.json"  # which some do not name
     if whole is not None and (folder / whole).is_file():
         return
     missing = [name for name in files.values() if not (folder / name).is_file()]
@@ -189,12 +196,12 @@ def _expected(
         for text in probes
     }
     for text, ids in found.items():
-        if not ids:
+        if not ids and text.strip():  # of a blank text, some make none; the ingress refuses it
             raise CheckpointError(
                 f"{folder}: its tokenizer makes no tokens of {text[:40]!r}, so its model cannot "
                 "read that; choose another checkpoint"
             )
-        if max(ids) >= embeddings:
+        if max(ids, default=0) >= embeddings:
             raise CheckpointError(
                 f"{folder}: its tokenizer makes token {max(ids)} of {text[:40]!r}, and its model "
                 f"has embeddings for {embeddings}; download both again"

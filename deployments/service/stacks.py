@@ -17,6 +17,7 @@ import numpy as np
 from deployments.errors import (
     DeadlineExceeded,
     Internal,
+    InvalidItem,
     Overloaded,
     RaylensError,
     TextTooLong,
@@ -208,6 +209,9 @@ class StackEmbedder:
         for slot, (ids, truncated) in zip(texts, encoded, strict=True):
             if truncated and not job.options.truncate:
                 self._fail(slot, too_many_tokens(len(ids)))
+                continue
+            if not ids:  # of an empty text, by a tokenizer that adds nothing
+                self._fail(slot, InvalidItem("The model reads no tokens in this text."))
                 continue
             good[slot] = ids
             slot.tokens = len(ids)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployments.checkpoints import hub as hub_module
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.hub import download
 from deployments.checkpoints.integrity import check_files
 from tests.checkpoints.checkpoints import FILES
@@ -89,3 +90,10 @@ def test_a_cache_that_cannot_be_written_to_is_named(
     sentence = refused()
     assert str(cache) in sentence
     assert "HF_HOME" in sentence
+
+
+def test_an_adapter_beside_the_weights_is_not_left_out_silently(hub: Hub) -> None:
+    hub.add(ID, {**FILES, "adapter_config.json": b'{"peft_type": "LORA"}'})
+    folder = download(ID, None)
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: an adapter .* merge it"):
+        check_files(folder)

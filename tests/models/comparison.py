@@ -41,6 +41,9 @@ Vectors = NDArray[np.float64]
 class Reference(Protocol):
     """A checkpoint as the library it is made for reads it. Nothing in it may be raylens's."""
 
+    reads_blanks: bool
+    """Whether an empty text has tokens, and so a vector."""
+
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """RGB images to (N, D), not normalised."""
 
@@ -106,7 +109,8 @@ def compare(model: Served, reference: Reference, files: Mapping[str, bytes]) -> 
     image, image_spread = lowest(ours, theirs), spread(theirs)
     if model.text is None:
         return Comparison(image, image_spread)
-    our_texts, their_texts = embed_text(model, TEXTS), unit(reference.texts(TEXTS))
+    texts = [text for text in TEXTS if text.strip() or reference.reads_blanks]
+    our_texts, their_texts = embed_text(model, texts), unit(reference.texts(texts))
     cosines = ours @ embed_text(model, LABELS).T
     scores = probabilities(cosines.astype(np.float32), model.text)
     return Comparison(

@@ -1,78 +1,19 @@
-"""A tiny checkpoint with random weights for every family, laid out like the published ones.
-
-Built from transformers' stock configuration classes, with the image processors of published
-checkpoints. The weights are seeded, and larger than those that training begins with, so that
-different images and texts get different vectors.
-"""
+"""A tiny checkpoint with random weights for every family."""
 
 import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
 
 from deployments.models.families import FAMILIES
-from tests.models.published import PUBLISHED
-from tests.models.reference import quiet
+from tests.models.tiny import EFFICIENTNET, HEADS, LAYERS, STAGES, SWIN, VIT, Tiny, build, dual
 from tests.models.tokenizers import (
-    Vocabulary,
     bert_tokenizer,
     clip_tokenizer,
     siglip2_tokenizer,
     siglip_tokenizer,
+    tipsv2_tokenizer,
     xlm_roberta_tokenizer,
 )
-
-Options = dict[str, Any]
-
-LAYERS: Options = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-VIT: Options = {**LAYERS, "image_size": 224, "patch_size": 32}
-STAGES: Options = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
-SWIN: Options = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
-EFFICIENTNET: Options = {
-    "width_coefficient": 1.0,
-    "depth_coefficient": 1.0,
-    "in_channels": [32, 8, 8, 16, 16, 16, 24],
-    "out_channels": [8, 8, 16, 16, 16, 24, 32],
-    "num_block_repeats": [1] * 7,
-    "expand_ratios": [1, 2, 2, 2, 2, 2, 2],
-}
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """How to build a tiny checkpoint."""
-
-    model: str
-    """The model class of transformers. Its `config_class` takes the options."""
-    processor: str
-    """The published checkpoint whose image processor it has."""
-    options: Options
-    tokenizer: Callable[[Path], Vocabulary] | None = None
-    """Writes the tokenizer's files, for a dual encoder."""
-
-
-def dual(
-    model: str,
-    processor: str,
-    tokenizer: Callable[[Path], Vocabulary],
-    text: Options,
-    vision: Options = VIT,
-    **joint: Any,
-) -> Tiny:
-    options = {"vision_config": vision, "text_config": {**LAYERS, **text}, **joint}
-    return Tiny(model, processor, options, tokenizer)
-
 
 TINY: dict[str, Tiny] = {
     # As in OpenAI's files, whose eos_token_id has always been wrong.
@@ -125,6 +66,89 @@ TINY: dict[str, Tiny] = {
         {},
         projection_dim=24,
     ),
+    "TIPSv2": dual(
+        "Tipsv2Model",
+        "google/tipsv2-b14",
+        tipsv2_tokenizer,
+        {},
+        {**VIT, "image_size": 448},
+        temperature_init_value=0.1,
+    ),
+    "TIPSv2, vision alone": Tiny(
+        "Tipsv2VisionModel", "google/tipsv2-b14", {**VIT, "image_size": 448}
+    ),
+    "CLIPSeg": dual(
+        "CLIPSegForImageSegmentation",
+        "CIDAS/clipseg-rd64-refined",
+        clip_tokenizer,
+        {"eos_token_id": 2},
+        projection_dim=24,
+        reduce_dim=8,
+        extract_layers=[0, 1],
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
+    ),
+    "GroupViT": dual(
+        "GroupViTModel",
+        "nvidia/groupvit-gcc-yfcc",
+        clip_tokenizer,
+        {"eos_token_id": 2},
+        {**VIT, "depths": [1, 1, 1], "num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 4]},
+        projection_dim=24,
+        projection_intermediate_dim=32,
+    ),
+    "AIMv2": dual(
+        "Aimv2Model", "apple/aimv2-large-patch14-224-lit", clip_tokenizer, {}, projection_dim=24
+    ),
+    "FLAVA": Tiny(
+        "FlavaForPreTraining",
+        "facebook/flava-full",
+        {
+            "image_config": {**VIT, "vocab_size": 16},
+            "text_config": LAYERS,
+            "multimodal_config": LAYERS,
+            "image_codebook_config": {"hidden_size": 8, "num_blocks_per_group": 1},
+            **{"hidden_size": 32, "projection_dim": 24},
+        },
+        bert_tokenizer,
+    ),
+    "BLIP": dual(
+        "BlipModel",
+        "Salesforce/blip-itm-base-coco",
+        bert_tokenizer,
+        {},
+        {**VIT, "image_size": 384},
+        projection_dim=24,
+    ),
+    "BLIP, retrieval": dual(
+        "BlipForImageTextRetrieval",
+        "Salesforce/blip-itm-base-coco",
+        bert_tokenizer,
+        {},
+        {**VIT, "image_size": 384},
+        image_text_hidden_size=24,
+    ),
+    "BLIP, captions": Tiny(
+        "BlipForConditionalGeneration",
+        "Salesforce/blip-itm-base-coco",
+        {"vision_config": {**VIT, "image_size": 384}, "text_config": LAYERS},
+    ),
+    "BLIP, vision alone": Tiny(
+        "BlipVisionModel", "Salesforce/blip-itm-base-coco", {**VIT, "image_size": 384}
+    ),
+    "AIMv2, vision alone": Tiny(
+        "Aimv2VisionModel", "apple/aimv2-large-patch14-224-lit", {**VIT, "use_head": False}
+    ),
+    "CLIP, classifier": Tiny(
+        "CLIPForImageClassification",
+        "openai/clip-vit-base-patch32",
+        {"vision_config": VIT, "text_config": LAYERS},
+    ),
+    "SigLIP, classifier": Tiny(
+        "SiglipForImageClassification",
+        "google/siglip-base-patch16-224",
+        {"vision_config": VIT, "text_config": LAYERS},
+    ),
     "CLIP, vision alone": Tiny("CLIPVisionModel", "openai/clip-vit-base-patch32", VIT),
     "CLIP, vision projected": Tiny(
         "CLIPVisionModelWithProjection",
@@ -146,6 +170,18 @@ TINY: dict[str, Tiny] = {
         "microsoft/beit-base-patch16-224-pt22k-ft22k",
         {**VIT, "use_relative_position_bias": True},
     ),
+    "data2vec": Tiny(
+        "Data2VecVisionForImageClassification",
+        "facebook/data2vec-vision-base-ft1k",
+        {**VIT, "use_relative_position_bias": True},
+    ),
+    "ViT-MSN": Tiny("ViTMSNModel", "facebook/vit-msn-small", VIT),
+    "I-JEPA": Tiny("IJepaModel", "facebook/ijepa_vith14_1k", VIT),
+    "MLCD": Tiny(
+        "MLCDVisionModel", "DeepGlint-AI/mlcd-vit-bigG-patch14-336", {**VIT, "image_size": 336}
+    ),
+    "Pixio": Tiny("PixioModel", "facebook/pixio-vitb16", {**VIT, "image_size": 256}),
+    "C-RADIO": Tiny("RadioModel", "nvidia/C-RADIOv4-H", {**VIT, "max_img_size": 256}),
     "ViT-MAE": Tiny(
         "ViTMAEForPreTraining",
         "facebook/vit-mae-base",
@@ -181,6 +217,33 @@ TINY: dict[str, Tiny] = {
         "HieraForImageClassification",
         "facebook/hiera-tiny-224-hf",
         {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
+    ),
+    "FocalNet": Tiny(
+        "FocalNetForImageClassification",
+        "microsoft/focalnet-tiny",
+        {"embed_dim": 8, "depths": [1, 1, 1, 1]},
+    ),
+    "LeViT": Tiny(
+        "LevitForImageClassificationWithTeacher",
+        "facebook/levit-128S",
+        {
+            **{"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2]},
+            **{"depths": [1, 1, 1], "key_dim": [8, 8, 8]},
+        },
+    ),
+    "PVT": Tiny("PvtForImageClassification", "Zetatech/pvt-tiny-224", {**STAGES, **HEADS}),
+    "PVT v2": Tiny("PvtV2ForImageClassification", "Zetatech/pvt-tiny-224", {**STAGES, **HEADS}),
+    "SegFormer": Tiny("SegformerForImageClassification", "nvidia/mit-b0", {**STAGES, **HEADS}),
+    "CvT": Tiny(
+        "CvtForImageClassification",
+        "microsoft/cvt-13",
+        {"embed_dim": [8, 16, 24], "num_heads": [1, 2, 2], "depth": [1, 2, 3]},
+    ),
+    "PoolFormer": Tiny("PoolFormerForImageClassification", "sail/poolformer_s12", STAGES),
+    "SwiftFormer": Tiny(
+        "SwiftFormerForImageClassification",
+        "MBZUAI/swiftformer-xs",
+        {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     ),
     "ConvNeXt": Tiny("ConvNextForImageClassification", "facebook/convnext-tiny-224", STAGES),
     "ConvNeXt v2": Tiny("ConvNextV2Model", "facebook/convnextv2-tiny-22k-384", STAGES),
@@ -234,64 +297,9 @@ def write(name: str, folder: Path) -> Path:
     return build(TINY[name], folder)
 
 
-def build(tiny: Tiny, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    options = tiny.options
-    if tiny.tokenizer is not None:
-        size, bos, eos, pad = tiny.tokenizer(folder)
-        ids = {"vocab_size": size, "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
-        options = {**options, "text_config": {**ids, **options["text_config"]}}
-    model_class = getattr(transformers, tiny.model)
-    model = model_class(model_class.config_class(**options)).eval()
-    enlarge(model)
-    with quiet():
-        model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PUBLISHED[tiny.processor]))
-    return folder
-
-
 def kind(folder: Path) -> str:
     """Under which key the checkpoint's family is in FAMILIES."""
     config = json.loads((folder / "config.json").read_text())
     (architecture,) = config["architectures"]
     found: str = architecture if architecture in FAMILIES else config["model_type"]
     return found
-
-
-def enlarge(model: torch.nn.Module) -> None:
-    """Draws all weights anew, so that every one of them affects the vectors.
-
-    The weights that training begins with are so small that all images come out nearly equal.
-    """
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, values in model.state_dict().items():
-            kind = name.rpartition(".")[2]
-            noise = torch.randn(values.shape, generator=random)
-            if kind == "logit_scale":
-                values.fill_(math.log(20))
-            elif kind == "logit_bias":
-                values.fill_(-2)
-            elif kind == "temperature" or not values.is_floating_point():
-                continue
-            elif values.ndim >= 2:
-                values.copy_(noise / math.sqrt(values[0].numel()))
-            elif kind == "bias":
-                values.copy_(0.1 * noise)
-            elif not kind.startswith("running_"):
-                values.copy_(1 + 0.2 * noise)
-        settle(model, random)
-
-
-def settle(model: Any, random: torch.Generator) -> None:
-    """Gives batch normalisation statistics of images; without them, all vectors look alike."""
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    if not norms:
-        return
-    coarse = torch.randn((8, 3, 7, 7), generator=random)
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    vision = getattr(model, "vision_model", model)
-    vision(torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bicubic"))
-    model.eval()

@@ -144,4 +144,59 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "facebook/hiera-tiny-224-hf": late(
         "Bit", short(256), IMAGENET_MEAN, IMAGENET_STD, resample=3, **cropped(224)
     ),
+    "google/tipsv2-b14": {
+        **{"do_convert_rgb": True, "do_normalize": False, "do_rescale": True, "do_resize": True},
+        **{"image_processor_type": "Tipsv2ImageProcessor", "resample": 2, "size": square(448)},
+        "rescale_factor": 0.00392156862745098,
+    },
+    "CIDAS/clipseg-rd64-refined": late("ViT", square(352), IMAGENET_MEAN, IMAGENET_STD, resample=2),
+    "nvidia/groupvit-gcc-yfcc": early(
+        "CLIP", 224, IMAGENET_MEAN, IMAGENET_STD, crop_size=224, do_center_crop=True, resample=3
+    ),
+    "apple/aimv2-large-patch14-224-lit": late(
+        "CLIP", short(224), CLIP_MEAN, CLIP_STD, resample=3, **cropped(224)
+    ),
+    "facebook/flava-full": {
+        **early("Flava", 224, CLIP_MEAN, CLIP_STD, resample=3),
+        **{"crop_size": 224, "do_center_crop": True, "input_size_patches": 14},
+        **{"codebook_crop_size": 112, "codebook_do_center_crop": True, "codebook_size": 112},
+        **{"codebook_do_map_pixels": True, "codebook_do_normalize": True, "codebook_resample": 1},
+        **{"codebook_do_resize": True, "codebook_image_mean": [0.0, 0.0, 0.0]},
+        **{"codebook_image_std": [1.0, 1.0, 1.0], "total_mask_patches": 75},
+        **{"mask_group_max_aspect_ratio": None, "mask_group_max_patches": None},
+        **{"mask_group_min_aspect_ratio": 0.3, "mask_group_min_patches": 16},
+    },
+    "Salesforce/blip-itm-base-coco": late("Blip", square(384), CLIP_MEAN, CLIP_STD, resample=3),
+    "facebook/data2vec-vision-base-ft1k": early(
+        "Beit", 224, IMAGENET_MEAN, IMAGENET_STD, crop_size=224, do_center_crop=False, resample=2
+    ),
+    "facebook/vit-msn-small": early("ViT", 224, IMAGENET_MEAN, IMAGENET_STD, resample=2),
+    "facebook/ijepa_vith14_1k": late("ViT", square(224), IMAGENET_MEAN, IMAGENET_STD, resample=2),
+    "DeepGlint-AI/mlcd-vit-bigG-patch14-336": late(
+        "CLIP", short(336), CLIP_MEAN, CLIP_STD, resample=3, **cropped(336)
+    ),
+    "facebook/pixio-vitb16": late(
+        "Bit", short(256), IMAGENET_MEAN, IMAGENET_STD, resample=3, **cropped(256)
+    ),
+    # The model normalises by itself.
+    "nvidia/C-RADIOv4-H": late("CLIP", short(224), CLIP_MEAN, CLIP_STD, resample=3, **cropped(224))
+    | {"do_normalize": False},
+    "microsoft/focalnet-tiny": late(
+        "Bit", short(256), IMAGENET_MEAN, IMAGENET_STD, resample=3, **cropped(224)
+    ),
+    "facebook/levit-128S": early(
+        "Levit", 224, IMAGENET_MEAN, IMAGENET_STD, do_center_crop=True, resample=3
+    ),
+    "Zetatech/pvt-tiny-224": late("Pvt", square(224), IMAGENET_MEAN, IMAGENET_STD, resample=2),
+    "nvidia/mit-b0": early(
+        "Segformer", 512, IMAGENET_MEAN, IMAGENET_STD, reduce_labels=False, resample=2
+    ),
+    "microsoft/cvt-13": early(
+        "ConvNext", 224, IMAGENET_MEAN, IMAGENET_STD, crop_pct=0.875, resample=3
+    ),
+    "sail/poolformer_s12": early(
+        "PoolFormer", 224, IMAGENET_MEAN, IMAGENET_STD, crop_pct=0.9, resample=3
+    )
+    | {"do_resize_and_center_crop": True},
+    "MBZUAI/swiftformer-xs": late("ViT", square(224), IMAGENET_MEAN, IMAGENET_STD, resample=3),
 }

@@ -1,7 +1,9 @@
 """A family is pooled as its authors do; other poolings do what they say; none is guessed."""
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from deployments.models.loading import load_model
 from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny
 from tests.models.families import TINY, kind
+from tests.models.tiny import build
 
 Changed = Callable[..., Path]
 
@@ -42,14 +45,17 @@ def test_every_family_of_the_table_has_a_checkpoint_to_be_tested_with(tiny: Tiny
     assert {kind(tiny(name)) for name in TINY} == set(FAMILIES)
 
 
+WITHOUT_POOLER = {"ViT, classifier", "DeiT, classifier", "AIMv2, vision alone"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_every_pooling_that_a_family_offers_gives_finite_vectors(tiny: Tiny, name: str) -> None:
     folder = tiny(name)
-    family = FAMILIES[kind(folder)]
+    family = choose_family(Checkpoint(name, None, folder), "auto")
     for pooling in (family.pooling, *family.others):
-        if name in ("ViT, classifier", "DeiT, classifier") and pooling == "pooler":
-            continue  # it has none
+        if name in WITHOUT_POOLER and pooling == "pooler":
+            continue
         encoder = encode(folder, pooling)
         encoder.warm_up(2)
         assert (encoder.text is None) == (family.text is None or pooling != "projection")
@@ -58,6 +64,7 @@ def test_every_pooling_that_a_family_offers_gives_finite_vectors(tiny: Tiny, nam
 # How many tokens come before the patches, according to the papers.
 PREFIXES = {"CLIP": 1, "ViT": 1, "DeiT": 2, "BEiT": 1, "DINOv2": 1, "DINOv2, registers": 5}
 PREFIXES |= {"DINOv3": 5, "ViT-MAE": 1, "SigLIP": 0, "Swin": 0, "Hiera": 0}
+PREFIXES |= {"FLAVA": 1, "ViT-MSN": 1, "I-JEPA": 0, "MLCD": 1, "Pixio": 8, "PVT": 1, "BLIP": 1}
 
 
 @pytest.mark.parametrize("name", PREFIXES)
@@ -90,7 +97,8 @@ def hidden_states(encoder: Encoder, folder: Path) -> torch.Tensor:
     pixel_values = torch.from_numpy(values).permute(0, 3, 1, 2).float()
     options = {"mask_ratio": 0.0} if kind(folder) == "vit_mae" else {}
     model = AutoModel.from_pretrained(folder, **options).eval()
-    model = getattr(model, "vision_model", model)
+    family = FAMILIES.get(kind(folder))
+    model = getattr(model, family.part if family else "", model)
     with torch.inference_mode():
         hidden: torch.Tensor = model(pixel_values=pixel_values).last_hidden_state
     return hidden
@@ -122,20 +130,21 @@ def test_an_unknown_family_is_refused_and_the_known_ones_are_listed(
     tmp_path: Path, pooling: str
 ) -> None:
     with pytest.raises(CheckpointError) as refused:
-        chosen({"model_type": "levit"}, tmp_path, pooling)
+        chosen({"model_type": "yolos"}, tmp_path, pooling)
     sentence = str(refused.value)
-    assert "model 'acme' is of the family 'levit'" in sentence
+    assert "model 'acme' is of the family 'yolos'" in sentence
     assert all(family in sentence for family in FAMILIES)
     assert "set model.pooling to cls or pooler" in sentence
 
 
 def test_an_unknown_family_is_served_with_a_pooling_that_needs_no_knowledge(
-    changed: Changed,
+    changed: Changed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import ViTMSNConfig, ViTMSNModel
 
-    from tests.models.families import VIT
+    from tests.models.tiny import VIT
 
+    monkeypatch.delitem(FAMILIES, "vit_msn")
     folder = changed("ViT")
     torch.manual_seed(0)
     model = ViTMSNModel(ViTMSNConfig(**VIT)).eval()
@@ -194,6 +203,12 @@ def test_vision_models_saved_by_older_transformers_give_the_same_vectors(
         ("ALIGN", 64, "softmax"),
         ("AltCLIP", 512, "softmax"),
         ("Chinese-CLIP", 52, "softmax"),
+        ("CLIPSeg", 77, "softmax"),
+        ("GroupViT", 77, "softmax"),
+        ("AIMv2", 77, "softmax"),
+        ("FLAVA", 77, "softmax"),
+        ("TIPSv2", 64, "softmax"),
+        ("BLIP, retrieval", 35, "softmax"),
     ],
 )
 def test_texts_are_limited_and_scored_as_in_training(
@@ -205,7 +220,8 @@ def test_texts_are_limited_and_scored_as_in_training(
     model: Any = load_model(checkpoint, family)
     spec = read_text_spec(model, family.text)
     assert (spec.max_tokens, spec.score) == (max_tokens, score)
-    assert spec.logit_scale == pytest.approx(10 if name == "ALIGN" else 20)
+    scale = {"ALIGN": 10, "TIPSv2": 10, "BLIP, retrieval": math.exp(2.6592)}.get(name, 20)
+    assert spec.logit_scale == pytest.approx(scale)
     assert spec.logit_bias == pytest.approx(-2 if score == "sigmoid" else 0)
 
 
@@ -223,16 +239,43 @@ def test_whatever_config_json_says_the_weights_say_whether_there_is_a_projection
 def test_a_dual_encoder_saved_without_its_text_half_embeds_images(
     tiny: Tiny, changed: Changed, name: str, is_projected: bool
 ) -> None:
-    folder = changed(name, config={"architectures": ["ForImageClassification"]})
+    folder = changed(name, config={"architectures": ["CLIPVisionModel"]})
     weights = load_file(folder / "model.safetensors")
     gone = ("text_", "logit_") if is_projected else ("text_", "logit_", "visual_projection")
     kept = {name: values for name, values in weights.items() if not name.startswith(gone)}
-    save_file(
-        {**kept, "classifier.weight": torch.zeros(2, 2)},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     expected = encode(tiny(name), "auto" if is_projected and name == "CLIP" else "pooler")
     found = encode(folder)
     np.testing.assert_array_equal(found.encode(noise(found)), expected.encode(noise(expected)))
     assert found.text is None
+
+
+@pytest.mark.parametrize("name", ["SigLIP", "CLIP", "MetaCLIP 2"])
+def test_a_classifier_made_of_a_dual_encoders_half_embeds_what_its_head_reads(
+    tiny: Tiny, changed: Changed, name: str
+) -> None:
+    gone = ("text_", "logit_", "visual_projection")
+    folder = changed(name, config={"architectures": None}, without=gone)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"] = torch.zeros(2, 32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    expected, found = encode(tiny(name), "mean"), encode(folder)
+    np.testing.assert_array_equal(found.encode(noise(found)), expected.encode(noise(expected)))
+
+
+@pytest.mark.parametrize("has_head", [False, True])
+def test_aimv2_pools_by_its_head_where_it_has_one(tmp_path: Path, has_head: bool) -> None:
+    tiny = TINY["AIMv2, vision alone"]
+    folder = build(replace(tiny, options={**tiny.options, "use_head": has_head}), tmp_path)
+    assert encode(folder).pooling == ("pooler" if has_head else "mean")
+
+
+def test_blip_embeds_in_the_space_of_its_retrieval_only_where_that_was_trained(
+    changed: Changed, tiny: Tiny
+) -> None:
+    folder = changed("BLIP, retrieval", config={"architectures": ["BlipModel"]})
+    expected, found = encode(tiny("BLIP, retrieval")), encode(folder)
+    assert found.text is not None
+    np.testing.assert_array_equal(found.encode(noise(found)), expected.encode(noise(expected)))
+    captioner = encode(tiny("BLIP, captions"))
+    assert (captioner.pooling, captioner.text) == ("pooler", None)

@@ -53,18 +53,22 @@ def test_heads_and_decoders_are_dropped_without_a_word(
         ("CLIP", "mean", "vision_model.pre_layrnorm.weight"),
         ("SigLIP", "auto", "logit_bias"),
         ("ALIGN", "auto", "temperature"),
+        ("FLAVA", "auto", "image_projection.weight"),
+        ("CvT", "auto", "layernorm.weight"),
+        ("data2vec", "auto", "pooler.layernorm.weight"),
     ],
 )
 def test_a_missing_weight_that_is_used_is_never_left_random(
     changed: Changed, name: str, pooling: str, missing: str
 ) -> None:
-    without = () if name == "ViT, classifier" else (missing, f"vit.{missing}", f"beit.{missing}")
+    prefixes = ("", "vit.", "beit.", "flava.", "data2vec_vision.")
+    without = () if name == "ViT, classifier" else tuple(f"{p}{missing}" for p in prefixes)
     folder = changed(name, without=without)
     with pytest.raises(CheckpointError) as refused:
         load(folder, pooling)
     assert "'acme': its files lack" in str(refused.value)
     assert missing in str(refused.value)
-    assert "another model.pooling (" in str(refused.value)
+    assert ("another model.pooling (" in str(refused.value)) == (name != "CvT")  # it has no other
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,7 @@ def test_a_missing_weight_that_is_used_is_never_left_random(
         ("ALIGN", "auto", ("text_model.pooler.",)),
         ("CLIP", "pooler", ("text_", "visual_projection", "logit_scale")),
         ("SigLIP", "mean", ("text_model.", "logit_")),
+        ("FLAVA", "auto", ("flava.multimodal_model.", "flava.image_model.pooler.", "mlm_head.")),
     ],
 )
 def test_a_missing_weight_that_is_not_used_does_not_matter(
@@ -123,6 +128,8 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
         ("CLIP", "text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"),
         ("DINOv2", "embeddings.register_tokens"),
         ("ViT", "encoder.layer.0.attention.attention.query.lora_A.default.weight"),
+        ("ViT, classifier", "vit.encoder.layer.0.attention.attention.query.lora_A.default.weight"),
+        ("Swin", "swin.encoder.layers.0.blocks.0.attention.self.query.weight_scale"),
     ],
 )
 def test_a_weight_of_a_used_part_that_nothing_reads_is_refused(

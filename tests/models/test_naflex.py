@@ -15,12 +15,13 @@ from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models import ir
 from deployments.models.encoder import Encoder
+from deployments.models.graphs import GraphTower
 from deployments.models.layouts.naflex import PatchEmbeddings
-from deployments.models.towers import GraphTower
 from deployments.pixels.patches import cut
 from deployments.wire import PatchSpec, Pixels
 from tests.models.conftest import Exported, Tiny
 from tests.models.encoders import load
+from tests.models.gpu import FakeRecorder
 from tests.models.odd_images import picture
 from tests.models.reference import TransformersReference, image_processor
 
@@ -120,7 +121,7 @@ def test_positions_in_one_column_are_those_of_one_row(encoder: Encoder) -> None:
 def test_a_batch_filled_up_for_cuda_graphs_has_the_same_vectors(encoder: Encoder) -> None:
     stack = torch.from_numpy(cut_all(encoder)[:5])
     with torch.inference_mode():
-        found = GraphTower(encoder.image_tower)(stack)
+        found = GraphTower(encoder.image_tower, FakeRecorder)(stack)
         torch.testing.assert_close(found, encoder.image_tower(stack), atol=1e-5, rtol=0)
 
 

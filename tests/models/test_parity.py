@@ -36,6 +36,7 @@ FILES = {name: odd_images()[name] for name in SOME}  # all of them would take a 
 QUICK = {"CLIP", "SigLIP", "ViT", "DINOv2", "ConvNeXt", "ResNet"}
 DUAL = [name for name, tiny in TINY.items() if tiny.tokenizer is not None]
 CLASSIFIERS = [name for name, tiny in TINY.items() if "ForImageClassification" in tiny.model]
+QUICK_CLASSIFIERS = {"ViT, classifier", "DeiT, classifier", "CLIP, classifier", "Swin", "ResNet"}
 
 
 def encode(folder: Path, **settings: Any) -> Encoder:
@@ -83,7 +84,13 @@ def test_the_bundled_model_gives_what_transformers_gives(encoder: Encoder) -> No
     assert found.spread < 0.99
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n in QUICK_CLASSIFIERS else pytest.mark.slow)
+        for n in CLASSIFIERS
+    ],
+)
 def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: str) -> None:
     with quiet():
         if name == "DeiT, classifier":
@@ -91,7 +98,9 @@ def test_a_classifiers_vector_is_what_its_head_was_trained_on(tiny: Tiny, name: 
             head = model.cls_classifier
         else:
             model = AutoModelForImageClassification.from_pretrained(tiny(name))
-            head = model.classifier
+            head = model.classifier if hasattr(model, "classifier") else model.head
+            if name == "SwiftFormer":  # the mean of both heads'
+                head = lambda read: (model.head(read) + model.dist_head(read)) / 2  # noqa: E731
     data = FILES["640 x 480"]
     with torch.inference_mode():
         inputs = image_processor(tiny(name))(upright_rgb(data))

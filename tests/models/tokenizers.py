@@ -166,6 +166,31 @@ def siglip2_tokenizer(folder: Path, *, lower_case: bool = False) -> Vocabulary:
     return Vocabulary(len(ids), ids["<bos>"], ids["<eos>"], ids["<pad>"])
 
 
+def tipsv2_tokenizer(folder: Path) -> Vocabulary:
+    """Like google/tipsv2-b14: lower case, no special token around a text, none in an empty one."""
+    specials = ["<pad>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    _train(tokenizer, trainers.BpeTrainer(vocab_size=300))
+    trained = json.loads(tokenizer.to_str())["model"]
+    words = [*specials, *(f"<0x{byte:02X}>" for byte in range(256)), *trained["vocab"]]
+    ids = {word: number for number, word in enumerate(words)}
+    tokenizer.model = models.BPE(
+        ids,
+        [tuple(pair) for pair in trained["merges"]],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer.add_special_tokens(specials)
+    named = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    _save(folder, tokenizer, "Tipsv2Tokenizer", named, model_max_length=64)
+    return Vocabulary(len(ids), None, 1, 0)
+
+
 def bert_tokenizer(folder: Path, *, vocabulary_alone: bool = False) -> Vocabulary:
     """Like kakaobrain/align-base; Chinese-CLIP's folders have the vocabulary file alone."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

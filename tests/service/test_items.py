@@ -1,6 +1,7 @@
 """Each item, whatever its source, ends as a vector or as its own error, and is counted."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,9 @@ from deployments.service.embedding import EmbeddingService
 from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
 from deployments.sources.files import ImageRoots
+from deployments.texts.tokenizer import Encoded
 from tests.conftest import Jpeg
-from tests.fakes import CARD, FakeModel, InProcess, service
+from tests.fakes import CARD, TEXT, FakeModel, FakeTokenizer, InProcess, service
 from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher
 from tests.service.requests import CORRUPT, embed, errors
@@ -39,6 +41,19 @@ async def test_text_is_refused_by_a_model_without_a_text_tower(images: Images) -
     assert bad.param == "input[1]"
     with pytest.raises(TextUnsupported):
         await embed(service(), [TextItem("")])
+
+
+async def test_a_text_in_which_the_model_reads_no_tokens_is_an_error_of_its_item() -> None:
+    class Bare(FakeTokenizer):  # it adds no special token
+        def encode(self, texts: Sequence[str]) -> list[Encoded]:
+            return [Encoded([ord(c) for c in text], truncated=False) for text in texts]
+
+    model = FakeModel(text=TEXT)
+    model.tokenizer = Bare()
+    embedded = await embed(service(model), [TextItem(""), TextItem("a")], on_error="report")
+    bad, good = errors(embedded)
+    assert isinstance(bad, InvalidItem)
+    assert (bad.param, good) == ("input[0]", None)
 
 
 async def test_an_item_that_came_as_an_error_stays_that_error(images: Images) -> None:

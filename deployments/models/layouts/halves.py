@@ -3,12 +3,13 @@
 Knows nothing of files or of pixels as people send them.
 """
 
+from math import exp, inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deployments.models.families import Family, TextRules
+from deployments.models.family import Family, TextRules
 from deployments.wire import TextSpec
 
 
@@ -18,13 +19,16 @@ class Vision(nn.Module):
     def __init__(self, model: Any, family: Family) -> None:
         """`model` as `loading.load_model` gives it; only its vision half is kept."""
         super().__init__()
-        self.backbone = getattr(model, "vision_model", model)
-        self.projection = getattr(model, "visual_projection", None) or nn.Identity()
+        self.backbone = getattr(model, family.part, model)
+        self.projection = getattr(model, family.projection or "", None) or nn.Identity()
         if isinstance(getattr(self.backbone, "pooler", None), nn.AvgPool2d):
             # EfficientNet's window is far larger than the feature map, which converters reject;
             # the mean is the same.
             self.backbone.pooler = nn.AdaptiveAvgPool2d(1)
-        self._pooling = family.pooling
+        self._pooling: str = family.pooling
+        if family.pooling == "projection":
+            self._pooling = "cls" if family.projects_cls else "pooler"
+        self._pooled = family.pooled
         config = getattr(self.backbone, "config", None)
         self._prefix_tokens = family.prefix_tokens + getattr(config, "num_register_tokens", 0)
         self._hides_patches = family.hides_patches
@@ -44,8 +48,8 @@ class Vision(nn.Module):
         return vectors
 
     def _pool(self, output: Any) -> Tensor:
-        if self._pooling in ("pooler", "projection"):
-            pooled: Tensor | None = output.pooler_output
+        if self._pooling == "pooler":
+            pooled: Tensor | None = getattr(output, self._pooled)
             if pooled is None:
                 raise ValueError("the model has no pooler; choose another model.pooling")
             return pooled.flatten(1) if pooled.ndim == 4 else pooled  # (N, C, 1, 1), from ResNet
@@ -75,13 +79,13 @@ class TextTower(nn.Module):
         `pad_id`, `pad_left` and `eos_id` are the tokenizer's.
         """
         super().__init__()
-        self.backbone = model.text_model
-        if rules.padding == "eos":
+        self.backbone = getattr(model, rules.part)
+        if rules.pooling == "eos":
             # config.json is often wrong: with 2, the model would pool at the largest id, which may
             # be an added token; with one that no text has, at the first token.
             assert hasattr(self.backbone, "eos_token_id")  # noqa: S101  (else this has no effect)
             self.backbone.eos_token_id = eos_id
-        self.projection = getattr(model, "text_projection", None) or nn.Identity()
+        self.projection = getattr(model, rules.projection, None) or nn.Identity()
         self._rules = rules
         self._max_tokens = max_tokens
         self._pad_id = pad_id
@@ -116,7 +120,7 @@ class TextTower(nn.Module):
 
 def embeddings_of(model: Any) -> int:
     """How many tokens a dual encoder's text half knows."""
-    number: int = model.text_model.get_input_embeddings().num_embeddings
+    number: int = model.config.text_config.vocab_size  # else loading its weights would have failed
     return number
 
 
@@ -128,8 +132,10 @@ def read_text_spec(model: Any, rules: TextRules) -> TextSpec:
         positions -= config.pad_token_id + 1
     if hasattr(model, "temperature"):  # ALIGN divides by it
         scale = 1 / model.temperature.item()
-    else:
-        scale = model.logit_scale.exp().item()
+    elif hasattr(model, "logit_scale"):
+        scale = min(model.logit_scale.exp().item(), getattr(model.config, "max_logit_scale", inf))
+    else:  # BLIP's class for retrieval has none; what config.json says is where training began
+        scale = exp(model.config.logit_scale_init_value)
     bias = model.logit_bias.item() if hasattr(model, "logit_bias") else 0.0
     return TextSpec(
         max_tokens=min(positions, rules.max_tokens or positions),

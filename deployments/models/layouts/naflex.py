@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deployments.models.families import Family
+from deployments.models.family import Family
 
 
 class PatchVision(nn.Module):

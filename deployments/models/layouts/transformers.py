@@ -32,6 +32,7 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
             max_tokens=spec.max_tokens,
             embeddings=embeddings_of(model),
             reads_padding=family.text.padding != "eos",
+            pools_at_eos=family.text.pooling == "eos",
             lower_cases_gemma=family.text.lower_cases_gemma,
         )
         tower = TextTower(
