@@ -42,7 +42,7 @@ WHOLE = {
     "prompts": {"document": "", "query": ""},
     "similarity_fn_name": "cosine",
 }
-BOTH = {
+BOTH: Keys = {
     "transformer_task": "feature-extraction",
     "modality_config": {
         "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
@@ -50,7 +50,7 @@ BOTH = {
     },
     "module_output_name": "sentence_embedding",
 }
-PATCHES = {
+PATCHES: Keys = {
     "transformer_task": "feature-extraction",
     "modality_config": {"image": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",

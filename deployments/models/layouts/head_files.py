@@ -79,8 +79,8 @@ class _Keys:
         self.path, self._left = path, dict(keys)
 
     def take(self, key: str, kind: type, default: Any = None) -> Any:
-        value = self._left.pop(key, default)
-        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 1)):
+        value: Any = self._left.pop(key, default)
+        if type(value) is not kind or (kind is int and value < 1):
             raise CheckpointError(
                 f"{self.path}: {key} is {value!r}, and should be a {kind.__name__}; "
                 f"{remedy(self.path)}"

@@ -35,7 +35,8 @@ class Heads(nn.Module):
         features = {self._gives: found}
         for head in self.heads:
             features = head(features, mask)
-        return features[VECTOR].float()
+        vectors: Tensor = features[VECTOR].float()
+        return vectors
 
 
 class ImageTokens(nn.Module):

@@ -3,6 +3,8 @@
 raylens serves them only beside an image model, into whose space they were trained: `model.text_id`.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
@@ -53,9 +55,9 @@ def load_text_model(
             f"{path}: raylens does not know how to feed text models of the family {kind!r}; it "
             f"knows {', '.join(sorted(_POSITIONS_FROM_PAD))}. Choose one of these"
         )
-    model = load_model(checkpoint, _NO_POOLER)
+    model: Any = load_model(checkpoint, _NO_POOLER)
     own = model.config
-    positions = own.max_position_embeddings
+    positions: int = own.max_position_embeddings
     if _POSITIONS_FROM_PAD[kind]:
         positions -= own.pad_token_id + 1
     limit = min(positions, max_tokens or positions)

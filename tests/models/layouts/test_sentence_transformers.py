@@ -1,6 +1,5 @@
 """A checkpoint of sentence-transformers gives what that library gives: no module is passed over."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,9 +174,7 @@ def test_the_text_model_replaces_the_image_models_text_half(with_text: Path) -> 
 
 def test_the_text_model_is_part_of_the_models_identity(with_text: Path, tmp_path: Path) -> None:
     other = write_multilingual(tmp_path / "text")
-    update(other / "1_Pooling/config.json", {"pooling_mode_max_tokens": True})
     update(other / "2_Dense/config.json", {"activation_function": "torch.nn.Tanh"})
-    update(other / "1_Pooling/config.json", {"pooling_mode_mean_tokens": False})
     settings = [
         in_float32(with_text),
         in_float32(with_text, text_id=str(with_text / "text")),
@@ -193,6 +190,3 @@ def test_a_text_of_a_batch_does_not_depend_on_the_others(with_text: Path) -> Non
     together = encoder.encode_text(encoder.tokenize(texts))
     alone = np.concatenate([encoder.encode_text(encoder.tokenize([text])) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-Change = Callable[[Path], object]
