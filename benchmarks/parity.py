@@ -38,6 +38,7 @@ from tests.models.comparison import (
 from tests.models.families import TINY, write
 from tests.models.odd_images import odd_images
 from tests.models.reference import TransformersReference
+from tests.models.sentence_transformers_reference import SentenceTransformersReference
 
 LEAST_COSINE = 0.9999
 MOST_DIFFERENCE = 1e-3  # of a probability
@@ -63,7 +64,7 @@ GROUPS = (
         "sentence-transformers",
         sentence_transformers_checkpoints.WRITERS,
         sentence_transformers_checkpoints.write_named,
-        sentence_transformers_checkpoints.SentenceTransformersReference,
+        SentenceTransformersReference,
         sentence_transformers_checkpoints.options,
     ),
 )

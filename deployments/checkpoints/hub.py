@@ -79,7 +79,7 @@ def _limit(request: Any) -> None:
 def _snapshot(id: str, revision: str | None) -> Path:
     progress = Progress(id)
 
-    def fetch(revision: str | None, names: list[str]) -> Path:
+    def fetch(names: list[str]) -> Path:
         # `*` stands for folders too, and exports for other runtimes live in some of them.
         others = ["*/*/*"] if any("/" in name for name in names) else ["*/*"]
         found = snapshot_download(
@@ -92,9 +92,7 @@ def _snapshot(id: str, revision: str | None) -> Path:
         return Path(found)
 
     try:
-        # These tell which files there are; the others are then taken from the same commit.
-        folder = fetch(revision, [CONFIG, OPEN_CLIP_CONFIG, MODULES])
-        return fetch(folder.name, names_in(folder))
+        return fetch(names_in(fetch([CONFIG, OPEN_CLIP_CONFIG, MODULES])))  # those tell the others
     except CheckpointError:
         raise
     except Exception as error:  # the hub's client lets its HTTP library's errors through

@@ -41,13 +41,12 @@ def test_offline_a_missing_file_is_named(hub: Hub, offline: Callable[[], None], 
 def test_offline_a_missing_file_is_named_even_without_the_hubs_list(
     hub: Hub, cache: Path, offline: Callable[[], None], name: str
 ) -> None:
-    commit = f"{123:040}"
-    write(cache / "models--acme--vit/refs", {"main": commit.encode()})
-    write(cache / "models--acme--vit/snapshots" / commit, FILES)  # as old clients left it
+    write(cache / "models--acme--vit/refs", {"main": b"0123"})
+    write(cache / "models--acme--vit/snapshots/0123", FILES)  # as old clients left it
     offline()
     check_files(download(ID, None))
-    (cache / "models--acme--vit/snapshots" / commit / name).unlink()
-    assert f"snapshots/{commit}/{name}: the file is missing" in refused()
+    (cache / "models--acme--vit/snapshots/0123" / name).unlink()
+    assert f"snapshots/0123/{name}: the file is missing" in refused()
 
 
 def test_offline_an_interrupted_download_is_named(

@@ -1,4 +1,4 @@
-"""Tiny checkpoints in sentence-transformers' layout, and that library's own vectors of them.
+"""Tiny checkpoints in sentence-transformers' layout.
 
 Written file by file as versions 2 (`0_CLIPModel`) and 6.2 (the root) write them, because the
 library need not be there: it is no dependency of the service.
@@ -6,20 +6,15 @@ library need not be there: it is no dependency of the service.
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import save_file
 
-from deployments import torchvision_operators
 from tests.models.families import LAYERS, enlarge, write
 from tests.models.reference import quiet
 from tests.models.tokenizers import Vocabulary, bert_tokenizer, xlm_roberta_tokenizer
@@ -287,50 +282,3 @@ def options(folder: Path) -> dict[str, str]:
     """Settings that the checkpoint needs besides its id."""
     text = folder / "text"
     return {"text_id": str(text)} if text.is_dir() else {}
-
-
-class SentenceTransformersReference:
-    """The checkpoint as sentence-transformers itself reads it, with the text model in `text`, if
-    there is one. Needs that library."""
-
-    def __init__(self, folder: Path) -> None:
-        torchvision_operators.declare()  # torch's CPU build beside torchvision's wheel
-        from sentence_transformers import SentenceTransformer
-
-        # Its processors are torchvision's unless told otherwise, which resize another way.
-        pillow = {"backend": "pil"}
-        with quiet():
-            self.model: Any = SentenceTransformer(
-                str(folder), device="cpu", local_files_only=True, processor_kwargs=pillow
-            )
-            self.text_model = self.model
-            if (folder / "text").is_dir():
-                self.text_model = SentenceTransformer(
-                    str(folder / "text"), device="cpu", local_files_only=True
-                )
-
-    def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """(N, D), not normalised."""
-        return self._encode(self.model, images)
-
-    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, D), not normalised."""
-        return self._encode(self.text_model, texts)
-
-    def probabilities(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
-        """(images, texts). The library has none: its cosines, scaled as the model was trained."""
-        clip = self.model[0].model
-        cosines = self.model.similarity(self.images(images), self.texts(texts))
-        logits = cosines * clip.logit_scale.exp().item()
-        if hasattr(clip, "logit_bias"):
-            return (logits + clip.logit_bias.item()).sigmoid().numpy()
-        return logits.softmax(dim=1).numpy()
-
-    def _encode(self, model: Any, items: Sequence[Any]) -> NDArray[np.float32]:
-        return np.asarray(model.encode(list(items), show_progress_bar=False, batch_size=8))
-
-
-def copied(folder: Path, to: Path) -> Path:
-    """A copy to be changed."""
-    shutil.copytree(folder, to)
-    return to

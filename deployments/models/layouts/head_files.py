@@ -78,7 +78,7 @@ class _Keys:
     def __init__(self, path: Path, keys: Mapping[str, Any]) -> None:
         self.path, self._left = path, dict(keys)
 
-    def take(self, key: str, kind: type, default: Any = None) -> Any:
+    def take(self, key: str, kind: Any, default: Any = None) -> Any:
         value: Any = self._left.pop(key, default)
         if type(value) is not kind or (kind is int and value < 1):
             raise CheckpointError(

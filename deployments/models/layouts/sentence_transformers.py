@@ -112,7 +112,10 @@ def _first(checkpoint: Checkpoint, modules: tuple[Module, ...]) -> tuple[Checkpo
 
 def _load_hidden(inner: Checkpoint) -> LoadedCheckpoint:
     """A vision model that gives its last hidden state; what pools it are modules."""
-    family = choose_family(inner, "mean")  # which needs no pooler
+    try:
+        family = choose_family(inner, "mean")  # which needs no pooler
+    except CheckpointError:  # not in the table, which is only needed to know how a model pools
+        family = choose_family(inner, "cls")
     model = load_model(inner, family)
     return LoadedCheckpoint(
         vision=ImageTokens(Vision(model, family)),

@@ -19,7 +19,6 @@ from tests.models.sentence_transformers_checkpoints import (
     BOTH,
     NORMALIZE,
     PATCHES,
-    SentenceTransformersReference,
     dense,
     options,
     pooling,
@@ -27,6 +26,7 @@ from tests.models.sentence_transformers_checkpoints import (
     write_named,
     write_st,
 )
+from tests.models.sentence_transformers_reference import SentenceTransformersReference
 
 LEAST_COSINE = 0.9999
 FILES = {name: odd_images()[name] for name in ("31 x 33", "640 x 480", "RGBA", "CMYK")}
