@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich import box
@@ -26,6 +26,7 @@ from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.settings import ModelSettings
 from deployments.wire import TextSpec
+from tests.models import sentence_transformers_checkpoints
 from tests.models.comparison import (
     TEXTS,
     Comparison,
@@ -37,6 +38,7 @@ from tests.models.comparison import (
 from tests.models.families import TINY, write
 from tests.models.odd_images import odd_images
 from tests.models.reference import TransformersReference
+from tests.models.sentence_transformers_reference import SentenceTransformersReference
 
 LEAST_COSINE = 0.9999
 MOST_DIFFERENCE = 1e-3  # of a probability
@@ -52,9 +54,20 @@ class Group(NamedTuple):
     """Writes the tiny checkpoint of a name into a folder."""
     reference: Callable[[Path], Reference]
     """That folder as the library itself reads it."""
+    options: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    """Settings of that folder, besides its id."""
 
 
-GROUPS = (Group("transformers", TINY, write, TransformersReference),)
+GROUPS = (
+    Group("transformers", TINY, write, TransformersReference),
+    Group(
+        "sentence-transformers",
+        sentence_transformers_checkpoints.WRITERS,
+        sentence_transformers_checkpoints.write_named,
+        SentenceTransformersReference,
+        sentence_transformers_checkpoints.options,
+    ),
+)
 
 
 class Row(NamedTuple):
@@ -105,17 +118,20 @@ def main() -> int:
 
 def measure_bundled() -> Row:
     name = "EfficientNet-Lite0, bundled"
-    return compared("transformers", name, ModelSettings().id, TransformersReference)
+    return compared("transformers", name, TransformersReference)
 
 
 def measure(group: Group, name: str, folder: Path) -> Row:
     folder.mkdir(parents=True)
     group.write(name, folder)
-    return compared(group.library, name, str(folder), group.reference)
+    options = {"id": str(folder), **group.options(folder)}
+    return compared(group.library, name, group.reference, **options)
 
 
-def compared(library: str, name: str, model: str, reference: Callable[[Path], Reference]) -> Row:
-    settings = ModelSettings(id=model, precision="float32", device="cpu", threads=1)
+def compared(
+    library: str, name: str, reference: Callable[[Path], Reference], **options: Any
+) -> Row:
+    settings = ModelSettings(precision="float32", device="cpu", threads=1, **options)
     encoder = Encoder.load(settings)
     served, engine, refusal = in_torch(encoder), "torch", ""
     try:

@@ -29,7 +29,8 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
     _refuse_unknown_variables()
     if "RAYLENS_MODEL__ID" in os.environ and isinstance(args.get("model"), Mapping):
         # In the file, these describe the file's own model, not the one in the variable.
-        own = ("revision", "aliases", "pooling", "max_num_patches", "matryoshka")
+        own = {"revision", "aliases", "pooling", "max_num_patches", "matryoshka"}
+        own |= {"text_id", "text_revision"}
         args = {**args, "model": {k: v for k, v in args["model"].items() if k not in own}}
     try:
         settings = Settings(**args)

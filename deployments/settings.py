@@ -49,6 +49,11 @@ def _absolute_if_local(model_id: str) -> str:
     return _absolute(model_id) if looks_local or is_folder else model_id
 
 
+def is_local(model_id: str) -> bool:
+    """Whether it is a folder, which may not exist, as settings hold it."""
+    return Path(model_id).is_absolute()
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,6 +76,12 @@ class ModelSettings(Batching):
     """`efficientnet-lite0` (bundled), a local checkpoint folder, or a Hugging Face id."""
     revision: str | None = None
     """Commit, tag or branch of a Hugging Face id. Pin it in production."""
+    text_id: Annotated[str, Field(min_length=1), AfterValidator(_absolute_if_local)] | None = None
+    """A text model trained into the space of `id`'s images, such as
+    `sentence-transformers/clip-ViT-B-32-multilingual-v1`, a folder or a Hugging Face id. It then
+    reads all texts instead of `id`'s own."""
+    text_revision: str | None = None
+    """Commit, tag or branch of a Hugging Face id in `text_id`."""
     aliases: tuple[str, ...] = ()
     """Other names that a request's `model` may use, for clients that hard-code one."""
     matryoshka: bool = False
@@ -100,6 +111,12 @@ class ModelSettings(Batching):
     stuck_after_s: Seconds = 45.0
     """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
 
+    @model_validator(mode="after")
+    def _text_revision_has_an_id(self) -> Self:
+        if self.text_revision is not None and self.text_id is None:
+            raise ValueError("text_revision is set without text_id; set both, or neither")
+        return self
+
     @property
     def name(self) -> str:
         """The name that callers see: the id, or a folder's name without its path."""
@@ -108,7 +125,7 @@ class ModelSettings(Batching):
     @property
     def is_local(self) -> bool:
         """Whether the id is a folder, which may not exist."""
-        return Path(self.id).is_absolute()
+        return is_local(self.id)
 
 
 class Limits(_Section):

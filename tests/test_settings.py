@@ -30,6 +30,7 @@ def test_no_arguments_give_the_bundled_model_and_no_image_roots() -> None:
         ({"models": [{"id": "x/m"}, {"id": "y/m"}]}, "models", "deployment 'Embedder-m'"),
         ({"model": {"max_batch": 3}}, "model.max_batch", "max_batch_size"),
         ({"model": {"device": "tpu"}}, "model.device", "'auto', 'cpu' or 'cuda'"),
+        ({"model": {"text_revision": "v1"}}, "model", "without text_id"),
         ({"limits": {"max_items": 0}}, "limits.max_items", "greater than or equal to 1"),
         ({"limits": {"request_timeout_s": "soon"}}, "limits.request_timeout_s", "number"),
         ({"fetch": {"allow_cidrs": ["10.0.0.0/33"]}}, "fetch.allow_cidrs.0", "network"),
@@ -53,12 +54,14 @@ def test_a_model_from_the_environment_inherits_no_revision_from_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = {"revision": "r1", "aliases": ["b"], "matryoshka": True, "pooling": "cls"}
+    own |= {"text_id": "e/f", "text_revision": "r3"}
     args = {"model": {"id": "a/b", "max_batch_size": 3, **own}}
     monkeypatch.setenv("RAYLENS_MODEL__ID", "c/d")
     model = load_settings(args).model
     assert (model.id, model.max_batch_size) == ("c/d", 3)
     assert (model.revision, model.aliases) == (None, ())
     assert (model.matryoshka, model.pooling) == (False, "auto")
+    assert (model.text_id, model.text_revision) == (None, None)
     monkeypatch.setenv("RAYLENS_MODEL__REVISION", "r2")
     assert load_settings(args).model.revision == "r2"
 

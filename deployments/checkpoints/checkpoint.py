@@ -81,5 +81,4 @@ def _missing(path: Path) -> str:
 
 def _hub_folder(path: Path) -> Path | None:
     """The model's folder in the hub's cache, if `path` is a file in one of its snapshots."""
-    snapshots = path.parent.parent
-    return snapshots.parent if snapshots.name == "snapshots" else None
+    return next((place.parent for place in path.parents if place.name == "snapshots"), None)

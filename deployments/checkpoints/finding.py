@@ -9,7 +9,7 @@ from pathlib import Path
 from deployments.checkpoints import bundled
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.checkpoints.integrity import check_files
-from deployments.settings import BUNDLED_ID, ModelSettings
+from deployments.settings import BUNDLED_ID, ModelSettings, is_local
 
 
 def _download(id: str, revision: str | None) -> Path:
@@ -29,25 +29,42 @@ def find_checkpoint(
     only a pickle.
     """
     if settings.id == BUNDLED_ID:
-        _refuse_revision(settings)
+        _refuse_revision("model.revision", settings.id, settings.revision)
         found = Checkpoint(settings.id, bundled.REVISION, bundled.snapshot())
-    elif settings.is_local:
-        _refuse_revision(settings)
-        if not Path(settings.id).is_dir():
+        check_files(found.folder)
+        return found
+    return _find("model.", settings.id, settings.revision, download)
+
+
+def find_text_checkpoint(
+    settings: ModelSettings, *, download: Callable[[str, str | None], Path] = _download
+) -> Checkpoint | None:
+    """The same for `settings.text_id`; None if it is not set."""
+    if settings.text_id is None:
+        return None
+    return _find("model.text_", settings.text_id, settings.text_revision, download)
+
+
+def _find(
+    prefix: str, id: str, revision: str | None, download: Callable[[str, str | None], Path]
+) -> Checkpoint:
+    """`prefix`: what the names of the two settings begin with."""
+    if is_local(id):
+        _refuse_revision(f"{prefix}revision", id, revision)
+        if not Path(id).is_dir():
             raise CheckpointError(
-                f"model {settings.id!r}: there is no such folder on this machine; correct model.id"
+                f"model {id!r}: there is no such folder on this machine; correct {prefix}id"
             )
-        found = Checkpoint(settings.name, None, Path(settings.id).resolve())
+        found = Checkpoint(Path(id).name, None, Path(id).resolve())
     else:
-        folder = download(settings.id, settings.revision)
-        found = Checkpoint(settings.id, folder.name, folder)  # snapshots/<commit>
+        folder = download(id, revision)
+        found = Checkpoint(id, folder.name, folder)  # snapshots/<commit>
     check_files(found.folder)
     return found
 
 
-def _refuse_revision(settings: ModelSettings) -> None:
-    if settings.revision is not None:
+def _refuse_revision(setting: str, id: str, revision: str | None) -> None:
+    if revision is not None:
         raise CheckpointError(
-            f"model.revision is {settings.revision!r}, but {settings.id!r} is not a Hugging Face "
-            "id; remove the revision"
+            f"{setting} is {revision!r}, but {id!r} is not a Hugging Face id; remove the revision"
         )

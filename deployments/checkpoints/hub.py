@@ -11,7 +11,9 @@ from typing import Any
 from huggingface_hub import HfApi, errors, get_session, snapshot_download
 
 from deployments.checkpoints.checkpoint import CheckpointError, first_line
-from deployments.checkpoints.integrity import NAMES, has_weights
+from deployments.checkpoints.integrity import has_weights, names_in
+from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG
+from deployments.checkpoints.modules import MODULES
 from deployments.checkpoints.progress import Progress
 
 logger = logging.getLogger("ray.serve")
@@ -76,16 +78,23 @@ def _limit(request: Any) -> None:
 
 def _snapshot(id: str, revision: str | None) -> Path:
     progress = Progress(id)
-    try:
-        return Path(
-            snapshot_download(
-                id,
-                revision=revision,
-                allow_patterns=NAMES,
-                ignore_patterns=["*/*"],  # exports for other runtimes live in subfolders
-                tqdm_class=progress.counter(),
-            )
+
+    def fetch(names: list[str]) -> Path:
+        # `*` stands for folders too, and exports for other runtimes live in some of them.
+        others = ["*/*/*"] if any("/" in name for name in names) else ["*/*"]
+        found = snapshot_download(
+            id,
+            revision=revision,
+            allow_patterns=names,
+            ignore_patterns=others,
+            tqdm_class=progress.counter(),
         )
+        return Path(found)
+
+    try:
+        return fetch(names_in(fetch([CONFIG, OPEN_CLIP_CONFIG, MODULES])))  # those tell the others
+    except CheckpointError:
+        raise
     except Exception as error:  # the hub's client lets its HTTP library's errors through
         raise CheckpointError(_sentence(id, revision, error)) from error
     finally:

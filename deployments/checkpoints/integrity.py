@@ -10,8 +10,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from deployments.checkpoints.checkpoint import CheckpointError, check_present, read_json, remedy
-from deployments.checkpoints.layout import CONFIG, MODULES, OPEN_CLIP_CONFIG, layout_of
+from deployments.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    check_present,
+    read_json,
+    remedy,
+)
+from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG, layout_of
+from deployments.checkpoints.modules import MODULES, READERS, WEIGHTED, read_modules
 
 _WEIGHTS = "model.safetensors"
 _OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
@@ -22,8 +29,10 @@ _TOKENIZER_JSON = (
     *("added_tokens.json", "vocab.json"),
 )
 _TOKENIZER_OTHER = ("vocab.txt", "merges.txt", "*.model")
-
 _ADAPTER = "adapter_config.json"
+# What sentence-transformers keeps beside its modules, and beside the one that reads texts.
+SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
+READING = "sentence_*_config.json"
 
 # All files that raylens reads of a checkpoint, as patterns.
 NAMES = [
@@ -31,28 +40,68 @@ NAMES = [
     *(_WEIGHTS, _OPEN_CLIP_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
     *_TOKENIZER_JSON,
     *_TOKENIZER_OTHER,
+    *(_ADAPTER, SENTENCE_TRANSFORMERS, READING),
 ]
 
 
 def check_files(folder: Path) -> None:
-    """Raises CheckpointError, naming the file, if one is missing, damaged, or only a pickle.
+    """Raises CheckpointError, naming the file, if one is missing, damaged, or only a pickle, or if
+    files beside the model would change its vectors and cannot be read.
 
     Tokenizer files are checked for damage only: which of them a model needs is left to `texts`.
     """
     layout = layout_of(folder)
+    if layout == "sentence_transformers":
+        _check_modules(folder)
+        return
+    if os.path.lexists(folder / SENTENCE_TRANSFORMERS) or any(folder.glob("[0-9]*_*/config.json")):
+        raise CheckpointError(
+            f"{folder / MODULES}: the file is missing, so that the modules of sentence-transformers"
+            " in this folder would be ignored; complete the folder or choose another"
+        )
     if layout == "open_clip":
         read_json(folder / OPEN_CLIP_CONFIG)
     else:
         read_json(folder / CONFIG)
-    if layout in ("transformers", "sentence_transformers"):
+    if layout == "transformers":
         preprocessor_settings(folder)
+    _check_model(folder)
+
+
+def _check_modules(folder: Path) -> None:
+    if os.path.lexists(folder / SENTENCE_TRANSFORMERS):
+        read_json(folder / SENTENCE_TRANSFORMERS)
+    for module in read_modules(folder):
+        place = folder / module.path
+        if module.kind in READERS:
+            read_json(place / CONFIG)
+            for path in place.glob(READING):
+                read_json(path)
+            _check_model(place)
+        elif module.kind in WEIGHTED:
+            read_json(place / CONFIG)
+            _check_weights(place)
+        elif os.path.lexists(place / CONFIG):
+            read_json(place / CONFIG)
+
+
+def _check_model(folder: Path) -> None:
+    """Weights, and files of a tokenizer."""
     if os.path.lexists(folder / _ADAPTER):
-        # transformers applies it where peft is installed, and passes over it where not.
         raise CheckpointError(
-            f"{folder / _ADAPTER}: an adapter lies beside the weights, and raylens would leave it "
-            "out; merge it into them (peft's merge_and_unload) and save both as one model, or "
-            "remove it"
+            f"{folder / _ADAPTER}: there is an adapter beside the model, which would be ignored; "
+            "merge it into the model (merge_and_unload() of PEFT) and save that alone"
         )
+    _check_weights(folder)
+    for name in _TOKENIZER_JSON:
+        if os.path.lexists(folder / name):
+            read_json(folder / name)
+    for pattern in _TOKENIZER_OTHER:
+        for path in folder.glob(pattern):
+            check_present(path)
+
+
+def _check_weights(folder: Path) -> None:
     for path in _weight_files(folder):
         check_present(path)
         try:
@@ -62,12 +111,6 @@ def check_files(folder: Path) -> None:
             raise CheckpointError(
                 f"{path}: cut short or not a safetensors file ({error}); {remedy(path)}"
             ) from error
-    for name in _TOKENIZER_JSON:
-        if os.path.lexists(folder / name):
-            read_json(folder / name)
-    for pattern in _TOKENIZER_OTHER:
-        for path in folder.glob(pattern):
-            check_present(path)
 
 
 def preprocessor_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -88,18 +131,49 @@ def preprocessor_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
     return path, read_json(path)
 
 
+def identity(checkpoint: Checkpoint) -> tuple[str, str]:
+    """What identifies a checkpoint's files: its id, and its revision or `fingerprint`."""
+    return checkpoint.id, checkpoint.revision or fingerprint(checkpoint.folder)
+
+
 def fingerprint(folder: Path) -> str:
     """Identifies a checkpoint that has no revision: a hash of every file that raylens reads of it.
 
     The same on every machine. A gigabyte takes about a second.
     """
     found = hashlib.sha256()
-    files = {path for name in NAMES for path in folder.glob(name)} | set(_weight_files(folder))
+    files = {path for place in _places(folder) for name in NAMES for path in place.glob(name)}
+    for place in _weighted(folder):
+        files.update(_weight_files(place))
     for path in sorted(files):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        found.update(f"{path.name} {content}\n".encode())
+        found.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return found.hexdigest()
+
+
+def names_in(folder: Path) -> list[str]:
+    """All files that raylens reads of a checkpoint, as patterns, told by its modules.json if it has
+    one. Raises CheckpointError if that cannot be read."""
+    if layout_of(folder) != "sentence_transformers":
+        return NAMES
+    places = [module.path for module in read_modules(folder)]
+    inside = [f"{place}/{name}" if place else name for place in places for name in NAMES]
+    return [MODULES, SENTENCE_TRANSFORMERS, *inside]
+
+
+def _places(folder: Path) -> set[Path]:
+    """The folders that files of a checkpoint lie in."""
+    if layout_of(folder) != "sentence_transformers":
+        return {folder}
+    return {folder, *(folder / module.path for module in read_modules(folder))}
+
+
+def _weighted(folder: Path) -> list[Path]:
+    """Those that weights lie in."""
+    if layout_of(folder) != "sentence_transformers":
+        return [folder]
+    return [folder / module.path for module in read_modules(folder) if module.kind in WEIGHTED]
 
 
 def weight_names(folder: Path) -> set[str]:
@@ -115,15 +189,19 @@ def weight_names(folder: Path) -> set[str]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there are weights in safetensors, damaged or not."""
+    """Whether all weights are there in safetensors, damaged or not."""
+    return all(_has_weights(place) for place in _weighted(folder))
+
+
+def _has_weights(place: Path) -> bool:
     names = (_WEIGHTS, _INDEX, _OPEN_CLIP_WEIGHTS)
-    return any(os.path.lexists(folder / name) for name in names)
+    return any(os.path.lexists(place / name) for name in names)
 
 
 def _weight_files(folder: Path) -> list[Path]:
     if layout_of(folder) == "open_clip" and os.path.lexists(folder / _OPEN_CLIP_WEIGHTS):
         return [folder / _OPEN_CLIP_WEIGHTS]
-    if not has_weights(folder):
+    if not _has_weights(folder):
         raise CheckpointError(
             f"{folder / _WEIGHTS}: the file is missing, and raylens reads weights from safetensors "
             "alone, because pickles (.bin, .pt, .ckpt) can run code; choose a checkpoint or a "

@@ -16,8 +16,8 @@ from torch import nn
 
 from deployments import torchvision_operators
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
-from deployments.checkpoints.finding import find_checkpoint
-from deployments.checkpoints.integrity import fingerprint
+from deployments.checkpoints.finding import find_checkpoint, find_text_checkpoint
+from deployments.checkpoints.integrity import identity
 from deployments.models.casting import cast
 from deployments.models.engines.engine import ON_CPU, as_fast_as, check_pixels, check_tokens
 from deployments.models.layouts import choice
@@ -92,7 +92,8 @@ class Encoder:
             if found != self.dimensions:
                 raise CheckpointError(
                     f"model {checkpoint.id!r} gives {self.dimensions} numbers for an image and "
-                    f"{found} for a text, which cannot be compared; download it again"
+                    f"{found} for a text, which cannot be compared; correct model.text_id, or "
+                    "download the model again"
                 )
 
     @classmethod
@@ -108,7 +109,8 @@ class Encoder:
         # Otherwise GPUs round the input of convolutions to 10 bits, and float32 is not float32.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = find_checkpoint(settings)
-        loaded = choice.load(checkpoint, settings)
+        text_checkpoint = find_text_checkpoint(settings)
+        loaded = choice.load(checkpoint, settings, text_checkpoint)
         preprocessing, text = loaded.preprocessing, loaded.text
 
         def towers(loaded: LoadedCheckpoint) -> Towers:
@@ -122,7 +124,7 @@ class Encoder:
             tokens = _tokenize(SENTENCES, text.tokenizer.json, text.spec)
         chosen, settled = cast(
             towers(loaded),
-            reload=lambda: towers(choice.load(checkpoint, settings)),
+            reload=lambda: towers(choice.load(checkpoint, settings, text_checkpoint)),
             settings=settings,
             device=device,
             pixels=photos(preprocessing.pixels),
@@ -156,7 +158,7 @@ class Encoder:
         if not isinstance(pixels, ProcessorSpec):
             pixels = replace(pixels, exact=True)
         preprocessing = replace(self.preprocessing, pixels=pixels)
-        parts = (_weights(self.checkpoint), self._rules, preprocessing, self.text)
+        parts = (identity(self.checkpoint), self._rules, preprocessing, self.text)
         return hashlib.sha256(repr(parts).encode()).digest()
 
     def encode(self, pixels: Pixels) -> Vectors:
@@ -248,11 +250,6 @@ class Encoder:
     def _some_tokens(self, size: int) -> Tokens:
         length = min(_WARM_TOKENS, self.text.max_tokens) if self.text else 1
         return np.ones((size, length), np.int32)
-
-
-def _weights(checkpoint: Checkpoint) -> tuple[str, str]:
-    """What identifies a checkpoint's weights."""
-    return checkpoint.id, checkpoint.revision or fingerprint(checkpoint.folder)
 
 
 def _tokenize(texts: Sequence[str], json: str, text: TextSpec) -> Tokens:

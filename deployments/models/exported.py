@@ -18,12 +18,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from deployments.checkpoints import bundled
 from deployments.checkpoints.checkpoint import CheckpointError
-from deployments.checkpoints.finding import find_checkpoint
-from deployments.checkpoints.integrity import fingerprint
+from deployments.checkpoints.finding import find_checkpoint, find_text_checkpoint
+from deployments.checkpoints.integrity import identity
 from deployments.checkpoints.storage import user_cache
 from deployments.models.cpu import cpu_key
 from deployments.models.precision import Settled
-from deployments.settings import BUNDLED_ID, ModelSettings
+from deployments.settings import BUNDLED_ID, ModelSettings, is_local
 from deployments.wire import ImageSpec, Pixels, Precision, TextSpec, Tokens
 
 MANIFEST = "manifest.json"
@@ -194,20 +194,24 @@ def read(folder: Path) -> Export | None:
 def export_key(settings: ModelSettings) -> str:
     """The name of the configured model's export: a hash of all that it is made of and made with."""
     if is_pinned(settings):
-        id, weights = settings.id, settings.revision or bundled.REVISION
+        weights = [(settings.id, settings.revision or bundled.REVISION)]
+        if settings.text_id is not None:
+            weights.append((settings.text_id, settings.text_revision or ""))
     else:
-        checkpoint = find_checkpoint(settings)
-        id = checkpoint.id
-        weights = checkpoint.revision or fingerprint(checkpoint.folder)
-    parts = (id, weights, settings.pooling, settings.max_num_patches, _made_with())
+        found = [find_checkpoint(settings), find_text_checkpoint(settings)]
+        weights = [identity(checkpoint) for checkpoint in found if checkpoint is not None]
+    parts = (*weights, settings.pooling, settings.max_num_patches, _made_with())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def is_pinned(settings: ModelSettings) -> bool:
-    """Whether the settings alone determine the weights: the bundled ones, or a commit's."""
+    """Whether the settings alone determine the weights: the bundled ones, or those of commits."""
     if settings.id == BUNDLED_ID:
-        return settings.revision is None
-    return not settings.is_local and _COMMIT.fullmatch(settings.revision or "") is not None
+        return settings.revision is None and settings.text_id is None
+    pinned = [(settings.id, settings.revision)]
+    if settings.text_id is not None:
+        pinned.append((settings.text_id, settings.text_revision))
+    return all(not is_local(id) and _COMMIT.fullmatch(rev or "") is not None for id, rev in pinned)
 
 
 @cache

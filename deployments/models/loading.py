@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line, read_json
 from deployments.models.family import Family
 
 # Used in training alone, or computed from the configuration; some files have them.
@@ -26,12 +26,13 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     """The parts of the checkpoint's model that `family` uses, float32, on the CPU, for inference.
 
     Task heads are left out, and so are poolers and text towers that its pooling does not use.
-    Raises CheckpointError if transformers cannot build the model, if the files lack a weight that
-    is used, which would otherwise be left random, or if they hold one for a used part that the
-    model does not read, such as an adapter's or the scale of a quantised one.
+    Raises CheckpointError if transformers cannot build the model or has no such class, if the files
+    lack a weight that is used, which would otherwise be left random, or if they hold one for a used
+    part that the model does not read, such as an adapter's or the scale of a quantised one.
     """
     import transformers  # takes a second, which finding a folder does not need
 
+    _refuse_own_code(checkpoint, transformers)
     try:
         with _quiet():
             model, report = getattr(transformers, family.model_class).from_pretrained(
@@ -72,6 +73,20 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()
     return module
+
+
+def _refuse_own_code(checkpoint: Checkpoint, transformers: Any) -> None:
+    """A class of the repository's own may do more than the one of transformers for its
+    `model_type`, which would be loaded in its place, without a word."""
+    path = checkpoint.folder / "config.json"
+    names = read_json(path).get("architectures") or ()
+    for name in (names,) if isinstance(names, str) else names:
+        if not hasattr(transformers, str(name)):
+            raise CheckpointError(
+                f"{path}: the model is a {name}, which transformers {transformers.__version__} does"
+                " not have, and raylens never runs a repository's own code; choose another "
+                "checkpoint, or correct architectures if it says nothing of how items are embedded"
+            )
 
 
 def _that_matter(names: Iterable[str]) -> list[str]:

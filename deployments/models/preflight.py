@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from deployments.checkpoints.checkpoint import CheckpointError
-from deployments.checkpoints.finding import find_checkpoint
+from deployments.checkpoints.finding import find_checkpoint, find_text_checkpoint
 from deployments.config import SettingsError, load_settings
 from deployments.models import exported, stores
 from deployments.settings import BUNDLED_ID, ModelSettings
@@ -26,6 +26,7 @@ def main() -> int:
             # The bundled model needs no network, and converting it would import torch.
             if model.id != BUNDLED_ID and not _is_exported(model):
                 find_checkpoint(model)
+                find_text_checkpoint(model)
     except (SettingsError, CheckpointError) as error:
         print(error)
         return 1

@@ -77,6 +77,9 @@ def test_a_pinned_model_needs_neither_files_nor_a_network(monkeypatch: pytest.Mo
     pinned = export_key(ModelSettings(id="openai/clip", revision=COMMIT))
     assert pinned != export_key(ModelSettings(id="openai/clip", revision=COMMIT[::-1]))
     assert export_key(ModelSettings()) != pinned
+    text = {"id": "openai/clip", "revision": COMMIT, "text_id": "acme/text"}
+    keys = {export_key(ModelSettings(**text, text_revision=rev)) for rev in (COMMIT, COMMIT[::-1])}
+    assert len(keys | {pinned}) == 3
     with pytest.raises(AssertionError, match="looked for"):
         export_key(ModelSettings(id="openai/clip", revision="main"))
 

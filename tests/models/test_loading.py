@@ -157,3 +157,10 @@ def test_what_is_read_in_training_alone_may_be_missing(
 
     rewrite(folder, leave_out)
     assert load(folder) is not None
+
+
+def test_a_class_of_the_repositorys_own_is_refused(changed: Changed) -> None:
+    """Its own code may do more than the class of transformers, which would be loaded instead."""
+    folder = changed("CLIP", config={"architectures": ["LLM2CLIPModel"]})
+    with pytest.raises(CheckpointError, match=r"config\.json: the model is a LLM2CLIPModel, which"):
+        load(folder)

@@ -10,8 +10,11 @@ from deployments.settings import ModelSettings
 from deployments.wire import PatchSpec
 
 
-def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
-    """The checkpoint's model, in float32 on the CPU.
+def load(
+    checkpoint: Checkpoint, settings: ModelSettings, text: Checkpoint | None = None
+) -> LoadedCheckpoint:
+    """The checkpoint's model, in float32 on the CPU; `text` is the one that reads its texts, if it
+    is another (`model.text_id`).
 
     Raises CheckpointError if it cannot be served, or not as the settings say.
     """
@@ -24,4 +27,8 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
             f"model.max_num_patches is set, but model {checkpoint.id!r} takes images of one size; "
             "remove it, or serve a NaFlex checkpoint such as google/siglip2-base-patch16-naflex"
         )
-    return loaded
+    if text is None:
+        return loaded
+    from deployments.models.layouts.sentence_transformers import with_text_of
+
+    return with_text_of(loaded, text)

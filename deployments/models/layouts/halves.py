@@ -35,17 +35,19 @@ class Vision(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalised (N, 3, H, W) to (N, D)."""
+        vectors: Tensor = self.projection(self._pool(self.output(values)))
+        return vectors
+
+    def output(self, values: Tensor) -> Any:
+        """What the vision model itself gives."""
         if self._hides_patches:
             # No patch is masked, but they would still be shuffled by random noise, and sums would
             # differ from call to call in their last bits. This noise keeps them in order.
             patches = self.backbone.embeddings.patch_embeddings.num_patches
             # Not len(values), which the tracer would take for a constant.
             order = torch.arange(patches, device=values.device).expand(values.shape[0], -1)
-            output = self.backbone(pixel_values=values, noise=order)
-        else:
-            output = self.backbone(pixel_values=values)
-        vectors: Tensor = self.projection(self._pool(output))
-        return vectors
+            return self.backbone(pixel_values=values, noise=order)
+        return self.backbone(pixel_values=values)
 
     def _pool(self, output: Any) -> Tensor:
         if self._pooling == "pooler":
