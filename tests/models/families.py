@@ -15,6 +15,8 @@ from tests.models.tokenizers import (
     xlm_roberta_tokenizer,
 )
 
+BLIP, BLIP_VIT = "Salesforce/blip-itm-base-coco", {**VIT, "image_size": 384}
+
 TINY: dict[str, Tiny] = {
     # As in OpenAI's files, whose eos_token_id has always been wrong.
     "CLIP": dual(
@@ -112,30 +114,19 @@ TINY: dict[str, Tiny] = {
         },
         bert_tokenizer,
     ),
-    "BLIP": dual(
-        "BlipModel",
-        "Salesforce/blip-itm-base-coco",
-        bert_tokenizer,
-        {},
-        {**VIT, "image_size": 384},
-        projection_dim=24,
-    ),
+    "BLIP": dual("BlipModel", BLIP, bert_tokenizer, {}, BLIP_VIT, projection_dim=24),
     "BLIP, retrieval": dual(
         "BlipForImageTextRetrieval",
-        "Salesforce/blip-itm-base-coco",
+        BLIP,
         bert_tokenizer,
         {},
-        {**VIT, "image_size": 384},
+        BLIP_VIT,
         image_text_hidden_size=24,
     ),
     "BLIP, captions": Tiny(
-        "BlipForConditionalGeneration",
-        "Salesforce/blip-itm-base-coco",
-        {"vision_config": {**VIT, "image_size": 384}, "text_config": LAYERS},
+        "BlipForConditionalGeneration", BLIP, {"vision_config": BLIP_VIT, "text_config": LAYERS}
     ),
-    "BLIP, vision alone": Tiny(
-        "BlipVisionModel", "Salesforce/blip-itm-base-coco", {**VIT, "image_size": 384}
-    ),
+    "BLIP, vision alone": Tiny("BlipVisionModel", BLIP, BLIP_VIT),
     "AIMv2, vision alone": Tiny(
         "Aimv2VisionModel", "apple/aimv2-large-patch14-224-lit", {**VIT, "use_head": False}
     ),
