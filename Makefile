@@ -87,7 +87,7 @@ bench-sweeps: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.sweeps --out benchmarks/results $(BENCH)
 
 # raylens bulk, map_batches by hand and sentence-transformers, on the same photos.
-bench-bulk: $(ENGINES_INSTALLED)
+bench-bulk: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.bulk $(BENCH)
 
 # raylens embed beside the bare model, and killed ten times.
@@ -126,7 +126,7 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,bulk,int8,lance,s3,parquet,dedupe,map,plot]' --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,timm,openclip,bulk,int8,lance,s3,parquet,dedupe,map,plot]' --requirement requirements-dev.txt
 	touch $@
 
 $(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt

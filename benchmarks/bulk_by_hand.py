@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from deployments import torchvision_operators
+
 BATCH = 32
 
 
@@ -13,6 +15,7 @@ class Actor:
     """As a user would write it."""
 
     def __init__(self, checkpoint: str) -> None:
+        torchvision_operators.declare()
         import torch
         from transformers import AutoImageProcessor, AutoModel
 
@@ -51,6 +54,7 @@ def map_batches(folder: Path, out: Path, checkpoint: Path, cpus: int) -> tuple[f
 def sentence_transformers(
     folder: Path, out: Path, checkpoint: Path, cpus: int
 ) -> tuple[float, str]:
+    torchvision_operators.declare()
     import pyarrow as pa
     from pyarrow import parquet
     from sentence_transformers import SentenceTransformer

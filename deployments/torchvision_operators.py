@@ -1,48 +1,63 @@
-"""Lets torchvision be imported beside a torch that has no CUDA.
+"""Lets torchvision be imported where its compiled part cannot be loaded.
 
-PyPI's wheel of torchvision is built for CUDA. Beside torch's CPU build its compiled part cannot be
-loaded, which it survives, but not that its operators are then unknown: "operator torchvision::nms
-does not exist" ends its import, and that of transformers' image classes, timm and open_clip, which
-import it as soon as it is there. None of them uses these operators, which find boxes in images.
+PyPI's wheel of torchvision is built for CUDA, so its compiled part does not load beside torch's CPU
+build. torchvision would do without, but for two operators of that part which it asks for by name:
+"operator torchvision::nms does not exist" ends its import, and that of timm, open_clip and most of
+transformers, which import it as soon as it is installed. None of them needs the operators, which
+choose among boxes in images.
 """
 
+from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from typing import Any
 
-# Those that torchvision 0.28 and 0.29 register by name while they are imported.
+# Those that torchvision 0.28 and 0.29 ask for while they are imported.
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
+_KEPT: list[object] = []
 
 
 @cache
 def declare() -> None:
-    """Call it before transformers is used. Does nothing where torchvision is not installed, or is
-    built for the torch beside it.
+    """Call it before transformers, timm or open_clip is used, all of which import torchvision.
 
-    Raises ImportError if torchvision cannot be imported all the same.
+    Does nothing where torchvision is not installed. Raises ImportError, with a sentence that says
+    what to install, if it cannot be imported all the same.
     """
-    try:
-        built = [version(package).partition("+")[2] for package in ("torch", "torchvision")]
-    except PackageNotFoundError:
+    package = find_spec("torchvision")
+    if package is None:
         return
-    if built[0] != "cpu" or built[1] == "cpu":
-        return
-    from torch.library import Library
+    if not _loads(package.submodule_search_locations or ()):
+        from torch.library import Library
 
-    library: Any = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for operator in _OPERATORS:
-        library.define(operator)
-    _KEPT.append(library)  # its operators go with it
+        library: Any = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        for operator in _OPERATORS:
+            library.define(operator)
+        _KEPT.append(library)  # its operators go with it
     try:
         import torchvision  # noqa: F401
-    except RuntimeError as error:
+    except Exception as error:  # a damaged or foreign build may raise anything
         raise ImportError(
-            f"torchvision cannot be imported beside this torch ({error}); install the build that "
-            "belongs to it, from the same index"
+            f"torchvision cannot be imported ({type(error).__name__}: {error}); install the build "
+            "that belongs to this torch, from the same index: pip install --force-reinstall "
+            "--no-deps 'torchvision>=0.28,<0.29', or uninstall it: only models of timm and "
+            "OpenCLIP need it"
         ) from error
 
 
-_KEPT: list[object] = []
+def _loads(folders: Sequence[str]) -> bool:
+    """Whether the compiled part can be loaded. torchvision loads it in the same way, again."""
+    import torch
+
+    compiled = PathFinder.find_spec("_C", folders)
+    if compiled is None:
+        return False
+    try:
+        torch.ops.load_library(compiled.origin)  # type: ignore[no-untyped-call]
+    except OSError:
+        return False
+    return True

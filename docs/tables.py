@@ -11,41 +11,51 @@ from typing import Any
 from pydantic import BaseModel
 
 from deployments import settings
-from deployments.models.families import FAMILIES
-from deployments.models.family import Family
+from deployments.models import supported
 from deployments.settings import MIB, Settings
+from docs.most_used import MOST_USED, Published, Verdict, verdict
 
 DOCS = Path(__file__).parent
 
-_POOLING = {
-    "projection": "projection",
-    "pooler": "pooler",
-    "cls": "class token",
-    "mean": "mean of the patches",
-}
+
+def layouts() -> str:
+    """A row for each layout of checkpoints."""
+    lines = ["| layout | told by | vector of an image | extra |", "| --- | --- | --- | --- |"]
+    for row in supported.LAYOUTS.values():
+        extra = f"`{row.extra}`" if row.extra else ""
+        lines.append(f"| {row.name} | {row.told_by} | {row.vector} | {extra} |")
+    return "\n".join(lines)
 
 
 def families() -> str:
     """A row for each kind of family, with the model types that are of it."""
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for name, family in FAMILIES.items():
-        rows.setdefault(_family_cells(family), []).append(name)
     lines = [
         "| `model_type` or class | vector of an image | `model.pooling` may also be | texts |",
         "| --- | --- | --- | --- |",
     ]
-    for cells, names in rows.items():
-        lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {' | '.join(cells)} |")
+    for row in supported.families():
+        names, others = (", ".join(f"`{c}`" for c in cells) for cells in (row.names, row.others))
+        lines.append(f"| {names} | {row.vector} | {others} | {row.texts} |")
     return "\n".join(lines)
 
 
-def _family_cells(family: Family) -> tuple[str, ...]:
-    text = ""
-    if family.text is not None:
-        length = f"{family.text.max_tokens} tokens, " if family.text.max_tokens else ""
-        text = f"{length}{family.text.score}"
-    others = ", ".join(f"`{other}`" for other in family.others)
-    return _POOLING[family.pooling], others, text
+def checkpoints() -> str:
+    """A row for each of the most used checkpoints, by what they are for."""
+    lines = ["| checkpoint | layout | |", "| --- | --- | --- |"]
+    for heading, group in MOST_USED.items():
+        lines.append(f"| **{heading}** | | |")
+        for published in group:
+            found = verdict(published)
+            lines.append(f"| `{published.id}` | {found.layout} | {_answer(published, found)} |")
+    return "\n".join(lines)
+
+
+def _answer(published: Published, found: Verdict) -> str:
+    if published.text_of:
+        return f"served as `model.text_id` of `{published.text_of}`"
+    if found.refusal:
+        return f"refused, because {found.refusal}"
+    return f"served with the extra `{found.extra}`" if found.extra else "served"
 
 
 def configuration() -> str:
@@ -114,16 +124,23 @@ def _sentences() -> dict[tuple[str, str], str]:
     return found
 
 
-TABLES = {"models.md": ("families", families), "configuration.md": ("settings", configuration)}
+TABLES = {
+    "models.md": {"layouts": layouts, "families": families},
+    "checkpoints.md": {"checkpoints": checkpoints},
+    "configuration.md": {"settings": configuration},
+}
 
 
 def with_tables(page: str, text: str) -> str:
-    """The text of a page with its table as the code has it now."""
-    marker, make = TABLES[page]
-    begin, end = f"<!-- {marker} -->", f"<!-- end of {marker} -->"
-    before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2] or "\n"
-    return f"{before}{begin}\n\n{make()}\n\n{end}{after}"
+    """The text of a page with its tables as the code has them now."""
+    for marker, make in TABLES[page].items():
+        begin, end = f"<!-- {marker} -->", f"<!-- end of {marker} -->"
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise ValueError(f"{page} has no {begin}")
+        after = rest.partition(end)[2] or "\n"
+        text = f"{before}{begin}\n\n{make()}\n\n{end}{after}"
+    return text
 
 
 if __name__ == "__main__":

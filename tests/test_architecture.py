@@ -184,10 +184,10 @@ def test_the_deployments_import_nothing_of_the_users_package() -> None:
     assert not importers("raylens") & room("deployments")
 
 
-def test_the_users_package_imports_the_deployments_only_to_run_them_in_bulk() -> None:
+def test_the_users_package_imports_the_deployments_only_for_bulk_and_to_list_families() -> None:
     """Within functions, because a dataset of Ray Data cannot come from another process."""
     users = importers("deployments") & room("raylens")
-    assert users == {"raylens.bulk", "raylens.bulk_service"}
+    assert users == {"raylens.bulk", "raylens.bulk_service", "raylens.cli.service"}
     for name in users:
         assert not {i for i in imports(name, deep=False) if within(i, ["deployments"])}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.models.families import FAMILIES
 from tests.commands import ENV, ended, raylens, sentence
 from tests.servers import RAYLENS, ROOT
 
@@ -107,6 +108,26 @@ def test_serving_from_a_client_only_installation_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "raylens.serving", None)
     monkeypatch.delattr("raylens.serving", raising=False)
     result = raylens("serve")
+    assert ended(result) == 1
+    assert "pip install 'raylens[server]'" in sentence(result)
+
+
+# models, as far as it gets without a service
+
+
+def test_models_lists_every_supported_family_whole_on_a_narrow_terminal() -> None:
+    result = raylens("models", "--supported", COLUMNS="80")
+    assert ended(result) == 0
+    words = result.stdout.split()
+    assert {*FAMILIES, "sentence-transformers", "openclip"} <= {*words}
+    assert "…" not in result.stdout
+
+
+def test_listing_families_from_a_client_only_installation_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "deployments.models.supported", None)
+    result = raylens("models", "--supported")
     assert ended(result) == 1
     assert "pip install 'raylens[server]'" in sentence(result)
 

@@ -103,7 +103,10 @@ class Encoder:
         Call it in the thread that will run the model: it sets torch's number of threads, which
         applies per calling thread. Raises CheckpointError if the model cannot be served here.
         """
-        torchvision_operators.declare()
+        try:
+            torchvision_operators.declare()
+        except ImportError as error:
+            raise CheckpointError(str(error)) from error
         device, device_reason = _choose_device(settings.device)
         torch.set_num_threads(thread_count(settings.threads))
         # Otherwise GPUs round the input of convolutions to 10 bits, and float32 is not float32.

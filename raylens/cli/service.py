@@ -91,11 +91,20 @@ def export(
     out.print(exported, markup=False, soft_wrap=True)
 
 
-def models(url: Url = DEFAULT_URL) -> None:
-    """List the models that the service has. Example:
+def models(
+    supported: Annotated[
+        bool, typer.Option("--supported", help="List what raylens can serve; asks no service.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List the models that the service has, or all kinds that raylens can serve. Example:
 
     raylens models --url http://10.0.0.5:8000
+    raylens models --supported
     """
+    if supported:
+        _print_supported()
+        return
     body = _get(url, "/v1/models")
     columns = ("id", "dimensions", "image_size", "max_text_tokens", "precision", "engine", "device")
     # A long name continues on the next line, because callers need all of it.
@@ -111,6 +120,34 @@ def models(url: Url = DEFAULT_URL) -> None:
             ]
     out.print(table)
     out.print("\n".join(map(plain, reasons)), markup=False, soft_wrap=True)
+
+
+def _print_supported() -> None:
+    try:
+        from deployments.models.supported import LAYOUTS, families
+    except ModuleNotFoundError:  # a client-only installation
+        fail("this needs the server's packages: pip install 'raylens[server]'", FAILED)
+    layouts = Table(
+        *(Column(name, no_wrap=True) for name in ("layout", "told by")),
+        "vector of an image",
+        "extra",
+    )
+    for layout in LAYOUTS.values():
+        layouts.add_row(layout.name, layout.told_by, layout.vector, layout.extra)
+    out.print(layouts)
+    kinds = Table(
+        *(
+            Column("family of transformers", no_wrap=True),
+            "vector of an image",
+            "or pooling",
+            "texts",
+        ),
+        show_lines=True,
+    )
+    for kind in families():
+        kinds.add_row("\n".join(kind.names), kind.vector, "\n".join(kind.others), kind.texts)
+    out.print(kinds)
+    out.print("An extra is installed as in: pip install 'raylens[server,timm]'", markup=False)
 
 
 def health(url: Url = DEFAULT_URL) -> None:
