@@ -176,7 +176,11 @@ def _build(checkpoint: Checkpoint, saved: _Saved) -> nn.Module:
     except Exception as error:  # whatever a model class raises, the checkpoint is to blame
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"model {checkpoint.id!r}: timm cannot load it ({reason})") from error
-    assert loader.loads == 1  # noqa: S101  (else timm loaded something else, or nothing)
+    if loader.loads != 1:
+        raise CheckpointError(
+            f"model {checkpoint.id!r}: timm {timm.__version__} loads {saved.architecture} in a way "
+            "that raylens does not know; choose another architecture"
+        )
     refuse_incomplete(checkpoint, type(model).__name__, loader.missing, loader.unread)
     return model.eval()
 
