@@ -3,7 +3,8 @@
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
 bundled model its own: odd images and texts go through raylens's whole way, in the engine that
 serves the model on a CPU, and through the library that the checkpoint is made for. Ends with 1 if a
-row falls short. Names of checkpoints may follow, to compare these alone.
+row falls short. Names of checkpoints or of libraries may follow, to compare
+these alone: `python -m benchmarks.parity timm`.
 """
 
 import os
@@ -39,6 +40,8 @@ from tests.models.families import TINY, write
 from tests.models.odd_images import odd_images
 from tests.models.reference import TransformersReference
 from tests.models.sentence_transformers_reference import SentenceTransformersReference
+from tests.models.timm_checkpoints import TIMM, TimmReference
+from tests.models.timm_checkpoints import write as write_timm
 
 LEAST_COSINE = 0.9999
 MOST_DIFFERENCE = 1e-3  # of a probability
@@ -67,6 +70,7 @@ GROUPS = (
         SentenceTransformersReference,
         sentence_transformers_checkpoints.options,
     ),
+    Group("timm", TIMM, write_timm, TimmReference),
 )
 
 
@@ -87,11 +91,11 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        wanted = sys.argv[1:]
+        wanted = set(sys.argv[1:])
         rows = [] if wanted else [measure_bundled()]
         for group in GROUPS:
             described = f"Comparing with {group.library}"
-            names = [name for name in group.names if not wanted or name in wanted]
+            names = [n for n in group.names if not wanted or n in wanted or group.library in wanted]
             for name in track(names, described, console=console, transient=True):
                 rows.append(measure(group, name, Path(folder) / group.library / str(len(rows))))
     console.print(table(rows))

@@ -6,6 +6,7 @@ replica finds its export at once.
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -32,8 +33,9 @@ TOKENIZER = "tokenizer.json"
 PROBES = "probes.npz"
 # Begins each line of the exporting process's own log, to tell it from what libraries print.
 LOG_PREFIX = "raylens: "
-# An export depends on the versions of these.
+# An export depends on the versions of these, and of these if they are installed.
 _PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
+_EXTRAS = ("timm",)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -232,6 +234,9 @@ def _made_with() -> tuple[str, ...]:
             raise CheckpointError(
                 f"{package} is not installed; pip install 'raylens[server]'"
             ) from error
+    for package in _EXTRAS:
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
     return tuple(found)
 
 

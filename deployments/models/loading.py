@@ -49,24 +49,18 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
             f"model {checkpoint.id!r}: transformers cannot load it ({first_line(error)})"
         ) from error
     _leave_out_unused(model, family)
-    missing = _that_matter(report["missing_keys"] & model.state_dict().keys())
+    missing = report["missing_keys"] & model.state_dict().keys()
     parts = dict(model.named_children())
     # Files of a model with a head have the names of the model proper behind a prefix.
     extra = (name.removeprefix(f"{model.base_model_prefix}.") for name in report["unexpected_keys"])
-    unread = _that_matter(name for name in extra if name.partition(".")[0] in parts)
-    if unread:
-        raise CheckpointError(
-            f"model {checkpoint.id!r}: its files hold {len(unread)} weights that "
-            f"{type(model).__name__} does not read ({_first(unread)}), so its vectors would not be "
-            "the model's; merge an adapter, undo a quantisation, or correct config.json"
-        )
-    if missing:
-        others = f", or another model.pooling ({' or '.join(family.others)}), which may do without"
-        raise CheckpointError(
-            f"model {checkpoint.id!r}: its files lack {len(missing)} of the weights that "
-            f"{type(model).__name__} needs ({_first(missing)}); use a checkpoint that was saved "
-            f"with them{others if family.others else ''}"
-        )
+    others = f", or another model.pooling ({' or '.join(family.others)}), which may do without"
+    refuse_incomplete(
+        checkpoint,
+        type(model).__name__,
+        missing,
+        unread=[name for name in extra if name.partition(".")[0] in parts],
+        instead=others if family.others else "",
+    )
     module: torch.nn.Module = model.eval()
     # Not the mapped files: the weights would change with a file that is overwritten, and a shorter
     # one would end the process.
@@ -87,6 +81,33 @@ def _refuse_own_code(checkpoint: Checkpoint, transformers: Any) -> None:
                 " not have, and raylens never runs a repository's own code; choose another "
                 "checkpoint, or correct architectures if it says nothing of how items are embedded"
             )
+
+
+def refuse_incomplete(
+    checkpoint: Checkpoint,
+    model: str,
+    missing: Iterable[str],
+    unread: Iterable[str],
+    *,
+    instead: str = "",
+) -> None:
+    """Raises CheckpointError if the weights' names are not those of the `model` class.
+
+    `missing` would be left random; `unread` are held by the files in vain. `instead` says what else
+    can be done about what is missing.
+    """
+    missing, unread = _that_matter(missing), _that_matter(unread)
+    if unread:
+        raise CheckpointError(
+            f"model {checkpoint.id!r}: its files hold {len(unread)} weights that {model} does not "
+            f"read ({_first(unread)}), so its vectors would not be the model's; merge an adapter, "
+            "undo a quantisation, or correct config.json"
+        )
+    if missing:
+        raise CheckpointError(
+            f"model {checkpoint.id!r}: its files lack {len(missing)} of the weights that {model} "
+            f"needs ({_first(missing)}); use a checkpoint that was saved with them{instead}"
+        )
 
 
 def _that_matter(names: Iterable[str]) -> list[str]:

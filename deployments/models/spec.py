@@ -215,14 +215,14 @@ class _Known:
 
     def _number(self, key: str) -> float:
         value = getattr(self.processor, key)
-        if not _is_number(value):
+        if not is_number(value):
             raise self._error(key, "should be a number")
         return float(value)
 
     def _three(self, key: str) -> NDArray[np.float64]:
         value = getattr(self.processor, key)
-        values = [value] * 3 if _is_number(value) else value
-        if not (isinstance(values, list | tuple) and [_is_number(v) for v in values] == [True] * 3):
+        values = [value] * 3 if is_number(value) else value
+        if not (isinstance(values, list | tuple) and [is_number(v) for v in values] == [True] * 3):
             raise self._error(key, "should be three numbers, for red, green and blue")
         return np.array(values, np.float64)
 
@@ -237,7 +237,7 @@ class _Known:
         return CheckpointError(f"{self.path}: {key} {found} {problem}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -7,7 +7,7 @@ and texts get different vectors.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def build(tiny: Tiny, folder: Path) -> Path:
     return folder
 
 
-def enlarge(model: torch.nn.Module) -> None:
+def enlarge(model: torch.nn.Module, height_width: Sequence[int] = (224, 224)) -> None:
     """Draws all weights anew, so that every one of them affects the vectors.
 
     The weights that training begins with are so small that all images come out nearly equal.
@@ -105,10 +105,10 @@ def enlarge(model: torch.nn.Module) -> None:
                 values.copy_(0.1 * noise)
             elif not kind.startswith("running_"):
                 values.copy_(1 + 0.2 * noise)
-        settle(model, random)
+        settle(model, random, height_width)
 
 
-def settle(model: Any, random: torch.Generator) -> None:
+def settle(model: Any, random: torch.Generator, height_width: Sequence[int]) -> None:
     """Gives batch normalisation statistics of images; without them, all vectors look alike."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not norms:
@@ -118,5 +118,5 @@ def settle(model: Any, random: torch.Generator) -> None:
         norm.train()
         norm.momentum = 1.0
     vision = getattr(model, "vision_model", model)
-    vision(torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bicubic"))
+    vision(torch.nn.functional.interpolate(coarse, size=tuple(height_width), mode="bicubic"))
     model.eval()

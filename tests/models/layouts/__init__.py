@@ -1,0 +1,1 @@
+"""Readers of layouts, each compared with the library that it reads for."""
