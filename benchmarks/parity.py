@@ -10,10 +10,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich import box
@@ -26,6 +27,7 @@ from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.settings import ModelSettings
 from deployments.wire import TextSpec
+from tests.models import late_interaction
 from tests.models.comparison import (
     TEXTS,
     Comparison,
@@ -40,6 +42,7 @@ from tests.models.reference import TransformersReference
 
 LEAST_COSINE = 0.9999
 MOST_DIFFERENCE = 1e-3  # of a probability
+FLOAT32: dict[str, Any] = {"precision": "float32", "device": "cpu", "threads": 1}
 MOST_SPREAD = 0.99  # lowest cosine of two images, or texts, in the reference: it tells them apart
 
 
@@ -52,9 +55,25 @@ class Group(NamedTuple):
     """Writes the tiny checkpoint of a name into a folder."""
     reference: Callable[[Path], Reference]
     """That folder as the library itself reads it."""
+    pooling: Literal["auto", "patches"] = "auto"
+    texts: Sequence[str] = TEXTS
 
 
-GROUPS = (Group("transformers", TINY, write, TransformersReference),)
+# Class and register tokens before the patches, none, and a feature map.
+DENSE = ("DINOv2", "DINOv2, registers", "DINOv3", "SigLIP, vision alone", "ConvNeXt")
+
+GROUPS = (
+    Group("transformers", TINY, write, TransformersReference),
+    # Longer ones are truncated here, and read to their end there.
+    Group(
+        "transformers",
+        ("ColPali",),
+        lambda name, folder: late_interaction.write(folder),
+        late_interaction.ColPaliReference,
+        texts=[text for text in TEXTS if len(text) < 500],
+    ),
+    Group("transformers", DENSE, write, partial(TransformersReference, patches=True), "patches"),
+)
 
 
 class Row(NamedTuple):
@@ -105,24 +124,31 @@ def main() -> int:
 
 def measure_bundled() -> Row:
     name = "EfficientNet-Lite0, bundled"
-    return compared("transformers", name, ModelSettings().id, TransformersReference)
+    settings = ModelSettings(**FLOAT32)
+    return compared("transformers", name, settings, TransformersReference)
 
 
 def measure(group: Group, name: str, folder: Path) -> Row:
     folder.mkdir(parents=True)
     group.write(name, folder)
-    return compared(group.library, name, str(folder), group.reference)
+    settings = ModelSettings(id=str(folder), pooling=group.pooling, **FLOAT32)
+    return compared(group.library, name, settings, group.reference, group.texts)
 
 
-def compared(library: str, name: str, model: str, reference: Callable[[Path], Reference]) -> Row:
-    settings = ModelSettings(id=model, precision="float32", device="cpu", threads=1)
+def compared(
+    library: str,
+    name: str,
+    settings: ModelSettings,
+    reference: Callable[[Path], Reference],
+    texts: Sequence[str] = TEXTS,
+) -> Row:
     encoder = Encoder.load(settings)
     served, engine, refusal = in_torch(encoder), "torch", ""
     try:
         served, engine = in_openvino(*prepare(settings)), "openvino"
     except NotExportableError as error:
         refusal = str(error)
-    found = compare(served, reference(encoder.checkpoint.folder), odd_images())
+    found = compare(served, reference(encoder.checkpoint.folder), odd_images(), texts)
     return Row(library, name, encoder.pooling, encoder.text, engine, refusal, found)
 
 
@@ -154,7 +180,9 @@ def table(rows: list[Row]) -> Table:
         cells = [name, library, engine, pooling, text.score if text else ""]
         cells += [f"{found.image:.6f}", f"{found.spread:.2f}"]
         if found.text is not None:
-            cells += [f"{found.text:.6f}", f"{found.probability:.0e}"]
+            cells.append(f"{found.text:.6f}")
+        if found.probability is not None:
+            cells.append(f"{found.probability:.0e}")
         shown.add_row(*cells, style="" if passes(found) else "red")
     return shown
 

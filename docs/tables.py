@@ -22,6 +22,8 @@ _POOLING = {
     "pooler": "pooler",
     "cls": "class token",
     "mean": "mean of the patches",
+    "patches": "each patch",
+    "tokens": "each token",
 }
 
 

@@ -34,7 +34,7 @@ class Vision(nn.Module):
         self._hides_patches = family.hides_patches
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalised (N, 3, H, W) to (N, D)."""
+        """Normalised (N, 3, H, W) to (N, D), or to (N, P, D) of the P patches."""
         if self._hides_patches:
             # No patch is masked, but they would still be shuffled by random noise, and sums would
             # differ from call to call in their last bits. This noise keeps them in order.
@@ -57,8 +57,10 @@ class Vision(nn.Module):
         if self._pooling == "cls":
             return hidden[:, 0]
         if hidden.ndim == 4:  # (N, C, height, width), from convolutional networks
-            return hidden.mean(dim=(2, 3))
-        return hidden[:, self._prefix_tokens :].mean(dim=1)
+            patches = hidden.flatten(2).transpose(1, 2)
+        else:
+            patches = hidden[:, self._prefix_tokens :]
+        return patches if self._pooling == "patches" else patches.mean(dim=1)
 
 
 class TextTower(nn.Module):
