@@ -11,7 +11,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.settings import ModelSettings
 from deployments.wire import TextSpec
-from tests.models import sentence_transformers_checkpoints
+from tests.models import late_interaction, sentence_transformers_checkpoints
 from tests.models.comparison import (
     TEXTS,
     Comparison,
@@ -59,10 +60,29 @@ class Group(NamedTuple):
     """That folder as the library itself reads it."""
     options: Callable[[Path], dict[str, Any]] = lambda folder: {}
     """Settings of that folder, besides its id."""
+    texts: Sequence[str] = TEXTS
 
+
+# Class and register tokens before the patches, none, and a feature map.
+DENSE = ("DINOv2", "DINOv2, registers", "DINOv3", "SigLIP, vision alone", "ConvNeXt")
 
 GROUPS = (
     Group("transformers", TINY, write, TransformersReference),
+    # Longer texts are truncated here, and read to their end there.
+    Group(
+        "transformers",
+        ("ColPali",),
+        lambda name, folder: late_interaction.write(folder),
+        late_interaction.ColPaliReference,
+        texts=[text for text in TEXTS if len(text) < 500],
+    ),
+    Group(
+        "transformers",
+        DENSE,
+        write,
+        partial(TransformersReference, patches=True),
+        lambda folder: {"pooling": "patches"},
+    ),
     Group(
         "sentence-transformers",
         sentence_transformers_checkpoints.WRITERS,
@@ -129,11 +149,15 @@ def measure(group: Group, name: str, folder: Path) -> Row:
     folder.mkdir(parents=True)
     group.write(name, folder)
     options = {"id": str(folder), **group.options(folder)}
-    return compared(group.library, name, group.reference, **options)
+    return compared(group.library, name, group.reference, group.texts, **options)
 
 
 def compared(
-    library: str, name: str, reference: Callable[[Path], Reference], **options: Any
+    library: str,
+    name: str,
+    reference: Callable[[Path], Reference],
+    texts: Sequence[str] = TEXTS,
+    **options: Any,
 ) -> Row:
     settings = ModelSettings(precision="float32", device="cpu", threads=1, **options)
     encoder = Encoder.load(settings)
@@ -142,7 +166,7 @@ def compared(
         served, engine = in_openvino(*prepare(settings)), "openvino"
     except NotExportableError as error:
         refusal = str(error)
-    found = compare(served, reference(encoder.checkpoint.folder), odd_images())
+    found = compare(served, reference(encoder.checkpoint.folder), odd_images(), texts)
     return Row(library, name, encoder.pooling, encoder.text, engine, refusal, found)
 
 
@@ -174,7 +198,9 @@ def table(rows: list[Row]) -> Table:
         cells = [name, library, engine, pooling, text.score if text else ""]
         cells += [f"{found.image:.6f}", f"{found.spread:.2f}"]
         if found.text is not None:
-            cells += [f"{found.text:.6f}", f"{found.probability:.0e}"]
+            cells.append(f"{found.text:.6f}")
+        if found.probability is not None:
+            cells.append(f"{found.probability:.0e}")
         shown.add_row(*cells, style="" if passes(found) else "red")
     return shown
 

@@ -44,6 +44,8 @@ TRIM_EVERY_S = 5.0
 # How long a new replica waits for models that are already serving before it takes requests itself.
 LOAD_FIRST_S = 5.0
 
+SEVERAL = Options(several=True)
+
 
 @serve.deployment(
     # The service has its own limit, in items, and answers 429 beyond it.
@@ -137,8 +139,9 @@ class Ingress:
         on_error: OnError = "fail",
         model: str | None = None,
     ) -> list[NDArray[Any] | RaylensError]:
-        """For each item, in any accepted form or as an image's bytes, a (D,) vector; or, under
-        "report", its error. With the `dtype` "ubinary", a vector has D / 8 bytes."""
+        """For each item, in any accepted form or as an image's bytes, a (D,) vector, or (P, D) of a
+        model that gives several; or, under "report", its error. With the `dtype` "ubinary", a
+        vector has D / 8 bytes."""
         asked: dict[str, Any] = {"dimensions": dimensions, "normalize": normalize}
         asked |= {"truncate": truncate, "dtype": dtype, "on_error": on_error}
         options = parse(EmbeddingOptions, asked).options()
@@ -167,7 +170,7 @@ class Ingress:
         return await asyncio.to_thread(lambda: [*ranked_labels(rows, body.labels)])
 
     async def embed_image(self, path: str | Path) -> Vector:
-        """(D,) for a file under one of the image roots."""
+        """(D,) for a file under one of the image roots; or (P, D), as all methods that embed."""
         return await self._vector({"path": path})
 
     async def embed_image_url(self, url: str) -> Vector:
@@ -189,11 +192,11 @@ class Ingress:
             PathItem(item.text) if isinstance(item, TextItem) and isinstance(given, str) else item
             for given, item in zip(as_list(items), parse_items(items), strict=True)
         ]
-        return await self._vectors(ItemGroup("input", parsed))
+        return await self._vectors(ItemGroup("input", parsed), options=SEVERAL)
 
     async def batch_embed_text(self, texts: Sequence[str]) -> Vectors:
         """(N, D) for texts."""
-        return await self._vectors(_texts(texts))
+        return await self._vectors(_texts(texts), options=SEVERAL)
 
     async def text_image_similarity(self, text: str, path: str | Path) -> float:
         """Cosine of a text and a file."""
@@ -239,17 +242,18 @@ class Ingress:
         return model_list(self._service)
 
     async def _vector(self, item: dict[str, Any]) -> Vector:
-        vectors = await self._vectors(ItemGroup("input", parse_items([item]), is_list=False))
-        return vectors.reshape(-1)
+        group = ItemGroup("input", parse_items([item]), is_list=False)
+        vector: Vector = (await self._vectors(group, options=SEVERAL))[0]
+        return vector
 
     async def _similarity(self, a: dict[str, Any], b: dict[str, Any]) -> float:
         # Errors name the argument: `text`, `path` or `url`.
         groups = [ItemGroup(next(iter(x)), parse_items([x]), is_list=False) for x in (a, b)]
         return float(cosines(*np.split(await self._vectors(*groups), 2))[0])
 
-    async def _vectors(self, *groups: ItemGroup) -> Vectors:
-        """(N, D) for the items of all groups."""
-        return as_matrix(await self._rows(groups))
+    async def _vectors(self, *groups: ItemGroup, options: Options | None = None) -> Vectors:
+        """(N, D) for the items of all groups, or (N, P, D)."""
+        return as_matrix(await self._rows(groups, options))
 
     async def _rows(
         self,

@@ -86,9 +86,10 @@ class ModelSettings(Batching):
     """Other names that a request's `model` may use, for clients that hard-code one."""
     matryoshka: bool = False
     """True only if the model was trained so that its vectors can be truncated (`dimensions`)."""
-    pooling: Literal["auto", "cls", "mean", "pooler", "projection"] = "auto"
-    """`auto` is what the model's authors use. Others are for experiments; with any but
-    `projection`, a CLIP-like model embeds images only."""
+    pooling: Literal["auto", "cls", "mean", "pooler", "projection", "patches"] = "auto"
+    """`auto` is what the model's authors use. `patches` gives each image a vector for each of its
+    patches. Others are for experiments; with any but `projection`, a CLIP-like model embeds images
+    only."""
     max_num_patches: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Patches of an image for a NaFlex model, at most; without it as many as the checkpoint says,
     which is 256. 576 or 1024 show it finer detail, such as text in documents, and take 3 or 6

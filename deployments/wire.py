@@ -18,9 +18,9 @@ Tokens = NDArray[np.int32]
 Stack = NDArray[Any]
 """(N, …): Pixels or Tokens of one job that go to the model together."""
 Vector = NDArray[np.float32]
-"""(D,)"""
+"""(D,); or (P, D), of a model that gives several for each item"""
 Vectors = NDArray[np.float32]
-"""(N, D)"""
+"""(N, D); or (N, P, D), of such a model"""
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
 
@@ -172,9 +172,10 @@ class TextSpec:
 
     max_tokens: int
     """The longest text that the model reads, special tokens included."""
-    score: Literal["softmax", "sigmoid"]
+    score: Literal["softmax", "sigmoid", "maxsim"]
     """How cosines of an image with labels become probabilities:
-    softmax or sigmoid of `logit_scale * cosine + logit_bias`."""
+    softmax or sigmoid of `logit_scale * cosine + logit_bias`. Or `maxsim`, where texts have a
+    vector for each token as well: there are no probabilities, but late interaction."""
     logit_scale: float
     logit_bias: float
 
@@ -188,6 +189,8 @@ class Loaded:
     identity: bytes
     """Vectors of models with different identities cannot be compared."""
     dimensions: int
+    vectors_per_image: int | None
+    """How many an image has, each of so many dimensions, if the model gives several; else None."""
     pixels: ImageSpec
     text: TextSpec | None
     """None for a model without a text tower in the image vectors' space."""
@@ -197,6 +200,23 @@ class Loaded:
     engine_reason: str
     device: str
     device_reason: str
+
+    @property
+    def vectors_bytes(self) -> int:
+        """Of all vectors of an image, in float32."""
+        return 4 * self.dimensions * (self.vectors_per_image or 1)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of an image's pixels or of its vectors, whichever are more."""
+        pixels = math.prod(self.pixels.shape) * self.pixels.dtype.itemsize
+        return max(pixels, self.vectors_bytes)
+
+    @property
+    def text_bytes(self) -> int:
+        """Of the vectors of the longest text."""
+        tokens = self.text.max_tokens if self.text is not None and self.vectors_per_image else 1
+        return 4 * self.dimensions * tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +230,25 @@ class ModelCard(Loaded):
     @property
     def modalities(self) -> tuple[str, ...]:
         return ("image",) if self.text is None else ("image", "text")
+
+    @property
+    def score(self) -> Literal["cosine", "maxsim"] | None:
+        """How two items are compared; None if their several vectors are for no comparison."""
+        if self.vectors_per_image is None:
+            return "cosine"
+        return "maxsim" if self.text is not None else None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(rows, columns) of an image's vectors, if they are of its patches, row by row. Patches
+        are square, so their number tells; None where they do not fill the image."""
+        if self.text is not None:  # the prompt has some as well
+            return None
+        height, width = self.pixels.height_width
+        rows = math.isqrt((self.vectors_per_image or 0) * height // width)
+        columns = rows * width // height
+        fits = rows * columns == self.vectors_per_image and rows * width == columns * height
+        return (rows, columns) if fits else None
 
 
 class QueueState(NamedTuple):
@@ -226,7 +265,7 @@ class StackVectors(NamedTuple):
     """What the model deployment returns for one stack of N items."""
 
     vectors: Vectors
-    """(N, D) float32, as the model computed them: not normalised."""
+    """(N, D) or (N, P, D) float32, as the model computed them: not normalised."""
     queue_ms: float
     """From arrival to the moment the model took the first item."""
     model_ms: float

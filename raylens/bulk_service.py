@@ -76,6 +76,11 @@ class ServiceCalls:
             raise ServiceUrlError(str(error)) from None
         with client:
             card = client.models()[0]
+        if card.get("vectors_per_image", 1) > 1:
+            raise ServiceUrlError(
+                f"{card['id']} gives {card['vectors_per_image']} vectors for each image, and bulk "
+                "jobs keep one"
+            )
         identity = f"service {card['id']} {card['revision']} {card['precision']}"
         self.model = Model(card["id"], card["revision"], card["dimensions"], identity)
 

@@ -27,6 +27,7 @@ from deployments.wire import (
     TextSpec,
     Tokens,
     Vector,
+    Vectors,
 )
 
 CARD = ModelCard(
@@ -36,6 +37,7 @@ CARD = ModelCard(
     aliases=(),
     matryoshka=False,
     dimensions=12,
+    vectors_per_image=None,
     pixels=PixelSpec(resize=("shortest_edge", 8), resample=3, crop=(8, 8)),
     text=None,
     precision="float32",
@@ -46,6 +48,10 @@ CARD = ModelCard(
     device_reason="it is a fake",
     loaded_unix_s=1_700_000_000,
 )
+PATCHES = replace(CARD, id="patches", dimensions=3, vectors_per_image=4)
+"""Gives the mean colour of each quarter, row by row."""
+LATE_TEXT = TextSpec(max_tokens=24, score="maxsim", logit_scale=1.0, logit_bias=0.0)
+"""With PATCHES: each character of a text has a vector."""
 TEXT = TextSpec(max_tokens=24, score="softmax", logit_scale=10.0, logit_bias=0.0)
 
 
@@ -100,13 +106,17 @@ class FakeModel:
         self.stacks.append(stack)
         quarters = stack.reshape(len(stack), 2, 4, 2, 4, 3).mean(axis=(2, 4))
         vectors = quarters.reshape(len(stack), 12).astype(np.float32) - 127.5
-        return StackVectors(vectors, 1.5, 2.5)
+        several = self.card.vectors_per_image
+        return StackVectors(vectors if several is None else _split(vectors, several), 1.5, 2.5)
 
     async def embed_text(
         self, stack: Tokens, identity: bytes, deadline: float, tenant: str | None = None
     ) -> StackVectors:
         self._refuse(identity)
         self.token_stacks.append(stack)
+        if self.card.score == "maxsim":
+            remainders = stack[:, :, None] % np.array([7, 5, 3]) - np.array([2.5, 1.5, 0.5])
+            return StackVectors((remainders * (stack >= 0)[..., None]).astype(np.float32), 0.5, 1.0)
         texts = ["".join(chr(i) for i in row if i >= 0) for row in stack]
         vectors = np.stack([self._vector(text) for text in texts])
         return StackVectors(vectors, 0.5, 1.0)
@@ -124,6 +134,10 @@ class FakeModel:
             return np.array([*colour] * 4, dtype=np.float32) - 127.5
         seed = int.from_bytes(text.encode()) % 2**32
         return np.random.default_rng(seed).normal(size=12).astype(np.float32)
+
+
+def _split(vectors: Vectors, several: int) -> Vectors:
+    return vectors.reshape(len(vectors), several, -1)
 
 
 class InProcess:

@@ -54,6 +54,13 @@ class EmbeddingByType(TypedDict):
     ubinary: NotRequired[list[int] | str]
 
 
+class EmbeddingsByType(TypedDict):
+    float: NotRequired[list[list[float]] | str]
+    base64: NotRequired[str]
+    binary: NotRequired[list[list[int]] | str]
+    ubinary: NotRequired[list[list[int]] | str]
+
+
 class EmbeddingRow(TypedDict):
     object: Literal["embedding"]
     index: int
@@ -63,6 +70,30 @@ class EmbeddingRow(TypedDict):
             description="Numbers, base64 under encoding_format=base64, or both by type if "
             "embedding_type is a list."
         ),
+    ]
+    truncated: NotRequired[
+        Annotated[
+            Literal[True],
+            Field(description="Present only if the text is longer than the model reads."),
+        ]
+    ]
+
+
+class MultiEmbeddingRow(TypedDict):
+    """Of a model that gives several vectors for each item."""
+
+    object: Literal["multi_embedding"]
+    index: int
+    embedding: Annotated[
+        list[list[float]] | str | EmbeddingsByType,
+        Field(
+            description="A list of vectors, base64 of their array under encoding_format=base64, or "
+            "both by type if embedding_type is a list."
+        ),
+    ]
+    shape: Annotated[
+        list[int],
+        Field(description="How many vectors, and how many numbers each has before bits are packed"),
     ]
     truncated: NotRequired[
         Annotated[
@@ -95,7 +126,7 @@ class Usage(TypedDict):
 class Embeddings(TypedDict):
     object: Literal["list"]
     model: str
-    data: list[EmbeddingRow | FailedRow]
+    data: list[EmbeddingRow | MultiEmbeddingRow | FailedRow]
     usage: Usage
 
 
@@ -137,6 +168,17 @@ class Model(TypedDict):
     owned_by: str
     aliases: list[str]
     dimensions: int
+    vectors_per_image: Annotated[
+        int, Field(description="More than 1 if the model gives several, each of `dimensions`.")
+    ]
+    grid: Annotated[
+        list[int] | None,
+        Field(description="[rows, columns] if these are of an image's patches, row by row."),
+    ]
+    score: Annotated[
+        Literal["cosine", "maxsim"] | None,
+        Field(description="How items are compared; null if their vectors are for no comparison."),
+    ]
     image_size: Annotated[
         int | list[int],
         Field(description="Pixels; [height, width] if unequal; of a square image for NaFlex."),

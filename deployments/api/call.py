@@ -16,8 +16,9 @@ from deployments.api.schema import Body, parse
 from deployments.errors import BadRequest
 from deployments.fairness import FairSemaphore, TenantCount
 from deployments.items import Item, parse_item, parse_items
-from deployments.service.embedding import Embedded, EmbeddingService, too_many_items
+from deployments.service.embedding import Embedded, EmbeddingService
 from deployments.service.job import Context, ItemGroup, Options, Timing
+from deployments.service.options import too_many_items
 from deployments.service.vectors import as_matrix
 from deployments.settings import Limits
 from deployments.wire import Vectors

@@ -1,8 +1,10 @@
 """raylens's own endpoints. Each parses its body, asks the service and answers."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
+import numpy as np
 from starlette.responses import Response
 
 from deployments.api import answers, render
@@ -25,8 +27,8 @@ from deployments.api.schema import (
 from deployments.errors import BadRequest, UnsupportedMediaType
 from deployments.items import BytesItem, signature_of
 from deployments.service.classify import Classifier
-from deployments.service.job import ItemGroup
-from deployments.service.vectors import cosines, ranking
+from deployments.service.job import ItemGroup, Options
+from deployments.service.vectors import as_rows, cosines, maxsim_ranking, ranking
 
 
 async def embeddings(call: Call) -> Response:
@@ -35,10 +37,16 @@ async def embeddings(call: Call) -> Response:
     encoding = asked.encoding()
     if preferred == "npy" and isinstance(encoding, dict):
         raise BadRequest("A .npy array has one embedding_type only.", param="embedding_type")
-    embedded = await call.embed([group], asked.model, asked.options())
+    takes = render.number_bytes(encoding, as_npy=preferred == "npy")
+    options = dataclasses.replace(asked.options(), number_bytes=takes)
+    embedded = await call.embed([group], asked.model, options)
+    card = embedded.card
     if preferred == "npy" and isinstance(encoding, Encoding):
-        width = asked.dimensions or embedded.card.dimensions
-        return render.embeddings_npy(embedded.rows, width, encoding.dtype)
+        vector = (asked.dimensions or card.dimensions,)
+        # One for each token of a text, if there are no images; a failed item has none.
+        several = 1 if card.score == "maxsim" else card.vectors_per_image
+        shape = (several, *vector) if several and card.vectors_per_image else vector
+        return render.embeddings_npy(embedded.rows, shape, encoding.dtype)
     return render.embeddings_json(embedded, encoding)
 
 
@@ -86,9 +94,22 @@ async def rank(call: Call) -> Response:
     body = await call.body(RankBody)
     documents = call.items("documents", body.documents)
     query = call.item("query", body.query)
-    (target, others), embedded = await call.vectors([query, documents], body.model)
-    best = ranking(target[0], others)[: body.top_n]
-    results = [{"index": index, "score": score} for index, score in best]
+    score = call.service.model(body.model).card.score
+    if body.score is not None and body.score != score:
+        raise BadRequest(
+            f"This model's items are compared by {score}; leave score out."
+            if score is not None
+            else "This model's vectors are of patches, and no score compares items by them.",
+            param="score",
+        )
+    options = Options(several=score == "maxsim")
+    embedded = await call.embed([query, documents], body.model, options)
+    target, *others = as_rows(embedded.rows)
+    if embedded.card.score == "maxsim":  # in a thread, because images have a thousand vectors each
+        ranks = await asyncio.to_thread(maxsim_ranking, target, others)
+    else:
+        ranks = ranking(target, np.stack(others))
+    results = [{"index": index, "score": score} for index, score in ranks[: body.top_n]]
     return call.answer({"object": "list", "model": embedded.card.id, "results": results})
 
 

@@ -113,7 +113,9 @@ def _add_other_formats(operation: Schema) -> None:
     success = operation["responses"]["200"]
     success["content"]["application/x-npy"] = {
         "schema": {
-            "description": "One .npy array (N, D); rows of failed items are NaN, or zeros.",
+            "description": "One .npy array (N, D), or (N, P, D) of a model that gives P vectors "
+            "for each image. Rows of failed items are NaN, or zeros, as is what follows a text "
+            "that has fewer vectors than others.",
             "type": "string",
             "contentMediaType": "application/x-npy",
         }

@@ -16,12 +16,16 @@ from deployments.api.answers import error_type
 from deployments.api.schema import Encoding, VectorType
 from deployments.errors import RaylensError
 from deployments.service.embedding import Embedded
+from deployments.service.vectors import as_matrix
 from deployments.wire import Vector
 
 # Some clients (aiohttp) refuse header lines of more than 8,190 bytes.
 MAX_ERROR_HEADER_BYTES = 8000
 
 PIECE_BYTES = 256 * 1024
+
+# Of a number in JSON, with the comma.
+FLOAT_DIGITS, INTEGER_DIGITS = 13, 5
 
 
 class Answer(Response):
@@ -55,7 +59,7 @@ def json_response(
 
 
 def quantised(vectors: NDArray[np.float32], dtype: VectorType) -> NDArray[Any]:
-    """(N, D) float32 to (N, D) of `dtype`, or (N, ceil(D/8)) bytes for `ubinary` and `binary`.
+    """(…, D) float32 to (…, D) of `dtype`, or (…, ceil(D/8)) bytes for `ubinary` and `binary`.
 
     `uint8` is `int8` + 128, and `binary` is `ubinary` - 128, as Cohere, Jina and Voyage define it.
     """
@@ -75,7 +79,8 @@ def quantised(vectors: NDArray[np.float32], dtype: VectorType) -> NDArray[Any]:
 def written(
     vectors: NDArray[np.float32], encoding: Encoding | Mapping[str, Encoding]
 ) -> Sequence[Any] | NDArray[Any]:
-    """What JSON has for each row of (N, D): an array, base64 or, by type, an object of them."""
+    """What JSON has for each row of (N, D) or (N, P, D): an array, base64 or, by type, an object of
+    them."""
     if not isinstance(encoding, Encoding):
         by_type = {name: written(vectors, one) for name, one in encoding.items()}
         return [dict(zip(by_type, row, strict=True)) for row in zip(*by_type.values(), strict=True)]
@@ -85,14 +90,20 @@ def written(
 
 def embeddings_json(embedded: Embedded, encoding: Encoding | Mapping[str, Encoding]) -> Response:
     good = [row for row in embedded.rows if not isinstance(row, RaylensError)]
-    values = iter(written(np.stack(good), encoding) if good else ())
+    if embedded.card.vectors_per_image is None:
+        kind, values = "embedding", iter(written(np.stack(good), encoding) if good else ())
+    else:  # texts may have fewer than others
+        kind = "multi_embedding"
+        values = (value for row in good for value in written(row[None], encoding))
     data: list[dict[str, Any]] = []
     for index, row in enumerate(embedded.rows):
         if isinstance(row, RaylensError):
             error = {"code": row.code, "message": row.message}
             data.append({"object": "error", "index": index, "embedding": None, "error": error})
         else:
-            entry = {"object": "embedding", "index": index, "embedding": next(values)}
+            entry = {"object": kind, "index": index, "embedding": next(values)}
+            if row.ndim == 2:
+                entry["shape"] = row.shape
             if index in embedded.truncated:
                 entry["truncated"] = True
             data.append(entry)
@@ -108,15 +119,31 @@ def embeddings_json(embedded: Embedded, encoding: Encoding | Mapping[str, Encodi
     )
 
 
+def number_bytes(encoding: Encoding | Mapping[str, Encoding], *, as_npy: bool) -> float:
+    """About how many bytes a number of a vector takes in an answer."""
+    if not isinstance(encoding, Encoding):
+        return sum(number_bytes(one, as_npy=False) for one in encoding.values())
+    array = quantised(np.zeros(8, np.float32), encoding.dtype)
+    is_float = array.dtype.kind == "f"
+    if as_npy or encoding.is_base64:
+        return array.nbytes / 8 * (1 if as_npy else 4 / 3)
+    return array.size / 8 * (FLOAT_DIGITS if is_float else INTEGER_DIGITS)
+
+
 def embeddings_npy(
-    rows: Sequence[Vector | RaylensError], dimensions: int, dtype: VectorType
+    rows: Sequence[Vector | RaylensError], shape: tuple[int, ...], dtype: VectorType
 ) -> Response:
-    """One array (N, D); failed rows are NaN, or zeros in the integer types."""
+    """One array (N, D) or (N, P, D). A failed item, which would have this shape, is NaN, or zeros
+    in the integer types; so is what stands behind a text that has fewer vectors than others."""
     failed = [isinstance(row, RaylensError) for row in rows]
-    blank = np.zeros(dimensions, np.float32)
-    vectors = np.stack([blank if isinstance(row, RaylensError) else row for row in rows])
-    array = quantised(vectors, dtype)
-    array[failed] = np.nan if np.issubdtype(array.dtype, np.floating) else 0
+    blank = np.zeros(shape, np.float32)
+    vectors = [blank if isinstance(row, RaylensError) else row for row in rows]
+    array = quantised(as_matrix(vectors), dtype)
+    nothing = np.nan if np.issubdtype(array.dtype, np.floating) else 0
+    array[failed] = nothing
+    if array.ndim == 3:
+        for places, row in zip(array, vectors, strict=True):
+            places[len(row) :] = nothing
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     headers = {"X-Item-Errors": item_errors_header(rows)} if any(failed) else None

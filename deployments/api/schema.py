@@ -139,7 +139,14 @@ class EmbeddingOptions(Body):
 
     def options(self) -> Options:
         largest = FLOAT16_MAX if self.dtype == "float16" else math.inf
-        return Options(self.dimensions, self.normalize, self.truncate, self.on_error, largest)
+        return Options(
+            self.dimensions,
+            self.normalize,
+            self.truncate,
+            self.on_error,
+            largest,
+            several=True,
+        )
 
     def encoding(self) -> Encoding | dict[str, Encoding]:
         """Of each vector, or by type if several were asked for."""
@@ -165,6 +172,11 @@ class RankBody(Body):
     query: OneItem
     documents: Items
     top_n: WholeNumber | None = Field(None, ge=1, description="Return only this many, the best.")
+    score: Literal["cosine", "maxsim"] | None = Field(
+        None,
+        description="The model's own, which is maxsim for late interaction: of each vector of the "
+        "query, the largest cosine with one of the document's, summed. The other is refused.",
+    )
 
 
 class ClassifyBody(Body):

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from deployments.bulk.loading import pixels_of
 from deployments.bulk.stages import BusyClock, Spent
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.errors import RaylensError
 from deployments.models.engines.choice import load_engine
 from deployments.service.vectors import finished
@@ -26,8 +27,15 @@ class MixedVectorsError(Exception):
 
 
 async def loaded_model(settings: ModelSettings, *, has_gpu: bool) -> Loaded:
-    """What the engine says of the model, here. Raises CheckpointError."""
-    return (await load_engine(settings, has_gpu=has_gpu)).loaded
+    """What the engine says of the model, here. Raises CheckpointError, also if it gives several
+    vectors for each image."""
+    loaded = (await load_engine(settings, has_gpu=has_gpu)).loaded
+    if loaded.vectors_per_image is not None:
+        raise CheckpointError(
+            f"model {loaded.id!r} gives {loaded.vectors_per_image} vectors for each image, and "
+            "bulk jobs keep one; choose another model.pooling, or ask POST /v1/embeddings"
+        )
+    return loaded
 
 
 class BulkModel:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.pace import Pace
 from deployments.errors import (
     DeadlineExceeded,
@@ -40,10 +40,6 @@ logger = logging.getLogger("ray.serve")
 # What a call raises when its replica dies. Embedding is pure, so such a call is retried once.
 REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
 
-# Ray's own limit for one message between replicas, and what all but the pixels may take of it.
-MESSAGE_BYTES = int(os.environ.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 1024 * 1024))
-ENVELOPE_BYTES = 64 * 1024
-
 READY_TIMEOUT_S = 5.0
 
 # While a model is being replaced, replicas of both may serve. How many replicas
@@ -58,7 +54,7 @@ async def _nothing(card: ModelCard) -> None:
 class EmbedderClient:
     """A model deployment behind its handle; the service's `ModelClient`."""
 
-    stack_bytes = MESSAGE_BYTES - ENVELOPE_BYTES
+    stack_bytes = STACK_BYTES
 
     def __init__(
         self,

@@ -11,7 +11,9 @@ import numpy as np
 import ray
 from ray import serve
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.embedder.gate import Gate
+from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
@@ -112,6 +114,7 @@ class Embedder:
         self._proof = Proof(self._engine.prove)
         await self._warm_up(settings)
         loaded = self._engine.loaded
+        check_fits(loaded)
         reported = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
         self._card = ModelCard(
             **{**reported, "device_reason": f"{placement}; {loaded.device_reason}"},
@@ -244,7 +247,22 @@ class Embedder:
         for start in range(0, len(tokens), rows):
             part = self._engine.encode_text(tokens[start : start + rows])
             vectors.append(await self._proof.judge(part))
-        return _split(np.concatenate(vectors), pieces)
+        split = _split(np.concatenate(vectors), pieces)
+        if split[0].ndim == 3:  # a vector for each token: as many as the piece came with
+            return [part[:, : piece.shape[1]] for part, piece in zip(split, pieces, strict=True)]
+        return split
+
+
+def check_fits(loaded: Loaded) -> None:
+    """Raises CheckpointError if the vectors of one image do not fit into an answer to the
+    ingress."""
+    if loaded.vectors_bytes > STACK_BYTES:
+        raise CheckpointError(
+            f"model {loaded.id!r} gives {loaded.vectors_per_image} vectors of "
+            f"{loaded.dimensions} numbers for an image, which is more than Ray lets through in one "
+            "message; set RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH in the environment of the "
+            f"cluster to {2 * loaded.vectors_bytes}, or choose another model.pooling"
+        )
 
 
 def _split(vectors: Vectors, pieces: list[Any]) -> list[Vectors]:

@@ -42,7 +42,7 @@ class Proof:
         except Exception:
             self._doubt()
             raise
-        if np.isfinite(vectors).all(axis=1).any():
+        if np.isfinite(vectors).reshape(len(vectors), -1).all(axis=1).any():
             self._succeed()
         else:
             self._doubt()

@@ -42,7 +42,7 @@ def cast(
             found = [towers.image(torch.from_numpy(pixels).to(device))]
             if towers.text is not None and tokens is not None:
                 found.append(towers.text(torch.from_numpy(tokens).to(device)))
-            return torch.cat(found).cpu().numpy()
+            return torch.cat([vectors.flatten(0, -2) for vectors in found]).cpu().numpy()
 
     native = _native(device)
     reference: Vectors | None = None

@@ -58,6 +58,7 @@ class Encoder:
         pooling: str = "",
         tolerant: bool = False,
         rules: str = "",
+        several: bool = False,
         text: TextSpec | None = None,
         tokenizer_json: str | None = None,
         device: str = "cpu",
@@ -66,9 +67,9 @@ class Encoder:
     ) -> None:
         """Takes over the towers, which are on `device`, and runs them once to learn D.
 
-        `pooling`, `tolerant` and `rules` are as in `LoadedCheckpoint`; `text` and `tokenizer_json`
-        belong to `text_tower`. Raises CheckpointError if the model does not give one vector for
-        each image and each text, all of one length.
+        `pooling`, `tolerant`, `rules` and `several` are as in `LoadedCheckpoint`; `text` and
+        `tokenizer_json` belong to `text_tower`. Raises CheckpointError if the model does not give
+        one vector for each image and each text, or as many as it should, all of one length.
         """
         self.checkpoint = checkpoint
         self.pooling = pooling
@@ -86,14 +87,20 @@ class Encoder:
         self._photos = photos(preprocessing.pixels)
         height, width = preprocessing.pixels.height_width
         what = f"an image of {height} x {width} pixels"
-        self.dimensions = self._length_of(what, lambda: self.encode(self._some_pixels(2)))
+        self._of_image = self._shape_of(
+            what, lambda: self.encode(self._some_pixels(2)), several=several
+        )
+        self.dimensions = self._of_image[-1]
+        self.vectors_per_image = self._of_image[0] if several else None
         if text_tower is not None:
-            found = self._length_of("a text", lambda: self.encode_text(self._some_tokens(2)))
-            if found != self.dimensions:
+            self._of_text = self._shape_of(
+                "a text", lambda: self.encode_text(self._some_tokens(2)), several=several
+            )
+            if self._of_text[-1] != self.dimensions:
                 raise CheckpointError(
                     f"model {checkpoint.id!r} gives {self.dimensions} numbers for an image and "
-                    f"{found} for a text, which cannot be compared; correct model.text_id, or "
-                    "download the model again"
+                    f"{self._of_text[-1]} for a text, which cannot be compared; correct "
+                    "model.text_id, or download the model again"
                 )
 
     @classmethod
@@ -145,6 +152,7 @@ class Encoder:
             pooling=loaded.pooling,
             tolerant=loaded.tolerant,
             rules=loaded.rules,
+            several=loaded.several,
             text=text.spec if text is not None else None,
             tokenizer_json=text.tokenizer.json if text is not None else None,
             device=device,
@@ -165,7 +173,7 @@ class Encoder:
         return hashlib.sha256(repr(parts).encode()).digest()
 
     def encode(self, pixels: Pixels) -> Vectors:
-        """(N, *shape) to float32 (N, D): the model's own vectors, not normalised.
+        """(N, *shape) to float32 (N, D), or (N, P, D): the model's own vectors, not normalised.
 
         Shape and dtype are those of `preprocessing.pixels`. Raises ValueError for anything else,
         and NoMemoryError if the GPU has no memory left for so many.
@@ -174,7 +182,8 @@ class Encoder:
         return self._run(self.image_tower, pixels)
 
     def encode_text(self, tokens: Tokens) -> Vectors:
-        """int32 (N, L) to float32 (N, D) in the space of the images' vectors, not normalised.
+        """int32 (N, L) to float32 (N, D) in the space of the images' vectors, not normalised; or
+        to (N, L, D), zeros where a text has ended, of a model with several `vectors_per_image`.
 
         Rows are padded with -1 after their tokens. Raises ValueError for anything else, for rows
         that are empty or longer than `text.max_tokens`, and without a text tower.
@@ -192,13 +201,13 @@ class Encoder:
     def warm_up(self, images: int) -> None:
         """Runs one batch of `images` images, so that no request waits for the first of that size.
 
-        Raises CheckpointError if the vectors are not finite or not (N, D).
+        Raises CheckpointError if the vectors are not finite, or of another shape than before.
         """
-        self._check(self.encode(self._some_pixels(images)), (images, self.dimensions))
+        self._check(self.encode(self._some_pixels(images)), (images, *self._of_image))
 
     def warm_up_text(self, texts: int) -> None:
         """The same for a batch of `texts`."""
-        self._check(self.encode_text(self._some_tokens(texts)), (texts, self.dimensions))
+        self._check(self.encode_text(self._some_tokens(texts)), (texts, *self._of_text))
 
     def _run(self, tower: nn.Module, stack: NDArray[Any]) -> Vectors:
         try:
@@ -223,15 +232,17 @@ class Encoder:
             values = values.pin_memory().to(self.device, non_blocking=True)
             return tower(values).cpu().numpy()  # type: ignore[no-any-return]
 
-    def _check(self, vectors: Vectors, shape: tuple[int, int]) -> None:
+    def _check(self, vectors: Vectors, shape: tuple[int, ...]) -> None:
         if vectors.shape != shape or not np.isfinite(vectors).all():
             raise CheckpointError(
                 f"model {self.checkpoint.id!r} gives vectors that are not finite, or not one "
                 f"for each item of a batch of {shape[0]}; its weights may be damaged"
             )
 
-    def _length_of(self, what: str, vectors: Callable[[], Vectors]) -> int:
-        """D of the vectors of a batch of 2."""
+    def _shape_of(
+        self, what: str, vectors: Callable[[], Vectors], *, several: bool = False
+    ) -> tuple[int, ...]:
+        """(D,), or (P, D) of `several`: what each item of a batch of 2 has."""
         try:
             found = vectors()
         except Exception as error:  # a model class may raise anything about its input
@@ -239,13 +250,14 @@ class Encoder:
                 f"model {self.checkpoint.id!r} cannot embed {what} "
                 f"({type(error).__name__}: {first_line(error)})"
             ) from error
-        if found.ndim != 2 or len(found) != 2:
+        if found.ndim != (3 if several else 2) or len(found) != 2:
+            number = "several vectors" if several else "one vector"
             raise CheckpointError(
-                f"model {self.checkpoint.id!r} does not give one vector for {what}, so it cannot "
+                f"model {self.checkpoint.id!r} does not give {number} for {what}, so it cannot "
                 "be served"
             )
-        dimensions: int = found.shape[1]
-        return dimensions
+        shape: tuple[int, ...] = found.shape[1:]
+        return shape
 
     def _some_pixels(self, size: int) -> Pixels:
         return np.resize(self._photos, (size, *self._photos.shape[1:]))

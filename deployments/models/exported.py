@@ -52,6 +52,8 @@ class Manifest:
     identity: str
     """The model's, in hexadecimal, whatever precision it runs in."""
     dimensions: int
+    vectors_per_image: int | None
+    """As in `Loaded.vectors_per_image`."""
     pixels: ImageSpec
     tolerant: bool
     """As in `LoadedCheckpoint.tolerant`."""

@@ -14,15 +14,15 @@ from deployments.models.family import Family, Pooling, TextRules
 
 _CLIP = Family(
     pooling="projection",
-    others=("pooler", "cls", "mean"),
+    others=("pooler", "cls", "mean", "patches"),
     prefix_tokens=1,
     text=TextRules(padding="eos", pooling="eos", score="softmax"),
     tolerant=True,
 )
 _BERT = TextRules(padding="mask", pooling="cls", score="softmax")
-_JOINT = Family("projection", ("pooler", "mean"), projection=None)
-_PATCHES_AND_CLASS = Family("cls", ("pooler", "mean"), prefix_tokens=1, tolerant=True)
-_POOLED = Family("pooler", ("mean",))
+_JOINT = Family("projection", ("pooler", "mean", "patches"), projection=None)
+_PATCHES_AND_CLASS = Family("cls", ("pooler", "mean", "patches"), prefix_tokens=1, tolerant=True)
+_POOLED = Family("pooler", ("mean", "patches"))
 _SIGLIP = replace(
     _JOINT,
     text=TextRules(padding="max_length", pooling="pooler", score="sigmoid", lower_cases_gemma=True),
@@ -40,7 +40,8 @@ FAMILIES: dict[str, Family] = {
     # The vision models of these two pool directly into the shared space.
     "align": replace(_JOINT, text=replace(_BERT, max_tokens=64)),
     "siglip": _SIGLIP,  # SigLIP 2 of a fixed resolution too
-    "siglip2": replace(_SIGLIP, takes_patches=True),  # NaFlex
+    # NaFlex, whose images have grids of different shapes.
+    "siglip2": replace(_SIGLIP, others=("pooler", "mean"), takes_patches=True),
     # Of its two class tokens, the one that alt texts supervise; texts by the mean of their tokens.
     "tipsv2": replace(
         _JOINT,
@@ -77,12 +78,23 @@ FAMILIES: dict[str, Family] = {
         projects_cls=True,
     ),
     "blip": replace(_CLIP, text=replace(_BERT, max_tokens=35, pooling="pooler")),
+    # Late interaction. Its authors cut queries at 50 tokens; transformers, nowhere.
+    "colpali": Family(
+        "tokens",
+        (),
+        text=TextRules(
+            padding="mask", pooling="tokens", score="maxsim", max_tokens=1024, part="language_model"
+        ),
+        model_class="ColPaliForRetrieval",
+    ),
     # Vision towers saved alone.
     "CLIPVisionModelWithProjection": replace(
         _CLIP, text=None, model_class="CLIPVisionModelWithProjection"
     ),
-    "clip_vision_model": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
-    "siglip_vision_model": Family("pooler", ("mean",), tolerant=True),
+    "clip_vision_model": Family(
+        "pooler", ("cls", "mean", "patches"), prefix_tokens=1, tolerant=True
+    ),
+    "siglip_vision_model": Family("pooler", ("mean", "patches"), tolerant=True),
     "siglip2_vision_model": Family("pooler", ("mean",), tolerant=True, takes_patches=True),
     "blip_vision_model": Family(
         "pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True, model_class="BlipVisionModel"
@@ -97,7 +109,7 @@ FAMILIES: dict[str, Family] = {
     "dinov2": _PATCHES_AND_CLASS,
     "dinov2_with_registers": _PATCHES_AND_CLASS,
     "dinov3_vit": _PATCHES_AND_CLASS,
-    "beit": Family("pooler", ("cls", "mean"), prefix_tokens=1, tolerant=True),
+    "beit": Family("pooler", ("cls", "mean", "patches"), prefix_tokens=1, tolerant=True),
     "data2vec-vision": Family(
         "pooler",
         ("cls", "mean"),
@@ -107,7 +119,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "vit_mae": Family(
         "cls",
-        ("mean",),
+        ("mean", "patches"),
         prefix_tokens=1,
         hides_patches=True,
         tolerant=True,
@@ -133,7 +145,7 @@ FAMILIES: dict[str, Family] = {
     "bit": _POOLED,
     "convnext": replace(_POOLED, tolerant=True),
     "convnextv2": replace(_POOLED, tolerant=True),
-    "dinov3_convnext": Family("pooler", ("mean",), prefix_tokens=1, tolerant=True),
+    "dinov3_convnext": Family("pooler", ("mean", "patches"), prefix_tokens=1, tolerant=True),
     "efficientnet": _POOLED,
     "mobilenet_v1": _POOLED,
     "mobilenet_v2": _POOLED,
@@ -162,9 +174,7 @@ _TOLD_BY_A_WEIGHT = {
 _ANYWHERE: tuple[Pooling, ...] = ("cls", "pooler")
 
 
-def choose_family(
-    checkpoint: Checkpoint, pooling: Literal["auto", "cls", "mean", "pooler", "projection"]
-) -> Family:
+def choose_family(checkpoint: Checkpoint, pooling: Literal["auto"] | Pooling) -> Family:
     """The checkpoint's row of the table with `pooling` applied; `text` only for `projection`.
 
     Raises CheckpointError for a family that raylens does not know, and for a pooling that the
@@ -199,7 +209,7 @@ def choose_family(
         family,
         pooling=pooling,
         others=tuple(other for other in known if other != pooling),
-        text=family.text if pooling == "projection" else None,
+        text=family.text if pooling in ("projection", "tokens") else None,
     )
 
 

@@ -6,11 +6,13 @@ Knows no family. `families` has the table of them.
 from dataclasses import dataclass
 from typing import Literal
 
-Pooling = Literal["cls", "mean", "pooler", "projection"]
+Pooling = Literal["cls", "mean", "pooler", "projection", "patches", "tokens"]
 """How a model's output becomes one vector for each image:
 `cls`: the class token of the last hidden state; `mean`: the average of its patches, without class
 and register tokens; `pooler`: the model's own `pooler_output`; `projection`: that, mapped into the
-space that images and texts share."""
+space that images and texts share. Or how it becomes several: `patches`: the last hidden state of
+each patch, row by row, without those tokens; of a convolutional network, each place of its last
+feature map. `tokens`: all that a language model reads of an image, see `layouts.colpali`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,13 @@ class TextRules:
     """What follows a text that is shorter than others of its batch.
     `eos`: its own last token again, which causal attention never looks at; `mask`: pad tokens that
     an attention mask hides; `max_length`: pad tokens up to `max_tokens`, read because unmasked."""
-    pooling: Literal["eos", "pooler", "cls"]
+    pooling: Literal["eos", "pooler", "cls", "tokens"]
     """Which vector of the text goes into the projection, where there is one. `eos`: the model's own
-    pooled output, which is that of the token at the end of the text; `pooler`: another one."""
-    score: Literal["softmax", "sigmoid"]
-    """How logits of an image and several labels become probabilities."""
+    pooled output, which is that of the token at the end of the text; `pooler`: another one;
+    `tokens`: those of all tokens."""
+    score: Literal["softmax", "sigmoid", "maxsim"]
+    """How logits of an image and several labels become probabilities; or `maxsim`, see
+    `TextSpec.score`."""
     max_tokens: int | None = None
     """The longest text in training. None: as many as there are position embeddings."""
     positions_from_pad: bool = False

@@ -18,6 +18,7 @@ _WITHOUT_EFFECT = (
     "embeddings.mask_token",
     "num_batches_tracked",
     "position_ids",
+    "lm_head.weight",  # what a language model would say
     "relative_position_index",
 )
 
@@ -124,7 +125,7 @@ def _leave_out_unused(model: Any, family: Family) -> None:
     for head in family.heads:
         setattr(model, head, torch.nn.Identity())
     vision = getattr(model, family.part, model)
-    if family.pooling in ("cls", "mean") or (
+    if family.pooling in ("cls", "mean", "patches") or (
         family.pooling == "projection" and family.projects_cls
     ):
         _leave_out_pooler(vision)

@@ -55,8 +55,11 @@ def _fitted(image: Image.Image, spec: ImageSpec) -> Pixels:
 
 
 def least_cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The lowest cosine of a row of `a` with its row of `b`; -1 where a row is not finite."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    """The lowest cosine of a vector of `a` with the one of `b` at the same place, in arrays whose
+    last axis is the vectors'; -1 where one is not finite."""
+    a, b = (x.astype(np.float64).reshape(-1, x.shape[-1]) for x in (a, b))
+    is_padding = ~a.any(axis=1) & ~b.any(axis=1)  # behind a text with a vector for each token
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    least = float((np.sum(a * b, axis=1) / np.maximum(norms, 1e-30)).min())
+    cosines = np.where(is_padding, 1.0, np.sum(a * b, axis=1) / np.maximum(norms, 1e-30))
+    least = float(cosines.min())
     return least if np.isfinite(least) else -1.0

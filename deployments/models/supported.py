@@ -51,6 +51,8 @@ _VECTORS: dict[Pooling, str] = {
     "pooler": "pooler",
     "cls": "class token",
     "mean": "mean of the patches",
+    "patches": "each patch",
+    "tokens": "each token",
 }
 
 

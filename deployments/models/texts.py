@@ -71,7 +71,7 @@ def read_tokenizer(
     Gemma's. Raises CheckpointError if a file is missing or damaged, if a token that the model needs
     has no name, or if a text gives no tokens, or one that the model does not know.
     """
-    tokenizer = _load(folder)
+    tokenizer = load_tokenizer(folder)
     pad_id = tokenizer.pad_token_id
     if pad_id is not None and pad_id >= embeddings:
         pad_id = None
@@ -88,11 +88,11 @@ def read_tokenizer(
         backend.normalizer = Steps([Lowercase(), backend.normalizer])
     written = _convert(tokenizer, embeddings)
     expected = _expected(tokenizer, max_tokens, embeddings, folder)
-    differing = _differing(written, expected, max_tokens) if written is not None else None
-    if written is None or differing is not None:
+    other = differing(written, expected, max_tokens) if written is not None else None
+    if written is None or other is not None:
         logger.warning(
             f"{folder}: the tokenizers library cannot express its {type(tokenizer).__name__}"
-            + (f" (it reads {differing[:40]!r} differently)" if differing is not None else "")
+            + (f" (it reads {other[:40]!r} differently)" if other is not None else "")
             + ", which therefore reads all texts itself, in a process beside each ingress replica."
         )
         added = tokenizer.get_added_vocab()
@@ -102,7 +102,7 @@ def read_tokenizer(
                 "has no embeddings; remove them or choose another checkpoint"
             )
         written = own_tokenizer.pack(folder, [*tokenizer.vocab_files_names.values(), *_FILES])
-        if _differing(written, expected, max_tokens) is not None:
+        if differing(written, expected, max_tokens) is not None:
             raise CheckpointError(
                 f"{folder}: its {type(tokenizer).__name__} reads texts differently when it is "
                 "loaded again; choose another checkpoint or report this one"
@@ -137,7 +137,8 @@ def _convert(tokenizer: Any, embeddings: int) -> str | None:
     return json.dumps(written)
 
 
-def _load(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """As AutoTokenizer reads it. Raises CheckpointError."""
     import transformers
 
     try:
@@ -187,13 +188,9 @@ def _expected(
     tokenizer: Any, max_tokens: int, embeddings: int, folder: Path
 ) -> dict[str, list[int]]:
     """What the checkpoint's own tokenizer makes of texts of all kinds."""
-    ids = tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
-    of_specials = zip(tokenizer.all_special_tokens, ids, strict=True)
-    specials = [token for token, number in of_specials if number < embeddings]
-    probes = [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
     found = {
         text: tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-        for text in probes
+        for text in of_all_kinds(tokenizer, embeddings)
     }
     for text, ids in found.items():
         if not ids and text.strip():  # of a blank text, some make none; the ingress refuses it
@@ -209,7 +206,15 @@ def _expected(
     return found
 
 
-def _differing(written: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:
+def of_all_kinds(tokenizer: Any, embeddings: int) -> list[str]:
+    """Texts that tokenizers read differently, also with the special tokens that the model knows."""
+    ids = tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
+    of_specials = zip(tokenizer.all_special_tokens, ids, strict=True)
+    specials = [token for token, number in of_specials if number < embeddings]
+    return [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
+
+
+def differing(written: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:
     """The first text that is read differently."""
     read = TextTokenizer(written, max_tokens=max_tokens).encode([*expected])
     pairs = zip(expected.items(), read, strict=True)

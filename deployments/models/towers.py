@@ -29,7 +29,7 @@ class ImageTower(nn.Module):
             self.register_buffer(name, torch.tensor(channels).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, H, W, 3), uint8 or float32, to float32 (N, D), not normalised."""
+        """(N, H, W, 3), uint8 or float32, to float32 (N, D) or (N, P, D), not normalised."""
         vectors: Tensor = self.vision(self._normalised(pixels))
         return vectors.float()
 

@@ -38,6 +38,7 @@ class Admission:
         """`count` gets the code of a refusal and how many there were, for the metrics."""
         self._queues = {m: _Queue(m, loader, max_wait_s=limits.max_wait_s) for m in models}
         self._items = TenantCount(limits.max_queued_items)
+        self._item_bytes = limits.max_inflight_bytes / limits.max_queued_items
         self._count = count
         self._log = _RefusalLog()
 
@@ -81,18 +82,22 @@ class Admission:
             arrival.close()
         elif refusal := queue.refusal(tenant):  # came through a handle
             raise refusal
+        # Several vectors for each item may take far more memory than its request did.
+        each = 1
+        if job.card.vectors_per_image is not None:
+            each = math.ceil(job.card.vectors_bytes / self._item_bytes)
         self._items.check(
-            len(good),
+            each * len(good),
             tenant,
             in_all="Too much is waiting already; retry after a pause.",
             of_key="Too many items of this key are waiting already; retry after a pause.",
         )
-        self._items.add(len(good), tenant)
+        self._items.add(each * len(good), tenant)
         try:
             with queue.hold(tenant, queue.seconds(images=len(good) - texts, texts=texts)):
                 yield
         finally:
-            self._items.add(-len(good), tenant)
+            self._items.add(-each * len(good), tenant)
 
 
 class _Queue:

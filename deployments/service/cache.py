@@ -18,12 +18,17 @@ class Entry:
     """One item as the model encoded it."""
 
     vector: Vector
-    """(D,) as the model computed it: not normalised."""
+    """(D,), or (P, D) of a model that gives several, as the model computed it: not normalised."""
     tokens: int = 0
     """How many tokens the model read, of a text."""
     truncated: bool = False
     """Whether the text was longer than that."""
     image: ImageFacts | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in the cache."""
+        return self.vector.nbytes + OVERHEAD_BYTES
 
 
 class VectorCache:
@@ -57,14 +62,15 @@ class VectorCache:
     def put(self, key: bytes, entry: Entry) -> None:
         if not self._max_bytes:
             return
-        if key not in self._entries:
+        # What does not fit by itself would evict all others.
+        if key not in self._entries and entry.size <= self._max_bytes:
             # A copy, because a view would keep its whole batch in memory.
             entry = replace(entry, vector=entry.vector.copy())
             self._entries[key] = entry
-            self._bytes += entry.vector.nbytes + OVERHEAD_BYTES
+            self._bytes += entry.size
         while self._bytes > self._max_bytes:
             _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.vector.nbytes + OVERHEAD_BYTES
+            self._bytes -= oldest.size
         flight = self._flights.pop(key, None)
         if flight is not None and not flight.done():
             flight.set_result(entry)

@@ -7,17 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from deployments.errors import (
-    BadRequest,
     DeadlineExceeded,
-    DimensionsUnsupported,
     Internal,
     ModelNotFound,
     ModelReplaced,
     RaylensError,
-    TooManyItems,
 )
 from deployments.service.admission import Admission
 from deployments.service.cache import VectorCache
@@ -33,6 +28,12 @@ from deployments.service.job import (
     is_text,
 )
 from deployments.service.loader import ImageLoader, LoadLimits
+from deployments.service.options import (
+    check_dimensions,
+    check_number,
+    check_options,
+    too_many_items,
+)
 from deployments.service.stacks import StackEmbedder, all_or_none
 from deployments.service.vectors import finished
 from deployments.settings import Settings
@@ -47,7 +48,8 @@ RESTART_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 @dataclass(slots=True)
 class Embedded:
-    """A request's result: for each item, in order, its (D,) float32 vector or its error."""
+    """A request's result: for each item, in order, its (D,) float32 vector, or the (P, D) that the
+    model gives, or its error."""
 
     card: ModelCard
     """Of the model that all vectors are from."""
@@ -147,7 +149,7 @@ class EmbeddingService:
         if listed > self.settings.limits.max_items:
             longest = max(groups, key=lambda group: len(group.items))
             raise too_many_items(listed, self.settings.limits.max_items, param=longest.name)
-        _check_options(options)
+        check_options(options)
         job = self._job(groups, context, options)
         try:
             with self.admission.admitted(job):
@@ -155,7 +157,10 @@ class EmbeddingService:
         except RaylensError as error:
             self._count(error.code, number)
             raise
-        _finish(job.slots, options)
+        if job.card.vectors_per_image is None:
+            _finish(job.slots, options)
+        else:  # so many numbers that other requests would wait
+            await asyncio.to_thread(_finish, job.slots, options)
         bad = self._record_errors(job.slots, groups)
         if bad and options.on_error == "fail":
             raise _first(bad)
@@ -193,7 +198,8 @@ class EmbeddingService:
     def _job(self, groups: Sequence[ItemGroup], context: Context, options: Options) -> Job:
         model = self.model(context.model)
         card = model.card
-        _check_dimensions(options.dimensions, card)
+        check_dimensions(options.dimensions, card)
+        check_number(groups, card, options, self.settings.limits.max_body_bytes)
         return Job(
             slots=[Slot(item) for group in groups for item in group.items],
             context=context,
@@ -247,42 +253,6 @@ def _finish(slots: Sequence[Slot], options: Options) -> None:
             slot.row = finished(
                 slot.row, options.dimensions, options.normalize, largest=options.largest
             )
-
-
-def too_many_items(number: int, limit: int, *, param: str) -> TooManyItems:
-    return TooManyItems(
-        f"{number} items are more than the {limit} that one request may have; split the request.",
-        param=param,
-    )
-
-
-def _check_options(options: Options) -> None:
-    """Raises BadRequest. Options from HTTP are valid already; those from handles may not be."""
-    if options.on_error not in ("fail", "report"):
-        raise BadRequest('on_error must be "fail" or "report".', param="on_error")
-    for param in ("normalize", "truncate"):
-        if not isinstance(getattr(options, param), bool):
-            raise BadRequest(f"{param} must be true or false.", param=param)
-
-
-def _check_dimensions(dimensions: int | None, card: ModelCard) -> None:
-    if dimensions is None:
-        return
-    whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
-    if not whole or dimensions < 1:
-        raise BadRequest("dimensions must be a whole number, at least 1.", param="dimensions")
-    if dimensions == card.dimensions:
-        return
-    if not card.matryoshka:
-        raise DimensionsUnsupported(
-            f"The vectors of {card.id} cannot be truncated; leave dimensions out or set it "
-            f"to {card.dimensions}.",
-            param="dimensions",
-        )
-    if dimensions > card.dimensions:
-        raise DimensionsUnsupported(
-            f"dimensions is at most {card.dimensions} for {card.id}.", param="dimensions"
-        )
 
 
 def _first(bad: Sequence[tuple[int, RaylensError]]) -> RaylensError:

@@ -98,6 +98,10 @@ class Options:
     """Whether a bad item fails the request or is reported in its place."""
     largest: float = math.inf
     """The largest number that the caller's type holds; a vector with a larger one is an error."""
+    several: bool = False
+    """Whether the caller can take several vectors for each item, of a model that gives them."""
+    number_bytes: float = 4.0
+    """Of each number in the answer."""
 
 
 @dataclass(frozen=True, slots=True)

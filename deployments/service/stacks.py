@@ -6,7 +6,6 @@ Decides how many items go together; `embedding` handles limits and results.
 import asyncio
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from deployments.items import TextItem, UrlItem
 from deployments.service.cache import Entry, VectorCache
 from deployments.service.job import Job, Slot, is_text, too_many_tokens
 from deployments.service.loader import ImageLoader
-from deployments.wire import ModelCard, Pixels, StackVectors, pad_tokens
+from deployments.wire import Pixels, StackVectors, pad_tokens
 
 logger = logging.getLogger("ray.serve")
 
@@ -65,7 +64,9 @@ class StackEmbedder:
                 first = by_url.setdefault(slot.item.url, slot)
                 slot.duplicate_of = None if first is slot else first
         todo = [slot for slot in job.slots if not slot.is_bad and slot.duplicate_of is None]
-        max_images = _max_images(job.card, job.model.stack_bytes)
+        most_bytes = job.model.stack_bytes
+        max_images = max(1, min(STACK_ITEMS, most_bytes // job.card.image_bytes))
+        max_texts = max(1, min(STACK_ITEMS, most_bytes // job.card.text_bytes))
         try:
             while todo:
                 images = [slot for slot in todo if not is_text(slot)]
@@ -73,7 +74,7 @@ class StackEmbedder:
                 await all_or_none(
                     [
                         in_stacks(self._embed_images, job, images, max_images),
-                        in_stacks(self._embed_texts, job, texts, STACK_ITEMS),
+                        in_stacks(self._embed_texts, job, texts, max_texts),
                     ]
                 )
                 todo = await self._follow(job)
@@ -122,6 +123,8 @@ class StackEmbedder:
         job.timing.note("queue", made.queue_ms)
         job.timing.note("model", made.model_ms)
         for slot, vector in zip(slots, made.vectors, strict=True):
+            if vector.ndim == 2 and is_text(slot):  # a vector for each token, and then padding
+                vector = vector[: slot.tokens]
             slot.row = vector
             if slot.key is not None and np.isfinite(vector).all():
                 entry = Entry(vector, slot.tokens, slot.truncated, slot.image)
@@ -237,12 +240,6 @@ class StackEmbedder:
             if self._needs_model(job, slot, b"text" + digest):
                 return text[: self._max_text_chars]
         return None
-
-
-def _max_images(card: ModelCard, stack_bytes: int) -> int:
-    """How many images of the model's size fit into a stack."""
-    image_bytes = math.prod(card.pixels.shape) * card.pixels.dtype.itemsize
-    return max(1, min(STACK_ITEMS, stack_bytes // image_bytes))
 
 
 def _too_late(*, is_slow: bool) -> RaylensError:

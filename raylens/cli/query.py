@@ -56,6 +56,12 @@ def embedded(
             f"serves {model['revision']}: serve that one, or embed the images again",
             FAILED,
         )
+    if model.get("vectors_per_image", 1) > 1:
+        fail(
+            f"{model['id']} gives {model['vectors_per_image']} vectors for each image now: serve "
+            "it as when the images were embedded",
+            FAILED,
+        )
     length = embeddings.dimensions or int(model["dimensions"])
     if length != model["dimensions"] and not model["matryoshka"]:
         fail(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ def rows(response: httpx.Response, options: EmbedOptions, count: int) -> list[Ro
         # A proxy may strip the header: what stands for no vector must not pass for one.
         missing = np.isnan(vectors) if vectors.dtype.kind == "f" else vectors == 0
         if options.dtype != "ubinary":  # whose zeros may be a vector
-            for index in np.flatnonzero(missing.all(axis=1)).tolist():
+            for index in np.flatnonzero(missing.reshape(count, -1).all(axis=1)).tolist():
                 errors.setdefault(index, _no_vector(response))
     if errors and options.on_error == "fail":
         first = min(errors)
@@ -41,7 +42,7 @@ def rows(response: httpx.Response, options: EmbedOptions, count: int) -> list[Ro
             request_id=errors[first].request_id,
             items=errors,
         )
-    return [errors.get(index, vector) for index, vector in enumerate(vectors)]
+    return [errors.get(index, _real(vector)) for index, vector in enumerate(vectors)]
 
 
 def ranked(response: httpx.Response, count: int, labels: Sequence[str]) -> list[Ranked]:
@@ -103,17 +104,28 @@ def refusal(response: httpx.Response) -> ApiError | ConnectionError:
 
 
 def _array(content: bytes, dtype: type[Any], count: int) -> NDArray[Any]:
-    """A .npy file, which must be as long as its header says before that takes memory."""
+    """A .npy file of (count, D), or of (count, P, D). It must be as long as its header says before
+    that takes memory."""
     file = io.BytesIO(content)
     if npy.read_magic(file) != (1, 0):
         raise ValueError
     shape, is_fortran, its_dtype = npy.read_array_header_1_0(file)
     start = file.tell()
-    if is_fortran or its_dtype != np.dtype(dtype) or len(shape) != 2 or shape[0] != count:
+    if is_fortran or its_dtype != np.dtype(dtype) or len(shape) not in (2, 3):
         raise ValueError
-    if shape[1] < 1 or shape[0] * shape[1] * its_dtype.itemsize != len(content) - start:
+    if shape[0] != count or min(shape) < 1:
+        raise ValueError
+    if math.prod(shape) * its_dtype.itemsize != len(content) - start:
         raise ValueError
     return np.frombuffer(content, its_dtype, offset=start).reshape(shape).copy()
+
+
+def _real(vector: NDArray[Any]) -> NDArray[Any]:
+    """Without what follows a text with fewer vectors than others. In the integer types it stays,
+    because zeros may be vectors."""
+    if vector.ndim == 1 or vector.dtype.kind != "f":
+        return vector
+    return vector[: len(vector) - int(np.isnan(vector).all(axis=1).sum())]
 
 
 def _item_errors(response: httpx.Response) -> dict[int, ApiError]:

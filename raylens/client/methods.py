@@ -69,11 +69,13 @@ class AsyncMethods:
         errors: Errors = "raise",
         progress: bool = False,
     ) -> NDArray[Any] | list[Vector | Failure]:
-        """Any number of items to an (N, D) array in their order, or (N, D / 8) of "ubinary".
+        """Any number of items to an (N, D) array in their order, or (N, D / 8) of "ubinary"; to
+        (N, P, D) if the model gives P vectors for each item, with zeros behind a text that has
+        fewer than others.
 
         Items may come from a generator, and are read as they are sent. With `errors="return"` it
-        is a list with a (D,) array for each good item and an exception in the place of each bad
-        one; with "raise", the first bad item's error is raised.
+        is a list with a (D,) or (P, D) array for each good item and an exception in the place of
+        each bad one; with "raise", the first bad item's error is raised.
         """
         options = EmbedOptions(model, dimensions, normalize, truncate, dtype)
         rows: list[Vector | Failure] = []
@@ -86,12 +88,12 @@ class AsyncMethods:
         if errors == "return":
             return rows
         if not rows:
-            return np.zeros((0, await self._dimensions(options)), NUMPY[dtype])
-        return np.stack(rows)  # type: ignore[arg-type]  # no errors are among them
+            return np.zeros((0, *await self._shape(options)), NUMPY[dtype])
+        return _stacked(cast("list[NDArray[Any]]", rows))  # no errors are among them
 
     async def embed_image(self, x: Item) -> NDArray[np.float32]:
-        """An image to a (D,) array. A string is never a text here: if it names no local file and is
-        no URL or data URI, it is the path of a file on the service's machine."""
+        """An image to a (D,) array, or to (P, D). A string is never a text here: if it names no
+        local file and is no URL or data URI, it is the path of a file on the service's machine."""
         (vector,) = await self.embed([image(x)])
         return cast(NDArray[np.float32], vector)
 
@@ -110,8 +112,8 @@ class AsyncMethods:
         "matrix" of each with each. Raises ValueError if the lengths differ in "pairwise"."""
         if mode not in ("pairwise", "matrix"):
             raise ValueError(f'mode must be "pairwise" or "matrix", not {mode!r}')
-        left = await self.embed(a)
-        right = await self.embed(b)
+        left = one_each(await self.embed(a))
+        right = one_each(await self.embed(b))
         if mode == "matrix":
             return _cosines(left @ right.T)
         if len(left) != len(right):
@@ -121,11 +123,19 @@ class AsyncMethods:
     async def rank(
         self, query: Item, documents: Iterable[Item] | Item, top_n: int | None = None
     ) -> list[tuple[int, float]]:
-        """The documents as (index, cosine with the query), best first, at most `top_n`."""
+        """The documents as (index, score), best first, at most `top_n`. The score is the cosine
+        with the query; or, of a late-interaction model, for each vector of the query the largest
+        cosine with one of the document's, summed."""
         if top_n is not None and top_n < 1:
             raise ValueError(f"top_n must be at least 1, not {top_n}")
-        (target,) = await self.embed([query])
-        scores = _cosines(await self.embed(documents) @ target)
+        (target,) = await self._every([query])
+        found = await self._every(documents)
+        if target.ndim == 1:
+            scores = _cosines(np.array(found, np.float32).reshape(-1, len(target)) @ target)
+        elif (await self.models())[0].get("score") == "maxsim":
+            scores = np.array([(target @ v.T).max(axis=1).sum() for v in found], np.float32)
+        else:
+            one_each(target[None])
         best = np.argsort(-scores, kind="stable")[:top_n]
         return [(int(index), float(scores[index])) for index in best]
 
@@ -183,6 +193,11 @@ class AsyncMethods:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _every(self, items: Iterable[Item] | Item) -> list[NDArray[np.float32]]:
+        """The vectors of each item."""
+        batches = self.rows(as_items(items), EmbedOptions(), errors="raise")
+        return [cast(NDArray[np.float32], row) async for batch in batches for row in batch]
+
     async def _pipeline(self, send: Send, errors: Errors) -> Pipeline:
         if self._limits is None:  # asked for once
             listed = await self._repeated(self._transport.models)
@@ -198,12 +213,32 @@ class AsyncMethods:
     async def _repeated(self, send: Callable[[], Awaitable[T]]) -> T:
         return await with_retries(send, retries=self._retries)
 
-    async def _dimensions(self, options: EmbedOptions) -> int:
-        """The length of the rows of an array that has none."""
+    async def _shape(self, options: EmbedOptions) -> tuple[int, ...]:
+        """Of each row of an array that has none."""
         models = await self.models()
         named = [m for m in models if options.model in (m["id"], *m.get("aliases", ()))]
-        dimensions = options.dimensions or int((named or models)[0]["dimensions"])
-        return -(-dimensions // 8) if options.dtype == "ubinary" else dimensions
+        model = (named or models)[0]
+        dimensions = options.dimensions or int(model["dimensions"])
+        length = -(-dimensions // 8) if options.dtype == "ubinary" else dimensions
+        several = int(model.get("vectors_per_image", 1))
+        return (length,) if several == 1 else (several, length)
+
+
+def _stacked(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    """As one array, with zeros behind rows that are shorter than others."""
+    most = max(map(len, rows))
+    if rows[0].ndim == 2:
+        rows = [np.pad(row, ((0, most - len(row)), (0, 0))) for row in rows]
+    return np.stack(rows)
+
+
+def one_each(vectors: NDArray[Any]) -> NDArray[Any]:
+    """The (N, D) vectors of N items. Raises ValueError if they are (N, P, D)."""
+    if vectors.ndim != 2:
+        raise ValueError(
+            f"the model gives {vectors.shape[1]} vectors for each item, and one is needed here"
+        )
+    return vectors
 
 
 def _cosines(products: NDArray[np.float32]) -> NDArray[np.float32]:

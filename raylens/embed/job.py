@@ -259,10 +259,16 @@ def journal_path(out: Path) -> Path:
 
 
 async def served(client: AsyncMethods, model: str | None, dimensions: int | None) -> Identity:
-    """What the service embeds with. Raises IdentityError if it has no such model."""
+    """What the service embeds with. Raises IdentityError if it has no such model, or one that gives
+    several vectors for each image."""
     models = await client.models()
     for entry in models:
         if model is None or model == entry["id"] or model in entry["aliases"]:
+            if entry.get("vectors_per_image", 1) > 1:
+                raise IdentityError(
+                    f"{entry['id']} gives {entry['vectors_per_image']} vectors for each image, and "
+                    "the file keeps one; name another with --model, or use raylens.Client"
+                )
             return Identity(entry["id"], entry["revision"], dimensions or entry["dimensions"])
     names = ", ".join(entry["id"] for entry in models)
     raise IdentityError(f"the service has no model {model}; it has {names}")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from raylens.client.clients import Client
+from raylens.client.methods import one_each
 
 try:
     from chromadb.api.types import Embeddable, EmbeddingFunction, Embeddings, Space
@@ -39,7 +40,7 @@ class RaylensEmbeddingFunction(EmbeddingFunction[Embeddable]):
 
     def __call__(self, input: Embeddable) -> Embeddings:
         items: list[Any] = [{"text": x} if isinstance(x, str) else x for x in input]
-        return list(self._client.embed(items, **self._options))
+        return list(one_each(self._client.embed(items, **self._options)))
 
     @staticmethod
     def name() -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from raylens.client.clients import Client
 from raylens.client.items import as_items, image
+from raylens.client.methods import one_each
 
 try:
     from lancedb.embeddings import EmbeddingFunction, register
@@ -55,4 +56,4 @@ class RaylensEmbeddings(EmbeddingFunction):
     def _embed(self, items: list[Any]) -> Any:
         if self._client is None:
             self._client = Client()
-        return self._client.embed(items, model=self.model, dimensions=self.dimensions)
+        return one_each(self._client.embed(items, model=self.model, dimensions=self.dimensions))

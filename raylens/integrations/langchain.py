@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from raylens.client.clients import Client
 from raylens.client.items import Item, image
+from raylens.client.methods import one_each
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -55,4 +56,4 @@ class RaylensEmbeddings(Embeddings):
 
     def _embed(self, items: Iterable[Item]) -> list[list[float]]:
         vectors = self._client.embed(items, model=self._model, dimensions=self._dimensions)
-        return list(vectors.tolist())
+        return list(one_each(vectors).tolist())

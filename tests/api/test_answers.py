@@ -21,7 +21,7 @@ from deployments.api.endpoints import NATIVE
 from deployments.api.openapi import openapi
 from tests.api.colours import image
 from tests.api.conftest import Connect
-from tests.fakes import TEXT, FakeModel
+from tests.fakes import PATCHES, TEXT, FakeModel
 
 RED, LONG = "a wall of #ff0000", "long " * 20
 RED_URI = "data:image/png;base64," + image("#ff0000")["base64"]
@@ -88,6 +88,20 @@ async def test_an_answer_has_the_declared_keys_and_no_others(
         [answer], [kind] = answer, kind
     assert (response.status_code >= 400) == kind.__name__.endswith("Error")
     check(answer, kind)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"encoding_format": "base64"}, {"embedding_type": ["float", "base64", "ubinary"]}],
+)
+async def test_several_vectors_have_the_declared_keys_and_no_others(
+    connect: Connect, options: dict[str, Any]
+) -> None:
+    async with connect(FakeModel(PATCHES)) as client:
+        response = await client.post("/v1/embeddings", json={"input": RED_URI, **options})
+        listed = await client.get("/v1/models")
+    check(response.json(), answers.Embeddings)
+    check(listed.json(), answers.ModelList)
 
 
 def test_an_undeclared_key_would_be_noticed() -> None:

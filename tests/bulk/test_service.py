@@ -17,6 +17,7 @@ from raylens.client.http import HttpTransport
 from tests.client.conftest import Serve
 from tests.client.conftest import serve as serve  # the fixture
 from tests.conftest import Jpeg
+from tests.fakes import PATCHES, FakeModel
 
 
 def test_a_service_embeds_files_and_bytes(serve: Serve, jpeg: Jpeg, tmp_path: Path) -> None:
@@ -45,6 +46,14 @@ def test_a_service_embeds_files_and_bytes(serve: Serve, jpeg: Jpeg, tmp_path: Pa
     ]
     np.testing.assert_array_equal(by_path["embedding"][0].as_py(), by_bytes["embedding"][0].as_py())
     assert by_path["sha256"][0] == by_bytes["sha256"][0]
+
+
+def test_a_model_that_gives_several_vectors_is_refused(serve: Serve) -> None:
+    with (
+        serve(FakeModel(PATCHES)) as url,
+        pytest.raises(bulk_service.ServiceUrlError, match="patches gives 4 vectors for each image"),
+    ):
+        ServiceCalls(url, None)
 
 
 def test_a_service_that_is_gone_stops_the_run_instead_of_failing_every_row(

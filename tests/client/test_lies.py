@@ -28,6 +28,8 @@ LIES = {
     "short": Response(npy(np.ones((1, 12), np.float32))[:-4]),
     "wrong type": Response(npy(np.ones((1, 12), np.int8))),
     "too few": Response(npy(np.ones((0, 12), np.float32))),
+    "four axes": Response(npy(np.ones((1, 2, 2, 3), np.float32))),
+    "no vectors": Response(npy(np.ones((1, 0, 12), np.float32))),
     "no columns": Response(npy(np.ones((1, 0), np.float32))),
     "strange errors": Response(
         npy(np.ones((1, 12), np.float32)), headers={"X-Item-Errors": '["x"]'}

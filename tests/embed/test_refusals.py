@@ -17,7 +17,17 @@ from raylens.embed.journal import Journal
 from tests.client.conftest import Serve
 from tests.commands import ended, raylens
 from tests.embed.conftest import Photos, embed, good, kept, paint
-from tests.fakes import CARD, FakeModel
+from tests.fakes import CARD, PATCHES, FakeModel
+
+
+def test_several_vectors_for_each_image_are_refused(
+    out: Path, serve: Serve, photos: Photos
+) -> None:
+    with serve(FakeModel(PATCHES)) as url:
+        result = embed(out, url, *photos(1))
+    assert ended(result) == 2
+    assert "patches gives 4 vectors for each image, and the file keeps one" in result.stderr
+    assert not out.exists()
 
 
 def test_vectors_of_different_models_are_not_mixed(out: Path, serve: Serve, photos: Photos) -> None:

@@ -10,7 +10,8 @@ from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments.embedder.client import MESSAGE_BYTES, EmbedderClient
+from deployments.embedder.client import EmbedderClient
+from deployments.embedder.messages import MESSAGE_BYTES
 from deployments.errors import Internal, Overloaded, Unavailable
 from deployments.wire import NoMemoryError
 from tests.embedder.handles import (

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.embedder import deployment
 from deployments.models.engines.engine import EngineError
 from deployments.settings import ModelSettings
@@ -33,6 +34,7 @@ class FakeEngine:
     def __init__(self, text: TextSpec | None) -> None:
         reported = {field.name: getattr(CARD, field.name) for field in fields(Loaded)}
         self.loaded = Loaded(**{**reported, "text": text})
+        self.several = False
         self.error: Exception | None = None
         self.stacks: list[Stack] = []
 
@@ -47,7 +49,8 @@ class FakeEngine:
         self.stacks.append(stack)
         if self.error is not None:
             raise self.error
-        return np.ones((len(stack), 12), np.float32)
+        shape = stack.shape if self.several else stack.shape[:1]
+        return np.ones((*shape, 12), np.float32)
 
     async def warm_up(self, *, images: int, texts: int) -> None:
         pass
@@ -83,6 +86,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Start:
         return replica, engine
 
     return start
+
+
+def test_vectors_that_no_message_carries_are_refused_at_the_start() -> None:
+    reported = {field.name: getattr(CARD, field.name) for field in fields(Loaded)}
+    loaded = Loaded(**{**reported, "dimensions": 1024, "vectors_per_image": 900})
+    deployment.check_fits(loaded)
+    with pytest.raises(CheckpointError, match="gives 4096 vectors of 1024 numbers for an"):
+        deployment.check_fits(replace(loaded, vectors_per_image=4096))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +138,17 @@ async def check_that_it_fails_alone(
         raise refused
     assert isinstance(first, StackVectors)
     assert isinstance(second, StackVectors)
+
+
+async def test_a_text_with_a_vector_for_each_token_has_those_of_its_own_stack(
+    started: Start,
+) -> None:
+    replica, engine = await started()
+    engine.several = True
+    stacks = [np.ones((2, 3), np.int32), np.ones((1, 7), np.int32)]
+    identity = CARD.identity
+    made = await asyncio.gather(*(replica.embed_text(stack, identity) for stack in stacks))
+    assert [m.vectors.shape for m in made] == [(2, 3, 12), (1, 7, 12)]
 
 
 async def test_texts_for_a_model_without_a_text_tower_are_refused(started: Start) -> None:

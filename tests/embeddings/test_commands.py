@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from raylens import Client
 from tests.client.conftest import Serve, serve
 from tests.commands import ended, raylens, sentence
 from tests.embeddings.stored import KINDS, store
-from tests.fakes import TEXT, FakeModel
+from tests.fakes import PATCHES, TEXT, FakeModel
 
 __all__ = ["serve"]
 COLOURS = ["#ff0000", "#f00808", "#00ff00", "#0000ff"]
@@ -107,6 +108,14 @@ def test_another_model_is_refused(
     result = raylens("search", "words", "--in", str(path), "--url", url)
     assert ended(result) == 1
     assert reason in sentence(result)
+
+
+def test_a_model_that_gives_several_vectors_is_refused(serve: Serve, tmp_path: Path) -> None:
+    path = store(tmp_path / "x.npy", np.ones((2, 3)))
+    with serve(FakeModel(replace(PATCHES, id="fake"))) as url:
+        result = raylens("search", "words", "--in", str(path), "--url", url)
+    assert ended(result) == 1
+    assert "fake gives 4 vectors for each image now" in sentence(result)
 
 
 def test_vectors_of_another_length_are_refused(url: str, tmp_path: Path) -> None:

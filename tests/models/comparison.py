@@ -45,10 +45,10 @@ class Reference(Protocol):
     """Whether an empty text has tokens, and so a vector."""
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """RGB images to (N, D), not normalised."""
+        """RGB images to (N, D) or (N, P, D), not normalised."""
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, D), not normalised."""
+        """(N, D), not normalised; or those of all tokens of all texts."""
 
     def probabilities(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
         """(images, texts), from the model's own logits."""
@@ -102,28 +102,36 @@ def in_openvino(export: Export, settled: Settled) -> Served:
     )
 
 
-def compare(model: Served, reference: Reference, files: Mapping[str, bytes]) -> Comparison:
-    """Embeds `files`, `TEXTS` and `LABELS` both ways."""
+def compare(
+    model: Served,
+    reference: Reference,
+    files: Mapping[str, bytes],
+    texts: Sequence[str] = TEXTS,
+) -> Comparison:
+    """Embeds `files`, `texts` and `LABELS` both ways."""
     images = [upright_rgb(data) for data in files.values()]
     ours, theirs = embed(model, files), unit(reference.images(images))
     image, image_spread = lowest(ours, theirs), spread(theirs)
     if model.text is None:
         return Comparison(image, image_spread)
-    texts = [text for text in TEXTS if text.strip() or reference.reads_blanks]
+    texts = [text for text in texts if text.strip() or reference.reads_blanks]
     our_texts, their_texts = embed_text(model, texts), unit(reference.texts(texts))
+    text, text_spread = lowest(our_texts, their_texts), spread(their_texts)
+    if model.text.score == "maxsim":
+        return Comparison(image, image_spread, text, text_spread)
     cosines = ours @ embed_text(model, LABELS).T
     scores = probabilities(cosines.astype(np.float32), model.text)
     return Comparison(
         image,
         image_spread,
-        lowest(our_texts, their_texts),
-        spread(their_texts),
+        text,
+        text_spread,
         float(np.abs(scores - reference.probabilities(images, LABELS)).max()),
     )
 
 
 def embed(model: Served, files: Mapping[str, bytes]) -> Vectors:
-    """(N, D) of length 1."""
+    """(N, D) of length 1; or (N * P, D)."""
     values = [decode(data, model.pixels, max_pixels=10**8).pixels for data in files.values()]
     halves = np.array_split(np.stack(values), 2)  # as if they came in batches
     return unit(np.concatenate([model.encode(half) for half in halves]))
@@ -136,13 +144,18 @@ def embed_text(model: Served, texts: Sequence[str]) -> Vectors:
     tokenizer = TextTokenizer(model.tokenizer_json, max_tokens=model.text.max_tokens)
     ids = [encoded.ids for encoded in tokenizer.encode(texts)]
     half = len(ids) // 2
-    return unit(
-        np.concatenate([model.encode_text(pad_tokens(part)) for part in (ids[:half], ids[half:])])
-    )
+    vectors = []
+    for part in (ids[:half], ids[half:]):
+        found = model.encode_text(pad_tokens(part))
+        if found.ndim == 3:  # a vector for each token
+            found = np.concatenate([v[: len(i)] for v, i in zip(found, part, strict=True)])
+        vectors.append(found)
+    return unit(np.concatenate(vectors))
 
 
 def unit(vectors: NDArray[Any]) -> Vectors:
-    rows = vectors.astype(np.float64)  # in float32, rounding here would hide what is to be measured
+    # In float32, rounding here would hide what is to be measured.
+    rows = vectors.astype(np.float64).reshape(-1, vectors.shape[-1])
     normalised: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return normalised
 
@@ -152,4 +165,5 @@ def lowest(ours: Vectors, theirs: Vectors) -> float:
 
 
 def spread(vectors: Vectors) -> float:
-    return float((vectors @ vectors.T).min())
+    parts = np.array_split(vectors, 1 + len(vectors) // 1000)  # thousands of patches are too many
+    return min(float((part @ vectors.T).min()) for part in parts)

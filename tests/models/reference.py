@@ -40,6 +40,11 @@ HEADS = {
 CLASSES = {"CLIPVisionModelWithProjection", "BlipForImageTextRetrieval", "FlavaForPreTraining"}
 CLASSES |= {"BlipVisionModel", "BlipForConditionalGeneration", *HEADS}
 
+# Class tokens before the patches, as the models' papers and code have them.
+PREFIX = {"clip": 1, "siglip": 0, "vit": 1, "deit": 2, "beit": 1, "swin": 0, "convnext": 0}
+PREFIX |= {"dinov2": 1, "dinov2_with_registers": 1, "dinov3_vit": 1, "dinov3_convnext": 1}
+REGISTERS = "num_register_tokens"
+
 # How the authors' processors and examples call the tokenizer.
 TOKENIZING: dict[str, dict[str, Any]] = {
     "clip": {"padding": True, "max_length": 77},
@@ -84,7 +89,9 @@ def quiet() -> Iterator[None]:
 class TransformersReference:
     """The model in a checkpoint's folder, as transformers' documentation uses it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patches: bool = False) -> None:
+        """With `patches`, images are the last hidden state's patches, without other tokens."""
+        self.patches = patches
         config = json.loads((folder / "config.json").read_text())
         self.kind: str = config["model_type"]
         (self.architecture,) = config["architectures"]
@@ -103,7 +110,7 @@ class TransformersReference:
 
     @torch.inference_mode()
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """(N, D), not normalised."""
+        """(N, D) or, of patches, (N, P, D); not normalised."""
         return self._images(self._inputs(images)).numpy()
 
     @torch.inference_mode()
@@ -144,7 +151,13 @@ class TransformersReference:
 
     def _images(self, inputs: dict[str, Tensor]) -> Tensor:
         vectors: Tensor
-        if self.kind == "flava":  # as its head of the contrastive loss reads them
+        if self.patches:
+            vision = getattr(self.model, "vision_model", self.model)
+            vectors = vision(**inputs).last_hidden_state
+            if vectors.ndim == 4:  # (N, D, height, width)
+                return torch.stack([maps.reshape(len(maps), -1).T for maps in vectors])
+            vectors = vectors[:, PREFIX[self.kind] + getattr(vision.config, REGISTERS, 0) :]
+        elif self.kind == "flava":  # as its head of the contrastive loss reads them
             output = self.model.flava.get_image_features(**inputs)
             vectors = output.pooler_output[:, 0]
         elif self.architecture == "BlipForImageTextRetrieval":  # as for its `itm_score`

@@ -34,6 +34,7 @@ def put(root: Path, model: ModelSettings) -> Path:
         revision=model.revision,
         identity="00",
         dimensions=3,
+        vectors_per_image=None,
         pixels=PixelSpec(resize=("exact", 4, 6), resample=3, crop=None),
         tolerant=False,
         text=None,

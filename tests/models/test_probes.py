@@ -53,3 +53,11 @@ def test_the_least_cosine_is_that_of_the_worst_row(row: list[float], expected: f
     a = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     b = np.array([[3.0, 0.0], row], np.float32)
     assert least_cosine(a, b) == pytest.approx(expected)
+
+
+def test_the_least_cosine_is_that_of_the_worst_of_several_vectors() -> None:
+    a = np.ones((2, 3, 2), np.float32)
+    b = a.copy()
+    b[1, 2] = (1, -1)
+    assert least_cosine(a, b) == pytest.approx(0.0)
+    assert least_cosine(a, a) == pytest.approx(1.0)

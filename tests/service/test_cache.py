@@ -39,6 +39,21 @@ def test_memory_stays_within_the_bound() -> None:
     assert sum(cache.get(str(n).encode()) is not None for n in range(1000)) == 10
 
 
+def test_several_vectors_count_with_all_their_bytes() -> None:
+    several = np.ones((300, 4), np.float32)
+    cache = VectorCache(several.nbytes + OVERHEAD_BYTES + SIZE)
+    for key, vector in ((b"a", VECTOR), (b"b", several), (b"c", VECTOR)):
+        cache.put(key, Entry(vector))
+    assert [cache.get(key) is None for key in (b"a", b"b", b"c")] == [True, False, False]
+
+
+def test_what_is_larger_than_the_cache_evicts_nothing() -> None:
+    cache = VectorCache(2 * SIZE)
+    cache.put(b"a", Entry(VECTOR))
+    cache.put(b"b", Entry(np.ones((1000, 4), np.float32)))
+    assert [cache.get(key) is None for key in (b"a", b"b")] == [False, True]
+
+
 async def test_one_request_makes_an_entry_and_the_others_wait() -> None:
     cache = VectorCache(SIZE)
     assert cache.flight(b"a") is None

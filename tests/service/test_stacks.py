@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from deployments.errors import CorruptImage, RaylensError, TooManyItems
 from deployments.service.stacks import STACK_ITEMS, STACKS_IN_FLIGHT, all_or_none
-from tests.fakes import FakeModel, service
+from tests.fakes import PATCHES, FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import HeldModel, SmallStacksModel
 from tests.service.requests import CORRUPT, embed, errors, vectors
@@ -39,6 +40,14 @@ async def test_no_stack_is_larger_than_one_call_carries(
     got = vectors(await embed(service(model), items))
     assert sorted(map(len, model.stacks), reverse=True) == stacks
     assert got == pytest.approx(vectors(await embed(service(), items)))
+
+
+async def test_no_stack_has_more_vectors_than_an_answer_carries(images: Images) -> None:
+    model = FakeModel(replace(PATCHES, dimensions=30))  # 480 bytes, where the pixels are 192
+    model.stack_bytes = 1000
+    got = vectors(await embed(service(model), images(7), several=True))
+    assert got.shape == (7, 4, 3)
+    assert sorted(map(len, model.stacks), reverse=True) == [2, 2, 2, 1]
 
 
 async def test_a_request_has_few_stacks_in_flight_at_a_time(images: Images) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from deployments.api.dialects.tensors import OUTPUT, InputTensor
 from deployments.api.render import Answer, json_response
 from deployments.errors import BadRequest
-from deployments.service.embedding import too_many_items
+from deployments.service.options import too_many_items
 from deployments.wire import Vectors
 
 JSON_LENGTH = "Inference-Header-Content-Length"

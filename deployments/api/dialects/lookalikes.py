@@ -80,7 +80,9 @@ class EmbeddingsBody(EmbeddingOptions):
         if given.isdisjoint(OTHERS_WORDS):
             return self
         if self.return_multivector:
-            raise ValueError("return_multivector must be false; each item has one vector")
+            raise ValueError(
+                "return_multivector must be false; the model alone says how many vectors items have"
+            )
         for theirs, ours in SYNONYMS.items():
             value = getattr(self, theirs)
             if value is not None:

@@ -37,7 +37,8 @@ class Engine(Protocol):
     """The same for texts."""
 
     async def encode(self, pixels: Pixels) -> Vectors:
-        """(N, *shape), of `loaded.pixels`' shape and dtype, to raw (N, D) float32.
+        """(N, *shape), of `loaded.pixels`' shape and dtype, to raw float32 (N, D) or, of several
+        `loaded.vectors_per_image`, (N, P, D).
 
         Raises ValueError for anything else.
         """

@@ -47,7 +47,7 @@ class Inferences:
         self._began: dict[int, float] = {}
 
     async def run(self, stack: NDArray[Any]) -> Vectors:
-        """(N, …) to (N, D). Raises RuntimeError, OpenVINO's own, if that fails."""
+        """(N, …) to its vectors. Raises RuntimeError, OpenVINO's own, if that fails."""
         number = next(self._numbers)
         self._began[number] = time.monotonic()
         # In a task of its own, because an inference goes on when this coroutine is cancelled, and
@@ -132,6 +132,7 @@ class OpenvinoEngine:
             revision=manifest.revision,
             identity=identity_in(precision, export.identity(precision)),
             dimensions=manifest.dimensions,
+            vectors_per_image=manifest.vectors_per_image,
             pixels=as_fast_as(precision, manifest.pixels, tolerant=manifest.tolerant),
             text=manifest.text,
             precision=precision,

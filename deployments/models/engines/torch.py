@@ -84,6 +84,7 @@ class TorchEngine:
             revision=encoder.checkpoint.revision,
             identity=identity_in(encoder.precision, encoder.identity()),
             dimensions=encoder.dimensions,
+            vectors_per_image=encoder.vectors_per_image,
             pixels=encoder.preprocessing.pixels,
             text=encoder.text,
             precision=encoder.precision,

@@ -34,7 +34,7 @@ class Vision(nn.Module):
         self._hides_patches = family.hides_patches
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalised (N, 3, H, W) to (N, D)."""
+        """Normalised (N, 3, H, W) to (N, D), or to (N, P, D) of the P patches."""
         vectors: Tensor = self.projection(self._pool(self.output(values)))
         return vectors
 
@@ -59,8 +59,10 @@ class Vision(nn.Module):
         if self._pooling == "cls":
             return hidden[:, 0]
         if hidden.ndim == 4:  # (N, C, height, width), from convolutional networks
-            return hidden.mean(dim=(2, 3))
-        return hidden[:, self._prefix_tokens :].mean(dim=1)
+            patches = hidden.flatten(2).transpose(1, 2)
+        else:
+            patches = hidden[:, self._prefix_tokens :]
+        return patches if self._pooling == "patches" else patches.mean(dim=1)
 
 
 class TextTower(nn.Module):

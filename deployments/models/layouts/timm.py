@@ -182,7 +182,8 @@ def _build(checkpoint: Checkpoint, saved: _Saved) -> nn.Module:
             "that raylens does not know; choose another architecture"
         )
     refuse_incomplete(checkpoint, type(model).__name__, loader.missing, loader.unread)
-    return model.eval()
+    module: nn.Module = model.eval()
+    return module
 
 
 class _Loader:
@@ -220,7 +221,7 @@ class _Loader:
             keys.missing_keys.clear()
             keys.unexpected_keys.clear()
 
-        hook = model.register_load_state_dict_post_hook(note)
+        hook = model.register_load_state_dict_post_hook(note)  # type: ignore[no-untyped-call]
         original(model, {**pretrained_cfg, "state_dict": self._weights}, strict=True, **others)
         hook.remove()
 

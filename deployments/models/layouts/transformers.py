@@ -1,8 +1,11 @@
 """Checkpoints in the layout of transformers: a config.json with a `model_type`."""
 
+from torch import nn
+
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.checkpoints.integrity import preprocessor_settings
 from deployments.models.families import choose_family
+from deployments.models.layouts import colpali
 from deployments.models.layouts.halves import TextTower, Vision, embeddings_of, read_text_spec
 from deployments.models.layouts.layout import LoadedCheckpoint, TextHalf
 from deployments.models.layouts.naflex import PatchVision
@@ -25,7 +28,12 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
         )
     model = load_model(checkpoint, family)
     text = None
-    if family.text is not None:
+    vision: nn.Module
+    if family.pooling == "tokens" and family.text is not None:
+        vision, text = colpali.halves(checkpoint, model, family.text)
+    else:
+        vision = (PatchVision if family.takes_patches else Vision)(model, family)
+    if family.text is not None and text is None:
         spec = read_text_spec(model, family.text)
         tokenizer = read_tokenizer(
             checkpoint.folder,
@@ -45,10 +53,11 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
         )
         text = TextHalf(tower, spec, tokenizer)
     return LoadedCheckpoint(
-        vision=(PatchVision if family.takes_patches else Vision)(model, family),
+        vision=vision,
         preprocessing=preprocessing,
         text=text,
         pooling=family.pooling,
         tolerant=family.tolerant,
         rules=repr(family),
+        several=family.pooling in ("patches", "tokens"),
     )
