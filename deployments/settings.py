@@ -92,8 +92,8 @@ class ModelSettings(Batching):
     only."""
     max_num_patches: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Patches of an image for a NaFlex model, at most; without it as many as the checkpoint says,
-    which is 256. 576 or 1024 show it finer detail, such as text in documents, and take 3 or 6
-    times as long."""
+    which is 256. 576 or 1024 show it finer detail, such as text in documents, and are 2.4 or 4.6
+    times as much work."""
     precision: WantedPrecision = "auto"
     """`auto` is bfloat16, or float16 on a GPU, if the hardware has instructions for it; `fastest`
     tries int8 first. A precision whose vectors differ from float32's on real photos is not used.
