@@ -124,13 +124,11 @@ class PatchSpec:
     """Of the patches that reach the model."""
 
     patch: int
-    """Height and width of a patch in pixels, 2 or more."""
     max_patches: int
-    """At most 65535."""
+    """Height and width of a patch in pixels, 2 or more; how many patches at most, 65535 or less."""
     resample: int
-    """As in `PixelSpec`."""
     exact: bool = True
-    """As in `PixelSpec`."""
+    """These two as in `PixelSpec`."""
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -158,8 +156,8 @@ class PatchSpec:
 
     def grids(self, stack: Pixels) -> NDArray[np.int64]:
         """(N, *shape) to (N, 2): each image's height and width in patches."""
-        header = np.ascontiguousarray(stack[:, 0].reshape(len(stack), -1)[:, :4])
-        return header.view("<u2").astype(np.int64)
+        header = stack.reshape(len(stack), -1)[:, :4]
+        return np.ascontiguousarray(header).view("<u2").astype(np.int64)
 
 
 ImageSpec = PixelSpec | ProcessorSpec | PatchSpec

@@ -11,7 +11,6 @@ ALL = [published for group in MOST_USED.values() for published in group]
 REFUSED = {
     "jinaai/jina-clip-v2": "code of its own",
     "nomic-ai/nomic-embed-vision-v1.5": "code of its own",
-    "vidore/colpali-v1.3-hf": "'colpali'",
     "facebook/PE-Core-L14-336": "config.json: the file is missing",
 }
 # Waits for the code that serves them.

@@ -42,7 +42,8 @@ def chosen(config: dict[str, Any], folder: Path, pooling: Any = "auto") -> Any:
 
 
 def test_every_family_of_the_table_has_a_checkpoint_to_be_tested_with(tiny: Tiny) -> None:
-    assert {kind(tiny(name)) for name in TINY} == set(FAMILIES)
+    elsewhere = {"colpali"}  # tests/models/late_interaction.py
+    assert {kind(tiny(name)) for name in TINY} == set(FAMILIES) - elsewhere
 
 
 WITHOUT_POOLER = {"ViT, classifier", "DeiT, classifier", "AIMv2, vision alone"}
@@ -118,10 +119,10 @@ def test_a_masked_autoencoder_sees_every_patch_and_gives_the_same_bits_twice(tin
 def test_a_pooling_that_the_family_does_not_have_is_refused(tiny: Tiny) -> None:
     with pytest.raises(
         CheckpointError,
-        match=r"model\.pooling is 'projection', which vit models .* may be cls, pooler, mean$",
+        match=r"model\.pooling is 'projection', which vit models .* may be cls, pooler, mean, patches$",
     ):
         encode(tiny("ViT"), "projection")
-    with pytest.raises(CheckpointError, match=r"may be projection, pooler, mean$"):
+    with pytest.raises(CheckpointError, match=r"may be projection, pooler, mean, patches$"):
         encode(tiny("SigLIP"), "cls")
 
 

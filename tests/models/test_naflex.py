@@ -187,19 +187,19 @@ def test_patches_of_another_size_than_the_models_are_refused(changed: Changed) -
 def test_a_checkpoint_without_its_text_half_embeds_images(
     encoder: Encoder, changed: Changed
 ) -> None:
-    folder = changed(NAFLEX, config={"architectures": ["Siglip2ForImageClassification"]})
-    weights = load_file(folder / "model.safetensors")
-    kept = {
-        name: values for name, values in weights.items() if not name.startswith(("text_", "logit_"))
-    }
-    save_file(
-        {**kept, "classifier.weight": torch.zeros(2, 2)},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    found = load(folder)
+    found = load(changed(NAFLEX, without=("text_", "logit_")))
     assert found.text is None
     np.testing.assert_array_equal(found.encode(cut_all(found)), encoder.encode(cut_all(encoder)))
+
+
+def test_a_classifiers_vector_is_the_mean_that_its_head_reads(changed: Changed) -> None:
+    folder = changed(NAFLEX, config={"architectures": ["Siglip2ForImageClassification"]})
+    file = folder / "model.safetensors"
+    kept = {k: v for k, v in load_file(file).items() if not k.startswith(("text_", "logit_"))}
+    kept["classifier.weight"] = torch.zeros(2, 2)
+    save_file(kept, file, metadata={"format": "pt"})
+    found, mean = load(folder), load(folder, pooling="mean")
+    np.testing.assert_array_equal(found.encode(cut_all(found)), mean.encode(cut_all(mean)))
 
 
 def test_a_vision_model_without_its_head_says_so(changed: Changed) -> None:

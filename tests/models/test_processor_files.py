@@ -67,7 +67,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("changes", "name", "height_width"),
     [
         ({"image_processor_type": "LevitFeatureExtractor"}, "Levit", (48, 56)),
-        ({"image_processor_type": "PvtImageProcessor", "do_center_crop": True}, "Pvt", (48, 56)),
         ({"do_pad": True, "pad_size": 90}, "CLIP", (90, 90)),
         ({"size": {"shortest_edge": 64, "longest_edge": 128}}, "CLIP", (48, 56)),
         ({"an_unknown_key": 1}, "CLIP", (48, 56)),

@@ -40,7 +40,11 @@ def test_the_bundled_model_resizes_crops_and_normalises(bundled_folder: Path) ->
     assert not found.flip_channels
 
 
-@pytest.mark.parametrize("checkpoint", sorted(PUBLISHED.keys() - {DINOV3, NAFLEX}))
+# Whose processors are run themselves, or have no class that works with Pillow.
+OWN = {"facebook/levit-128S", "sail/poolformer_s12", "google/tipsv2-b14"}
+
+
+@pytest.mark.parametrize("checkpoint", sorted(PUBLISHED.keys() - {DINOV3, NAFLEX} - OWN))
 def test_published_checkpoints_get_the_pixels_of_their_own_processor(
     tmp_path: Path, checkpoint: str
 ) -> None:

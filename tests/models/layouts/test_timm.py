@@ -227,7 +227,7 @@ def test_unread_weights_are_refused_unless_timm_knows_of_them(
         ({"std": [1, 1]}, "std is [1, 1]; it should be three numbers"),
         ({"crop_pct": -1}, "crop_pct is -1; it should be a number above 0"),
         ({"input_size": [3, 160]}, "the model's input_size is [3, 160], and raylens has only [3,"),
-        ({"input_size": 160}, "the model's input_size is 160"),
+        ({"input_size": 160}, "timm cannot read it"),
         ({"crop_mode": "border", "mean": [2, 2, 2]}, "mean is [2, 2, 2]; it should be a colour"),
         ({"unheard_of": 1}, "timm cannot load it (PretrainedCfg.__init__() got an unexpected"),
     ],
