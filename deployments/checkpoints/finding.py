@@ -6,24 +6,27 @@ Knows nothing of torch or of what is in the weights.
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.checkpoints import bundled
-from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints import bundled, open_clip_names
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, Layout
 from deployments.checkpoints.integrity import check_files
 from deployments.settings import BUNDLED_ID, ModelSettings
 
 
-def _download(id: str, revision: str | None) -> Path:
+def _download(id: str, revision: str | None, layout: Layout | None) -> Path:
     from deployments.checkpoints import hub  # its client is slow to import
 
-    return hub.download(id, revision)
+    return hub.download(id, revision, layout)
 
 
 def find_checkpoint(
-    settings: ModelSettings, *, download: Callable[[str, str | None], Path] = _download
+    settings: ModelSettings,
+    *,
+    download: Callable[[str, str | None, Layout | None], Path] = _download,
 ) -> Checkpoint:
-    """The folder that `settings.id` stands for: the bundled model, a local folder or a hub id.
+    """The folder that `settings.id` stands for: the bundled model, a local folder, a hub id, or a
+    name of OpenCLIP's such as `ViT-B-32__openai`.
 
-    A hub id is downloaded once into the hub's cache, and its commit becomes the revision.
+    The last two are downloaded once into the hub's cache, and the commit becomes the revision.
 
     Raises CheckpointError if it cannot be found or downloaded, or if a file is missing, damaged or
     only a pickle.
@@ -39,9 +42,11 @@ def find_checkpoint(
             )
         found = Checkpoint(settings.name, None, Path(settings.id).resolve())
     else:
-        folder = download(settings.id, settings.revision)
-        found = Checkpoint(settings.id, folder.name, folder)  # snapshots/<commit>
-    check_files(found.folder)
+        repository = open_clip_names.repository(settings.id)
+        layout: Layout | None = "open_clip" if repository is not None else None
+        folder = download(repository or settings.id, settings.revision, layout)
+        found = Checkpoint(settings.id, folder.name, folder, layout)  # snapshots/<commit>
+    check_files(found.folder, found.layout)
     return found
 
 

@@ -10,11 +10,18 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from deployments.checkpoints.checkpoint import CheckpointError, check_present, read_json, remedy
+from deployments.checkpoints.checkpoint import (
+    CheckpointError,
+    Layout,
+    check_present,
+    read_json,
+    remedy,
+)
 from deployments.checkpoints.layout import CONFIG, MODULES, OPEN_CLIP_CONFIG, layout_of
 
 _WEIGHTS = "model.safetensors"
-_OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+OPEN_CLIP_PICKLE = "open_clip_pytorch_model.bin"
 _PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_JSON = (
@@ -23,29 +30,34 @@ _TOKENIZER_JSON = (
 )
 _TOKENIZER_OTHER = ("vocab.txt", "merges.txt", "*.model")
 
-# All files that raylens reads of a checkpoint, as patterns.
-NAMES = [
-    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR),
-    *(_WEIGHTS, _OPEN_CLIP_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
-    *_TOKENIZER_JSON,
-    *_TOKENIZER_OTHER,
+# All files that raylens reads of a checkpoint, as patterns: first the small ones, which say what it
+# is, then the weights.
+TOKENIZERS = [*_TOKENIZER_JSON, *_TOKENIZER_OTHER]
+DESCRIPTIONS = [
+    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR, _INDEX),
+    *TOKENIZERS,
 ]
+WEIGHTS = [_WEIGHTS, "model-*-of-*.safetensors"]
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, layout: Layout | None = None) -> None:
     """Raises CheckpointError, naming the file, if one is missing, damaged, or only a pickle.
 
-    Tokenizer files are checked for damage only: which of them a model needs is left to `texts`.
+    `layout`: as in `Checkpoint`. OpenCLIP's pickles are let through, because `pickles` converts
+    them. Tokenizer files are checked for damage only: which of them a model needs is left to
+    `texts`.
     """
-    layout = layout_of(folder)
+    layout = layout or layout_of(folder)
     if layout == "open_clip":
         read_json(folder / OPEN_CLIP_CONFIG)
     else:
         read_json(folder / CONFIG)
     if layout in ("transformers", "sentence_transformers"):
         preprocessor_settings(folder)
-    for path in _weight_files(folder):
+    for path in _weight_files(folder, layout):
         check_present(path)
+        if path.name == OPEN_CLIP_PICKLE:
+            continue
         try:
             with safe_open(path, framework="np"):  # checks the length against the header
                 pass
@@ -85,7 +97,8 @@ def fingerprint(folder: Path) -> str:
     The same on every machine. A gigabyte takes about a second.
     """
     found = hashlib.sha256()
-    files = {path for name in NAMES for path in folder.glob(name)} | set(_weight_files(folder))
+    files = {path for name in DESCRIPTIONS + WEIGHTS for path in folder.glob(name)}
+    files |= set(_weight_files(folder, layout_of(folder)))
     for path in sorted(files):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,7 +109,7 @@ def fingerprint(folder: Path) -> str:
 def weight_names(folder: Path) -> set[str]:
     """The names of all weights. Raises CheckpointError if the files are missing or damaged."""
     names: set[str] = set()
-    for path in _weight_files(folder):
+    for path in _weight_files(folder, layout_of(folder)):
         try:
             with safe_open(path, framework="np") as weights:
                 names.update(weights.keys())
@@ -106,14 +119,22 @@ def weight_names(folder: Path) -> set[str]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there are weights in safetensors, damaged or not."""
-    names = (_WEIGHTS, _INDEX, _OPEN_CLIP_WEIGHTS)
-    return any(os.path.lexists(folder / name) for name in names)
+    """Whether there are weights in safetensors of any layout but OpenCLIP's, damaged or not."""
+    return any(os.path.lexists(folder / name) for name in (_WEIGHTS, _INDEX))
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if layout_of(folder) == "open_clip" and os.path.lexists(folder / _OPEN_CLIP_WEIGHTS):
-        return [folder / _OPEN_CLIP_WEIGHTS]
+def open_clip_weights(folder: Path) -> Path:
+    """The weights in OpenCLIP's layout, which are a pickle in some repositories. It may be
+    missing."""
+    pickle = folder / OPEN_CLIP_PICKLE
+    if os.path.lexists(pickle) and not os.path.lexists(folder / OPEN_CLIP_WEIGHTS):
+        return pickle
+    return folder / OPEN_CLIP_WEIGHTS
+
+
+def _weight_files(folder: Path, layout: Layout) -> list[Path]:
+    if layout == "open_clip":
+        return [open_clip_weights(folder)]
     if not has_weights(folder):
         raise CheckpointError(
             f"{folder / _WEIGHTS}: the file is missing, and raylens reads weights from safetensors "

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from deployments.texts import cleaning
 from deployments.texts.own_tokenizer import OwnTokenizer, is_packed
 
 logger = logging.getLogger("ray.serve")
@@ -32,6 +33,9 @@ class TextTokenizer:
 
         Takes seconds where the checkpoint's own tokenizer reads the texts.
         """
+        self._clean = None
+        if cleaning.is_wrapped(json):
+            self._clean, json = cleaning.unwrap(json)
         if is_packed(json):
             logger.info("The checkpoint's own tokenizer reads texts, in a process of its own.")
             self._encode = OwnTokenizer(json, max_tokens=max_tokens).encode
@@ -43,7 +47,10 @@ class TextTokenizer:
 
         A lone surrogate, half of a character, is read as U+FFFD, as browsers do.
         """
-        encoded = self._encode([_without_lone_surrogates(text) for text in texts])
+        texts = [_without_lone_surrogates(text) for text in texts]
+        if self._clean is not None:
+            texts = [self._clean(text) for text in texts]
+        encoded = self._encode(texts)
         return [Encoded(ids, truncated) for ids, truncated in encoded]
 
 

@@ -12,5 +12,6 @@ from deployments.settings import ModelSettings
 def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
     """The checkpoint's model, in float32 on the CPU. Raises CheckpointError."""
     # Imported by name, because each needs a library that need not be installed.
-    module = import_module(f"deployments.models.layouts.{layout_of(checkpoint.folder)}")
+    layout = checkpoint.layout or layout_of(checkpoint.folder)
+    module = import_module(f"deployments.models.layouts.{layout}")
     return cast(LoadedCheckpoint, module.load(checkpoint, settings))
