@@ -3,7 +3,7 @@
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
 bundled model its own: odd images and texts go through raylens's whole way, in the engine that
 serves the model on a CPU, and through the library that the checkpoint is made for. Ends with 1 if a
-row falls short.
+row falls short. `python -m benchmarks.parity open_clip` compares with that library alone.
 """
 
 import os
@@ -26,6 +26,7 @@ from deployments.models.export import prepare
 from deployments.models.exported import NotExportableError
 from deployments.settings import ModelSettings
 from deployments.wire import TextSpec
+from tests.models import open_clip_checkpoints as open_clip
 from tests.models.comparison import (
     TEXTS,
     Comparison,
@@ -54,7 +55,10 @@ class Group(NamedTuple):
     """That folder as the library itself reads it."""
 
 
-GROUPS = (Group("transformers", TINY, write, TransformersReference),)
+GROUPS = (
+    Group("transformers", TINY, write, TransformersReference),
+    Group("open_clip", open_clip.TINY, open_clip.write, open_clip.OpenClipReference),
+)
 
 
 class Row(NamedTuple):
@@ -68,14 +72,15 @@ class Row(NamedTuple):
     found: Comparison
 
 
-def main() -> int:
+def main(*libraries: str) -> int:
+    """`libraries`: those that are compared with; all if there are none."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     began = time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        rows = [measure_bundled()]
-        for group in GROUPS:
+        rows = [] if libraries else [measure_bundled()]
+        for group in (g for g in GROUPS if not libraries or g.library in libraries):
             described = f"Comparing with {group.library}"
             for name in track(list(group.names), described, console=console, transient=True):
                 rows.append(measure(group, name, Path(folder) / group.library / str(len(rows))))
@@ -158,4 +163,4 @@ def table(rows: list[Row]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

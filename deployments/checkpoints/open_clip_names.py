@@ -8,6 +8,7 @@ both.
 from difflib import get_close_matches
 
 from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.settings import ModelSettings
 
 # Left out: ViTamin, whose weights there are single files without a configuration, and two names
 # for which open_clip downloads the weights of another: ViT-SO400M-14-SigLIP-378__webli, of the 384
@@ -264,17 +265,18 @@ def repository(id: str) -> str | None:
     return by_name[wanted]
 
 
-def names_of(id: str) -> tuple[str, ...]:
-    """The names to which a model of this id answers besides, as clients may write them.
+def names_of(model: ModelSettings) -> tuple[str, ...]:
+    """The names to which the model answers besides its own, as clients may write them.
 
-    None for a repository that timm calls `timm/<model>.<tag>`: it holds two models, and its id
-    stands for timm's, which has no text tower and gives other vectors.
+    None if it is pooled in another way than its authors do, and none for a repository that timm
+    calls `timm/<model>.<tag>`: it holds two models, and its id stands for timm's, which has no text
+    tower and gives other vectors.
     """
-    if id.startswith("timm/") and "." in id:
+    id = model.id
+    is_timms = id.startswith("timm/") and "." in id
+    if is_timms or model.pooling not in ("auto", "projection"):
         return ()
-    names = _NAMES.get(id, ())
-    if "/" not in id and "__" in id:
-        names = tuple(name for own in _NAMES.values() if _clean(id) in own for name in own)
+    names = next((n for r, n in _NAMES.items() if r == id or _clean(id) in n), ())
     return tuple(sorted({*names, *map(_hyphened, names)} - {id}))
 
 

@@ -34,6 +34,7 @@ PROBES = "probes.npz"
 LOG_PREFIX = "raylens: "
 # An export depends on the versions of these.
 _PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
+_OPTIONAL = ("ftfy", "open_clip_torch", "timm")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -221,10 +222,12 @@ def _made_with() -> tuple[str, ...]:
     for path in made_by:
         code.update(path.read_bytes())
     found = [code.hexdigest()]
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_OPTIONAL):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError as error:
+            if package in _OPTIONAL:
+                continue
             raise CheckpointError(
                 f"{package} is not installed; pip install 'raylens[server]'"
             ) from error

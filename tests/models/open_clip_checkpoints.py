@@ -1,5 +1,5 @@
-"""Tiny checkpoints in OpenCLIP's layout: its own configurations, shrunk, with random weights, written
-as open_clip writes what it pushes to the hub; and open_clip itself as the reference."""
+"""Tiny checkpoints in OpenCLIP's layout: its own configurations, shrunk, with random weights,
+written as open_clip writes what it pushes to the hub; and open_clip itself as the reference."""
 
 import json
 import shutil
@@ -132,7 +132,7 @@ TINY: dict[str, Tiny] = {
     "mt5-base-ViT-B-32": Tiny(
         "mt5-base-ViT-B-32",
         text={},
-        tokenizer=siglip_tokenizer,
+        tokenizer=xlm_roberta_tokenizer,
         tower={"model_type": "mt5", **HALF_WIDE},
     ),
     "nllb-clip-base-siglip": Tiny(

@@ -30,7 +30,7 @@ def small_eva02(pretrained: bool = False, **options: Any) -> Any:
 
 @register_model
 def small_fastvit(pretrained: bool = False, **options: Any) -> Any:
-    stages = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 48, 64)}
+    stages = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 128)}
     return fastvit.fastvit_mci0(pretrained, **stages, **options)
 
 
