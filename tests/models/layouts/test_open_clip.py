@@ -26,6 +26,7 @@ from tests.models.odd_images import odd_images, picture
 from tests.models.open_clip_checkpoints import OpenClipReference, open_clip, write
 
 Made = Callable[[str], Path]
+Loaded = Callable[[str], Encoder]
 Changed = Callable[..., Path]
 
 FILES = {name: odd_images()[name] for name in ("31 x 33", "640 x 480", "1:40", "RGBA")}
@@ -36,6 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The folder of a tiny checkpoint. Not to be changed."""
     root = tmp_path_factory.mktemp("open_clip")
     return cache(lambda name: write(name, root / name))
+
+
+@pytest.fixture(scope="module")
+def loaded(made: Made) -> Loaded:
+    return cache(lambda name: Encoder.load(in_float32(made(name))))
 
 
 @pytest.fixture
@@ -75,10 +81,8 @@ def refused(folder: Path, **settings: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16-SigLIP2", "xlm-roberta-base-ViT-B-32"])
-def test_vectors_are_those_of_open_clip(made: Made, name: str) -> None:
-    found = compare(
-        in_torch(Encoder.load(in_float32(made(name)))), OpenClipReference(made(name)), FILES
-    )
+def test_vectors_are_those_of_open_clip(made: Made, loaded: Loaded, name: str) -> None:
+    found = compare(in_torch(loaded(name)), OpenClipReference(made(name)), FILES)
     assert found.image >= 0.9999
     assert found.spread < 0.99
     assert found.text is not None
@@ -100,7 +104,8 @@ def test_pixels_are_open_clips_to_the_last_grey_level(
     config.preprocess.update(keys)
     spec = read_preprocessing(open_clip, folder, config, visual=None).pixels
     assert isinstance(spec, PixelSpec)
-    theirs = open_clip.image_transform_v2(open_clip.PreprocessCfg(**keys), is_train=False)
+    transform = open_clip.transform
+    theirs = transform.image_transform_v2(transform.PreprocessCfg(**keys), is_train=False)
     shapes = [(64, 64), (63, 65), (65, 63), (7, 9), (80, 48), (81, 47), (200, 31), (30, 199)]
     for number, (width, height) in enumerate([*shapes, (333, 222), (5, 120), (101, 150)]):
         pixels = picture(width, height, seed=number)
@@ -109,8 +114,8 @@ def test_pixels_are_open_clips_to_the_last_grey_level(
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-H-14-CLIPA", "ViT-B-16-SigLIP"])
-def test_tokens_are_those_of_open_clip(made: Made, name: str) -> None:
-    encoder = Encoder.load(in_float32(made(name)))
+def test_tokens_are_those_of_open_clip(made: Made, loaded: Loaded, name: str) -> None:
+    encoder = loaded(name)
     texts = [*TEXTS, "&lt;b&gt; &eacute; schÃ¶n", "!<end_of_text> [SEP]</s>", "it'S \u0345x\ud800"]
     assert encoder.tokenizer_json is not None
     assert encoder.text is not None
@@ -122,9 +127,8 @@ def test_tokens_are_those_of_open_clip(made: Made, name: str) -> None:
         assert ids + [last] * (len(row) - len(ids)) == row
 
 
-def test_short_texts_are_not_padded_where_nothing_looks_at_padding(made: Made) -> None:
-    encoder = Encoder.load(in_float32(made("ViT-B-32")))
-    tower: Any = encoder.text_tower
+def test_short_texts_are_not_padded_where_nothing_looks_at_padding(loaded: Loaded) -> None:
+    tower: Any = loaded("ViT-B-32").text_tower
     assert tower._rows(torch.zeros((2, 5), dtype=torch.int32)).shape == (2, 5)
 
 
@@ -188,15 +192,16 @@ def test_without_the_library_the_sentence_says_what_to_install(
 # Pickles
 
 
+@pytest.mark.slow
 def test_a_pickle_gives_the_same_vectors(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Made, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = shutil.copytree(made("ViT-B-32"), tmp_path / "pickled")
     weights = load_file(folder / "open_clip_model.safetensors")
     torch.save({"state_dict": weights, "epoch": 3}, folder / "open_clip_pytorch_model.bin")
     (folder / "open_clip_model.safetensors").unlink()
-    plain, pickled = (Encoder.load(in_float32(f)) for f in (made("ViT-B-32"), folder))
+    plain, pickled = loaded("ViT-B-32"), Encoder.load(in_float32(folder))
     pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
     assert np.array_equal(plain.encode(pixels), pickled.encode(pixels))
     assert plain.identity() != pickled.identity()
