@@ -29,6 +29,7 @@ from deployments.models.exported import NotExportableError
 from deployments.settings import ModelSettings
 from deployments.wire import TextSpec
 from tests.models import late_interaction, sentence_transformers_checkpoints
+from tests.models import open_clip_checkpoints as open_clip
 from tests.models.comparison import (
     TEXTS,
     Comparison,
@@ -91,6 +92,7 @@ GROUPS = (
         sentence_transformers_checkpoints.options,
     ),
     Group("timm", TIMM, write_timm, TimmReference),
+    Group("open_clip", open_clip.TINY, open_clip.write, open_clip.OpenClipReference),
 )
 
 
@@ -106,6 +108,7 @@ class Row(NamedTuple):
 
 
 def main() -> int:
+    """`libraries`: those that are compared with; all if there are none."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     began = time.monotonic()
     torch.set_num_threads(1)

@@ -19,6 +19,7 @@ from deployments.api.listing import model_list
 from deployments.api.render import quantised, ranked_labels
 from deployments.api.routes import Api
 from deployments.api.schema import ClassifyBody, Dtype, EmbeddingOptions, parse
+from deployments.checkpoints import open_clip_names
 from deployments.embedder.client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported, Unavailable
 from deployments.items import PathItem, TextItem, parse_items
@@ -72,10 +73,13 @@ class Ingress:
         limits = settings.limits
         self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
         models = (settings.model, *settings.models)
+        configured = {name for model in models for name in (model.name, *model.aliases)}
         self._models = [
             EmbedderClient(
                 embedder,
                 names=frozenset({model.name, *model.aliases}),
+                # What the settings call a model goes before what OpenCLIP calls another.
+                others=frozenset(open_clip_names.names_of(model)) - configured,
                 request_timeout_s=limits.request_timeout_s,
                 prepare=self._warm_up,
             )

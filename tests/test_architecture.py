@@ -76,7 +76,10 @@ VOCABULARY = (
 # Which rooms and top-level files each room may import, besides the vocabulary, which all may.
 MAY_IMPORT = {
     "app": {"config", "ingress", "embedder.deployment"},
-    "ingress": {"api", "service", "sources", "pixels", "embedder.client", "metrics"},
+    "ingress": {
+        *("api", "service", "sources", "pixels", "embedder.client", "metrics"),
+        "checkpoints.open_clip_names",
+    },
     "api": {"service"},
     "service": {"sources", "pixels"},
     "sources": set(),
@@ -90,6 +93,7 @@ MAY_IMPORT = {
     "embedder.deployment": {
         *("embedder.gate", "embedder.messages", "embedder.proof"),
         *("checkpoints.checkpoint", "models", "metrics"),
+        "checkpoints.open_clip_names",
     },
     "models": {"checkpoints", "config"},
     "bulk.places": set(),
@@ -153,7 +157,8 @@ def test_only_models_the_bundled_checkpoint_and_resampling_import_torch() -> Non
     late = room("deployments.pixels.resample", "deployments.torchvision_operators")
     assert users - room("deployments.models") <= room("deployments.checkpoints") | late
     torch_users = importers("torch") - room("deployments.models")
-    assert torch_users == room("deployments.checkpoints.bundled") | late
+    converters = room("deployments.checkpoints.bundled", "deployments.checkpoints.pickles")
+    assert torch_users == converters | late
     for name in torch_users:
         assert "torch" not in imports(name, deep=False)
 

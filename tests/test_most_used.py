@@ -13,16 +13,13 @@ REFUSED = {
     "nomic-ai/nomic-embed-vision-v1.5": "code of its own",
     "facebook/PE-Core-L14-336": "config.json: the file is missing",
 }
-# Waits for the code that serves them.
-PENDING = {"Marqo/marqo-fashionSigLIP"}
 EXTRAS = {"timm": "timm", "The same in OpenCLIP's format": "openclip"}
 
 
 def row(group: str, published: Published) -> object:
-    marks = [pytest.mark.xfail(strict=True)] if published.id in PENDING else []
     in_both = published.id.startswith("laion/")  # whose files of transformers are read
     extra = "" if in_both else EXTRAS.get(group, "")
-    return pytest.param(published, extra, id=published.id, marks=marks)
+    return pytest.param(published, extra, id=published.id)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Layout = Literal["transformers", "timm", "open_clip", "sentence_transformers"]
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -30,6 +32,8 @@ class Checkpoint:
     revision: str | None
     """Commit of a Hugging Face id, checksum of the bundled weights, None for a local folder."""
     folder: Path
+    layout: Layout | None = None
+    """Whose files are read, if the id says so; None where the folder's files alone decide."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,24 +6,29 @@ Knows nothing of torch or of what is in the weights.
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.checkpoints import bundled
-from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints import bundled, open_clip_names
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, Layout
 from deployments.checkpoints.integrity import check_files
 from deployments.settings import BUNDLED_ID, ModelSettings, is_local
 
+Download = Callable[[str, str | None, Layout | None], Path]
 
-def _download(id: str, revision: str | None) -> Path:
+
+def _download(id: str, revision: str | None, layout: Layout | None) -> Path:
     from deployments.checkpoints import hub  # its client is slow to import
 
-    return hub.download(id, revision)
+    return hub.download(id, revision, layout)
 
 
 def find_checkpoint(
-    settings: ModelSettings, *, download: Callable[[str, str | None], Path] = _download
+    settings: ModelSettings,
+    *,
+    download: Download = _download,
 ) -> Checkpoint:
-    """The folder that `settings.id` stands for: the bundled model, a local folder or a hub id.
+    """The folder that `settings.id` stands for: the bundled model, a local folder, a hub id, or a
+    name of OpenCLIP's such as `ViT-B-32__openai`.
 
-    A hub id is downloaded once into the hub's cache, and its commit becomes the revision.
+    The last two are downloaded once into the hub's cache, and the commit becomes the revision.
 
     Raises CheckpointError if it cannot be found or downloaded, or if a file is missing, damaged or
     only a pickle.
@@ -37,7 +42,7 @@ def find_checkpoint(
 
 
 def find_text_checkpoint(
-    settings: ModelSettings, *, download: Callable[[str, str | None], Path] = _download
+    settings: ModelSettings, *, download: Download = _download
 ) -> Checkpoint | None:
     """The same for `settings.text_id`; None if it is not set."""
     if settings.text_id is None:
@@ -45,9 +50,7 @@ def find_text_checkpoint(
     return _find("model.text_", settings.text_id, settings.text_revision, download)
 
 
-def _find(
-    prefix: str, id: str, revision: str | None, download: Callable[[str, str | None], Path]
-) -> Checkpoint:
+def _find(prefix: str, id: str, revision: str | None, download: Download) -> Checkpoint:
     """`prefix`: what the names of the two settings begin with."""
     if is_local(id):
         _refuse_revision(f"{prefix}revision", id, revision)
@@ -57,9 +60,11 @@ def _find(
             )
         found = Checkpoint(Path(id).name, None, Path(id).resolve())
     else:
-        folder = download(id, revision)
-        found = Checkpoint(id, folder.name, folder)  # snapshots/<commit>
-    check_files(found.folder)
+        repository = open_clip_names.repository(id)
+        layout: Layout | None = "open_clip" if repository is not None else None
+        folder = download(repository or id, revision, layout)
+        found = Checkpoint(id, folder.name, folder, layout)  # snapshots/<commit>
+    check_files(found.folder, found.layout)
     return found
 
 

@@ -10,10 +10,18 @@ from typing import Any
 
 from huggingface_hub import HfApi, errors, get_session, snapshot_download
 
-from deployments.checkpoints.checkpoint import CheckpointError, first_line
-from deployments.checkpoints.integrity import has_weights, names_in
-from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG
+from deployments.checkpoints.checkpoint import CheckpointError, Layout, first_line
+from deployments.checkpoints.integrity import (
+    DESCRIPTIONS,
+    OPEN_CLIP_PICKLE,
+    OPEN_CLIP_WEIGHTS,
+    TOKENIZERS,
+    has_weights,
+    names_in,
+)
+from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG, layout_of
 from deployments.checkpoints.modules import MODULES
+from deployments.checkpoints.open_clip import find_text_model, find_tokenizer, read_config
 from deployments.checkpoints.progress import Progress
 
 logger = logging.getLogger("ray.serve")
@@ -36,16 +44,21 @@ _ADVICE: list[tuple[type[Exception], str]] = [
 ]
 
 
-def download(id: str, revision: str | None) -> Path:
+def download(id: str, revision: str | None, layout: Layout | None = None) -> Path:
     """The folder `snapshots/<commit>` of a model, with every file that raylens reads.
 
-    Downloads what is not in the cache yet. If a commit has only pickles, takes the one on top of it
-    with which Hugging Face's own bot added safetensors, if there is one.
+    Downloads what is not in the cache yet: weights in the `layout`, or in that which the model's
+    other files tell. If a commit has only pickles, takes the one on top of it with which Hugging
+    Face's own bot added safetensors, if there is one. OpenCLIP's pickles are taken as they are.
 
     Raises CheckpointError. Files may still be damaged or missing.
     """
     _limit_waiting()
-    folder = _snapshot(id, revision)
+    folder = _snapshot(id, revision, [CONFIG, OPEN_CLIP_CONFIG, MODULES])  # those tell the others
+    if (layout or layout_of(folder)) == "open_clip":
+        return _with_open_clip_weights(id, revision)
+    names = names_in(folder)
+    folder = _snapshot(id, revision, names)
     if has_weights(folder):
         return folder
     converted = _conversion(id, folder)
@@ -55,7 +68,21 @@ def download(id: str, revision: str | None) -> Path:
         f"Model {id} has only pickles at {folder.name}; using the safetensors that Hugging "
         f"Face's {_CONVERTER} made of them ({converted})"
     )
-    return _snapshot(id, converted)
+    return _snapshot(id, converted, names)
+
+
+def _with_open_clip_weights(id: str, revision: str | None) -> Path:
+    """The folder with the weights: a pickle only where there is nothing else. What the repository
+    lacks of its text tower is downloaded into the cache as well."""
+    folder = _snapshot(id, revision, [*DESCRIPTIONS, OPEN_CLIP_WEIGHTS])
+    if not (folder / OPEN_CLIP_WEIGHTS).exists():
+        folder = _snapshot(id, revision, [*DESCRIPTIONS, OPEN_CLIP_PICKLE])
+    config = read_config(folder)
+    if config.text_model is not None and find_text_model(folder, config.text_model) is None:
+        _snapshot(config.text_model, None, [CONFIG])
+    if config.tokenizer is not None and find_tokenizer(folder, config.tokenizer) is None:
+        _snapshot(config.tokenizer, None, TOKENIZERS)
+    return folder
 
 
 def _limit_waiting() -> None:
@@ -76,25 +103,21 @@ def _limit(request: Any) -> None:
     request.extensions["timeout"] = limits | {k: v for k, v in waits.items() if v is not None}
 
 
-def _snapshot(id: str, revision: str | None) -> Path:
+def _snapshot(id: str, revision: str | None, names: list[str]) -> Path:
+    """The folder with these files, which are patterns."""
     progress = Progress(id)
-
-    def fetch(names: list[str]) -> Path:
-        # `*` stands for folders too, and exports for other runtimes live in some of them.
-        others = ["*/*/*"] if any("/" in name for name in names) else ["*/*"]
-        found = snapshot_download(
-            id,
-            revision=revision,
-            allow_patterns=names,
-            ignore_patterns=others,
-            tqdm_class=progress.counter(),
-        )
-        return Path(found)
-
+    # `*` stands for folders too, and exports for other runtimes live in some of them.
+    others = ["*/*/*"] if any("/" in name for name in names) else ["*/*"]
     try:
-        return fetch(names_in(fetch([CONFIG, OPEN_CLIP_CONFIG, MODULES])))  # those tell the others
-    except CheckpointError:
-        raise
+        return Path(
+            snapshot_download(
+                id,
+                revision=revision,
+                allow_patterns=names,
+                ignore_patterns=others,
+                tqdm_class=progress.counter(),
+            )
+        )
     except Exception as error:  # the hub's client lets its HTTP library's errors through
         raise CheckpointError(_sentence(id, revision, error)) from error
     finally:

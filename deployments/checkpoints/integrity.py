@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from deployments.checkpoints.checkpoint import (
     Checkpoint,
     CheckpointError,
+    Layout,
     check_present,
     read_json,
     remedy,
@@ -21,7 +22,8 @@ from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG, layout_of
 from deployments.checkpoints.modules import MODULES, READERS, WEIGHTED, read_modules
 
 _WEIGHTS = "model.safetensors"
-_OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+OPEN_CLIP_PICKLE = "open_clip_pytorch_model.bin"
 _PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_JSON = (
@@ -34,23 +36,26 @@ _ADAPTER = "adapter_config.json"
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 READING = "sentence_*_config.json"
 
-# All files that raylens reads of a checkpoint, as patterns.
-NAMES = [
-    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR, _ADAPTER),
-    *(_WEIGHTS, _OPEN_CLIP_WEIGHTS, _INDEX, "model-*-of-*.safetensors"),
-    *_TOKENIZER_JSON,
-    *_TOKENIZER_OTHER,
-    *(_ADAPTER, SENTENCE_TRANSFORMERS, READING),
+# All files that raylens reads of a checkpoint, as patterns: first the small ones, which say what it
+# is, then the weights.
+TOKENIZERS = [*_TOKENIZER_JSON, *_TOKENIZER_OTHER]
+DESCRIPTIONS = [
+    *(CONFIG, OPEN_CLIP_CONFIG, MODULES, _PREPROCESSOR, _PROCESSOR, _INDEX, _ADAPTER),
+    *(SENTENCE_TRANSFORMERS, READING),
+    *TOKENIZERS,
 ]
+WEIGHTS = [_WEIGHTS, "model-*-of-*.safetensors"]
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, layout: Layout | None = None) -> None:
     """Raises CheckpointError, naming the file, if one is missing, damaged, or only a pickle, or if
     files beside the model would change its vectors and cannot be read.
 
-    Tokenizer files are checked for damage only: which of them a model needs is left to `texts`.
+    `layout`: as in `Checkpoint`. OpenCLIP's pickles are let through, because `pickles` converts
+    them. Tokenizer files are checked for damage only: which of them a model needs is left to
+    `texts`.
     """
-    layout = layout_of(folder)
+    layout = layout or layout_of(folder)
     if layout == "sentence_transformers":
         _check_modules(folder)
         return
@@ -65,7 +70,7 @@ def check_files(folder: Path) -> None:
         read_json(folder / CONFIG)
     if layout == "transformers":
         preprocessor_settings(folder)
-    _check_model(folder)
+    _check_model(folder, layout)
 
 
 def _check_modules(folder: Path) -> None:
@@ -85,14 +90,14 @@ def _check_modules(folder: Path) -> None:
             read_json(place / CONFIG)
 
 
-def _check_model(folder: Path) -> None:
+def _check_model(folder: Path, layout: Layout = "transformers") -> None:
     """Weights, and files of a tokenizer."""
     if os.path.lexists(folder / _ADAPTER):
         raise CheckpointError(
             f"{folder / _ADAPTER}: there is an adapter beside the model, which would be ignored; "
             "merge it into the model (merge_and_unload() of PEFT) and save that alone"
         )
-    _check_weights(folder)
+    _check_weights(folder, layout)
     for name in _TOKENIZER_JSON:
         if os.path.lexists(folder / name):
             read_json(folder / name)
@@ -101,9 +106,11 @@ def _check_model(folder: Path) -> None:
             check_present(path)
 
 
-def _check_weights(folder: Path) -> None:
-    for path in _weight_files(folder):
+def _check_weights(folder: Path, layout: Layout = "transformers") -> None:
+    for path in _weight_files(folder, layout):
         check_present(path)
+        if path.name == OPEN_CLIP_PICKLE:
+            continue
         try:
             with safe_open(path, framework="np"):  # checks the length against the header
                 pass
@@ -142,9 +149,10 @@ def fingerprint(folder: Path) -> str:
     The same on every machine. A gigabyte takes about a second.
     """
     found = hashlib.sha256()
-    files = {path for place in _places(folder) for name in NAMES for path in place.glob(name)}
+    names = DESCRIPTIONS + WEIGHTS
+    files = {path for place in _places(folder) for name in names for path in place.glob(name)}
     for place in _weighted(folder):
-        files.update(_weight_files(place))
+        files.update(_weight_files(place, layout_of(place)))
     for path in sorted(files):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -154,12 +162,14 @@ def fingerprint(folder: Path) -> str:
 
 def names_in(folder: Path) -> list[str]:
     """All files that raylens reads of a checkpoint, as patterns, told by its modules.json if it has
-    one. Raises CheckpointError if that cannot be read."""
+    one; not for OpenCLIP's layout. Raises CheckpointError if that cannot be read."""
     if layout_of(folder) != "sentence_transformers":
-        return NAMES
-    places = [module.path for module in read_modules(folder)]
-    inside = [f"{place}/{name}" if place else name for place in places for name in NAMES]
-    return [MODULES, SENTENCE_TRANSFORMERS, *inside]
+        return DESCRIPTIONS + WEIGHTS
+    names = [MODULES, SENTENCE_TRANSFORMERS]
+    for module in read_modules(folder):
+        inside = f"{module.path}/" if module.path else ""
+        names += (f"{inside}{name}" for name in DESCRIPTIONS + WEIGHTS)
+    return names
 
 
 def _places(folder: Path) -> set[Path]:
@@ -179,7 +189,7 @@ def _weighted(folder: Path) -> list[Path]:
 def weight_names(folder: Path) -> set[str]:
     """The names of all weights. Raises CheckpointError if the files are missing or damaged."""
     names: set[str] = set()
-    for path in _weight_files(folder):
+    for path in _weight_files(folder, layout_of(folder)):
         try:
             with safe_open(path, framework="np") as weights:
                 names.update(weights.keys())
@@ -189,18 +199,26 @@ def weight_names(folder: Path) -> set[str]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether all weights are there in safetensors, damaged or not."""
+    """Whether all weights are there in safetensors, damaged or not; not for OpenCLIP's layout."""
     return all(_has_weights(place) for place in _weighted(folder))
 
 
 def _has_weights(place: Path) -> bool:
-    names = (_WEIGHTS, _INDEX, _OPEN_CLIP_WEIGHTS)
-    return any(os.path.lexists(place / name) for name in names)
+    return any(os.path.lexists(place / name) for name in (_WEIGHTS, _INDEX))
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if layout_of(folder) == "open_clip" and os.path.lexists(folder / _OPEN_CLIP_WEIGHTS):
-        return [folder / _OPEN_CLIP_WEIGHTS]
+def open_clip_weights(folder: Path) -> Path:
+    """The weights in OpenCLIP's layout, which are a pickle in some repositories. It may be
+    missing."""
+    pickle = folder / OPEN_CLIP_PICKLE
+    if os.path.lexists(pickle) and not os.path.lexists(folder / OPEN_CLIP_WEIGHTS):
+        return pickle
+    return folder / OPEN_CLIP_WEIGHTS
+
+
+def _weight_files(folder: Path, layout: Layout) -> list[Path]:
+    if layout == "open_clip":
+        return [open_clip_weights(folder)]
     if not _has_weights(folder):
         raise CheckpointError(
             f"{folder / _WEIGHTS}: the file is missing, and raylens reads weights from safetensors "

@@ -2,15 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from deployments.checkpoints.checkpoint import read_json
+from deployments.checkpoints.checkpoint import Layout, read_json
 from deployments.checkpoints.modules import MODULES
-
-Layout = Literal["transformers", "timm", "open_clip", "sentence_transformers"]
 
 CONFIG = "config.json"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+# The kinds of text towers that open_clip takes from transformers. Beside OpenCLIP's own file, a
+# config.json of such a kind describes the tower alone.
+_TEXT_TOWERS = {"bert", "m2m_100", "mt5", "roberta", "xlm-roberta"}
 
 
 def layout_of(folder: Path) -> Layout:
@@ -21,9 +23,18 @@ def layout_of(folder: Path) -> Layout:
     config = _config(folder)
     if "architecture" in config:
         return "timm"
-    if "model_type" not in config and (folder / OPEN_CLIP_CONFIG).is_file():
+    if (folder / OPEN_CLIP_CONFIG).is_file() and not _is_for_transformers(config):
         return "open_clip"
     return "transformers"
+
+
+def _is_for_transformers(config: dict[str, Any]) -> bool:
+    """Whether a config.json beside OpenCLIP's own is for a model of transformers.
+
+    One with `open_clip_model_name` is for code of the repository's own, which calls open_clip.
+    """
+    kind = config.get("model_type")
+    return kind is not None and kind not in _TEXT_TOWERS and "open_clip_model_name" not in config
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -61,14 +61,16 @@ class EmbedderClient:
         handle: DeploymentHandle[Any],
         *,
         names: frozenset[str],
+        others: frozenset[str] = frozenset(),
         request_timeout_s: float,
         prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
     ) -> None:
-        """`names` are what the settings call the model: its id and aliases. A call's deadline is
-        about `request_timeout_s` after its request began. `prepare` is awaited before requests are
-        made for a model that has not been seen.
+        """`names` are what the settings call the model: its id and aliases; `others` are those by
+        which clients may know it besides. A call's deadline is about `request_timeout_s` after its
+        request began. `prepare` is awaited before requests are made for a model that has not been
+        seen.
         """
-        self._names = names
+        self._names, self._others = names, others
         self._prepare = prepare
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
@@ -107,7 +109,7 @@ class EmbedderClient:
         """What a request may call the model that serves, which need not be that of the settings:
         theirs may not have started yet, or cannot, or has been replaced already."""
         if self._card is None or self._card.id in self._names:
-            return self._names
+            return self._names | self._others
         return frozenset({self._card.id, *self._card.aliases})
 
     @property
@@ -136,7 +138,7 @@ class EmbedderClient:
                 )
             await self._prepare(card)
         except Exception as error:
-            name = min(self.names, default="")
+            name = min(self._names, default="")
             logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
             return False
         self._warn_of_another(card)

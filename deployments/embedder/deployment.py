@@ -11,6 +11,7 @@ import numpy as np
 import ray
 from ray import serve
 
+from deployments.checkpoints import open_clip_names
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.embedder.gate import Gate
 from deployments.embedder.messages import STACK_BYTES
@@ -118,7 +119,7 @@ class Embedder:
         reported = {field.name: getattr(loaded, field.name) for field in fields(Loaded)}
         self._card = ModelCard(
             **{**reported, "device_reason": f"{placement}; {loaded.device_reason}"},
-            aliases=settings.aliases,
+            aliases=(*settings.aliases, *open_clip_names.names_of(settings)),
             matryoshka=settings.matryoshka,
             loaded_unix_s=int(time.time()),
         )

@@ -35,7 +35,7 @@ PROBES = "probes.npz"
 LOG_PREFIX = "raylens: "
 # An export depends on the versions of these, and of these if they are installed.
 _PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
-_EXTRAS = ("timm",)
+_OPTIONAL = ("ftfy", "open_clip_torch", "timm")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -236,7 +236,7 @@ def _made_with() -> tuple[str, ...]:
             raise CheckpointError(
                 f"{package} is not installed; pip install 'raylens[server]'"
             ) from error
-    for package in _EXTRAS:
+    for package in _OPTIONAL:
         with suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
     return tuple(found)

@@ -5,7 +5,7 @@ Nothing here decides anything, and nothing that it imports loads torch.
 
 from dataclasses import dataclass
 
-from deployments.checkpoints.layout import Layout
+from deployments.checkpoints.checkpoint import Layout
 from deployments.models.families import FAMILIES
 from deployments.models.family import Family, Pooling, TextRules
 

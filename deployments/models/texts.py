@@ -28,7 +28,7 @@ _CONFIG = "tokenizer_config.json"
 _FILES = ("config.json", _CONFIG, "special_tokens_map.json", "added_tokens.json")
 
 # What tokenizers differ in: case, accents, spaces, scripts, length.
-_PROBES = (
+PROBES = (
     *("", " ", "\n\t ", "a", "!!", "...a photo, of a CAT!  (really?)", "it's we'll I'D don't"),
     *("  two  spaces, and one behind ", "line\none\r\nline\u2028two\x1cthree\x00four\x7f"),
     *("naïve café, nai\u0308ve cafe\u0301", "Tie\u0302\u0301ng Việt", "İstanbul ΟΔΟΣ ΌΣΟ. straße"),
@@ -86,7 +86,7 @@ def read_tokenizer(
     if lower_cases_gemma and _is_gemma(tokenizer):
         backend = tokenizer.backend_tokenizer
         backend.normalizer = Steps([Lowercase(), backend.normalizer])
-    written = _convert(tokenizer, embeddings)
+    written = convert(tokenizer, embeddings)
     expected = _expected(tokenizer, max_tokens, embeddings, folder)
     other = differing(written, expected, max_tokens) if written is not None else None
     if written is None or other is not None:
@@ -121,7 +121,7 @@ def _is_gemma(tokenizer: Any) -> bool:
     return isinstance(model, BPE) and model.byte_fallback
 
 
-def _convert(tokenizer: Any, embeddings: int) -> str | None:
+def convert(tokenizer: Any, embeddings: int) -> str | None:
     """Its JSON for the `tokenizers` library; None if it exists in Python alone."""
     if tokenizer.is_fast:
         backend = tokenizer.backend_tokenizer
@@ -211,7 +211,7 @@ def of_all_kinds(tokenizer: Any, embeddings: int) -> list[str]:
     ids = tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
     of_specials = zip(tokenizer.all_special_tokens, ids, strict=True)
     specials = [token for token, number in of_specials if number < embeddings]
-    return [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
+    return [*PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
 
 
 def differing(written: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:

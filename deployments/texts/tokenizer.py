@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from deployments.texts import cleaning
 from deployments.texts.own_tokenizer import OwnTokenizer, is_packed
 
 logger = logging.getLogger("ray.serve")
@@ -39,6 +40,9 @@ class TextTokenizer:
         self._prefix = ""
         if json.startswith(_WITH_PREFIX):
             self._prefix, json = loads(json)["prefixed"]
+        self._clean = None
+        if cleaning.is_wrapped(json):
+            self._clean, json = cleaning.unwrap(json)
         if is_packed(json):
             logger.info("The checkpoint's own tokenizer reads texts, in a process of its own.")
             self._encode = OwnTokenizer(json, max_tokens=max_tokens).encode
@@ -50,7 +54,10 @@ class TextTokenizer:
 
         A lone surrogate, half of a character, is read as U+FFFD, as browsers do.
         """
-        encoded = self._encode([self._prefix + _without_lone_surrogates(text) for text in texts])
+        texts = [self._prefix + _without_lone_surrogates(text) for text in texts]
+        if self._clean is not None:
+            texts = [self._clean(text) for text in texts]
+        encoded = self._encode(texts)
         return [Encoded(ids, truncated) for ids, truncated in encoded]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, Layout
 from deployments.checkpoints.finding import find_checkpoint
 from deployments.settings import ModelSettings
 from tests.checkpoints.checkpoints import FILES, LFS_POINTER, sharded, write
@@ -24,7 +24,7 @@ class FakeHub:
         self.folder = folder
         self.asked: list[tuple[str, str | None]] = []
 
-    def __call__(self, id: str, revision: str | None) -> Path:
+    def __call__(self, id: str, revision: str | None, layout: Layout | None) -> Path:
         self.asked.append((id, revision))
         return self.folder
 

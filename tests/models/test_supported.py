@@ -5,9 +5,7 @@ import subprocess
 import sys
 from typing import get_args
 
-import pytest
-
-from deployments.checkpoints.layout import Layout
+from deployments.checkpoints.checkpoint import Layout
 from deployments.models import layouts, supported
 from deployments.models.families import FAMILIES
 from tests.servers import ROOT
@@ -23,7 +21,6 @@ def test_every_layout_has_a_row_and_extras_that_can_be_installed() -> None:
     assert {row.extra for row in supported.LAYOUTS.values()} <= {"", *extras}
 
 
-@pytest.mark.xfail(strict=True, reason="waits for the code that reads these layouts")
 def test_what_refuses_a_layout_names_the_same_extra() -> None:
     named = {}
     for layout in supported.LAYOUTS:

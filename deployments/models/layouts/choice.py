@@ -19,7 +19,8 @@ def load(
     Raises CheckpointError if it cannot be served, or not as the settings say.
     """
     # Imported by name, because each needs a library that need not be installed.
-    module = import_module(f"deployments.models.layouts.{layout_of(checkpoint.folder)}")
+    layout = checkpoint.layout or layout_of(checkpoint.folder)
+    module = import_module(f"deployments.models.layouts.{layout}")
     loaded = cast(LoadedCheckpoint, module.load(checkpoint, settings))
     takes_patches = isinstance(loaded.preprocessing.pixels, PatchSpec)
     if settings.max_num_patches is not None and not takes_patches:
