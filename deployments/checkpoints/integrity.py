@@ -93,9 +93,11 @@ def _check_modules(folder: Path) -> None:
 def _check_model(folder: Path, layout: Layout = "transformers") -> None:
     """Weights, and files of a tokenizer."""
     if os.path.lexists(folder / _ADAPTER):
+        # transformers applies it where peft is installed, and passes over it where not.
         raise CheckpointError(
-            f"{folder / _ADAPTER}: there is an adapter beside the model, which would be ignored; "
-            "merge it into the model (merge_and_unload() of PEFT) and save that alone"
+            f"{folder / _ADAPTER}: an adapter lies beside the weights, and raylens would leave it "
+            "out; merge it into them (peft's merge_and_unload) and save both as one model, or "
+            "remove it"
         )
     _check_weights(folder, layout)
     for name in _TOKENIZER_JSON:

@@ -144,10 +144,10 @@ def test_a_modules_json_that_leads_nowhere_is_not_overlooked(tmp_path: Path) -> 
 def test_an_adapter_beside_a_model_is_not_ignored(tmp_path: Path, hub: Hub) -> None:
     adapter = {"adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS}
     folder = write(tmp_path / "local", FILES | adapter)
-    with pytest.raises(CheckpointError, match=r"adapter_config\.json: there is an adapter beside"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: an adapter lies beside"):
         check_files(folder)
     hub.add(ID, FILES | adapter)
-    assert "adapter_config.json: there is an adapter beside the model" in refused()
+    assert "adapter_config.json: an adapter lies beside the weights" in refused()
 
 
 # modules.json itself
