@@ -95,5 +95,5 @@ def test_a_cache_that_cannot_be_written_to_is_named(
 def test_an_adapter_beside_the_weights_is_not_left_out_silently(hub: Hub) -> None:
     hub.add(ID, {**FILES, "adapter_config.json": b'{"peft_type": "LORA"}'})
     folder = download(ID, None)
-    with pytest.raises(CheckpointError, match=r"adapter_config\.json: there is an adapter"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: an adapter lies beside"):
         check_files(folder)

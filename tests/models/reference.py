@@ -41,7 +41,16 @@ CLASSES = {"CLIPVisionModelWithProjection", "BlipForImageTextRetrieval", "FlavaF
 CLASSES |= {"BlipVisionModel", "BlipForConditionalGeneration", *HEADS}
 
 # Class tokens before the patches, as the models' papers and code have them.
-PREFIX = {"clip": 1, "siglip": 0, "vit": 1, "deit": 2, "beit": 1, "swin": 0, "convnext": 0}
+PREFIX = {
+    "clip": 1,
+    "siglip": 0,
+    "siglip_vision_model": 0,
+    "vit": 1,
+    "deit": 2,
+    "beit": 1,
+    "swin": 0,
+    "convnext": 0,
+}
 PREFIX |= {"dinov2": 1, "dinov2_with_registers": 1, "dinov3_vit": 1, "dinov3_convnext": 1}
 REGISTERS = "num_register_tokens"
 
