@@ -16,9 +16,12 @@ import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.encoder import Encoder
 from deployments.models.export import prepare as prepare_export
+from deployments.models.layouts import timm as timm_layout
+from deployments.models.layouts.layout import LoadedCheckpoint
+from deployments.wire import PixelSpec
 from tests.models.comparison import compare, in_openvino, in_torch
 from tests.models.conftest import in_float32, update
 from tests.models.odd_images import odd_images
@@ -62,9 +65,16 @@ def encode(folder: Path, **settings: Any) -> Encoder:
     return Encoder.load(in_float32(folder, **settings))
 
 
-def vectors(encoder: Encoder) -> NDArray[np.float32]:
-    shape = (2, *encoder.preprocessing.pixels.height_width, 3)
-    return encoder.encode(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+def load(folder: Path) -> LoadedCheckpoint:
+    return timm_layout.load(Checkpoint("acme", None, folder), in_float32(folder))
+
+
+def vectors(loaded: LoadedCheckpoint) -> NDArray[np.float32]:
+    pixels = loaded.preprocessing.pixels
+    assert isinstance(pixels, PixelSpec)
+    noise = torch.randn((2, 3, *pixels.height_width), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return np.asarray(loaded.vision(noise))
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -93,10 +103,7 @@ def test_exported_models_give_the_vectors_of_timm(saved: Folder, name: str) -> N
     assert compare(exported, TimmReference(saved(name)), FILES).image >= 0.9999
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [{"crop_pct": 0.9}, {"crop_mode": "squash"}, {"interpolation": "bilinear"}, {"std": [0.6] * 3}],
-)
+@pytest.mark.parametrize("mistake", [{"crop_pct": 0.9}, {"std": [0.6] * 3}])
 def test_a_mistake_in_the_pixels_shows(
     saved: Folder, changed: Callable[..., Path], mistake: dict[str, Any]
 ) -> None:
@@ -107,7 +114,8 @@ def test_a_mistake_in_the_pixels_shows(
 
 def test_the_size_for_tests_is_not_used_as_in_timms_examples(changed: Callable[..., Path]) -> None:
     folder = changed("ResNet", cfg={"test_input_size": [3, 192, 192], "test_crop_pct": 1.0})
-    pixels = encode(folder).preprocessing.pixels
+    pixels = load(folder).preprocessing.pixels
+    assert isinstance(pixels, PixelSpec)
     assert pixels.height_width == (160, 160)
 
 
@@ -119,7 +127,7 @@ def test_the_keys_of_old_files_stand_at_the_top(
     old = {"architecture": config["architecture"], **config["pretrained_cfg"]}
     old |= {"url": "https://example.org/weights.pth", "hf_hub_id": "timm/elsewhere"}
     (folder / "config.json").write_text(json.dumps(old))
-    np.testing.assert_array_equal(vectors(encode(folder)), vectors(encode(saved("ConvNeXt"))))
+    np.testing.assert_array_equal(vectors(load(folder)), vectors(load(saved("ConvNeXt"))))
 
 
 @pytest.mark.parametrize("name", ["ViT", pytest.param("Swin", marks=pytest.mark.slow)])
@@ -134,21 +142,21 @@ def test_what_transformers_saves_of_timms_models_gives_the_same_vectors(
         model = getattr(transformers, kind).from_pretrained(changed(name, model_args=args or None))
         model.save_pretrained(folder)
     assert read(folder)["model_type"] == "timm_wrapper"
-    expected = vectors(encode(saved(name)))
-    np.testing.assert_array_equal(vectors(encode(folder)), expected)
+    expected = vectors(load(saved(name)))
+    np.testing.assert_array_equal(vectors(load(folder)), expected)
     change_weights(folder, lambda held: {f"timm_model.{name}": held[name] for name in held})
-    np.testing.assert_array_equal(vectors(encode(folder)), expected)
+    np.testing.assert_array_equal(vectors(load(folder)), expected)
 
 
 def test_the_classifier_is_not_needed_and_may_be_of_any_size(
     saved: Folder, changed: Callable[..., Path]
 ) -> None:
     folder = changed("DeiT, distilled")
-    expected = vectors(encode(saved("DeiT, distilled")))
+    expected = vectors(load(saved("DeiT, distilled")))
     change_weights(folder, lambda held: held | {"head.weight": torch.zeros(3, 48)})
-    np.testing.assert_array_equal(vectors(encode(folder)), expected)
+    np.testing.assert_array_equal(vectors(load(folder)), expected)
     change_weights(folder, lambda held: {n: held[n] for n in held if not n.startswith("head")})
-    np.testing.assert_array_equal(vectors(encode(folder)), expected)
+    np.testing.assert_array_equal(vectors(load(folder)), expected)
 
 
 @pytest.mark.slow
@@ -165,7 +173,7 @@ def test_weights_of_older_versions_are_timms_to_translate(
     folder = changed("Swin")
     change_weights(folder, older)
     assert "layers.0.downsample.norm.weight" in load_file(folder / "model.safetensors")
-    np.testing.assert_array_equal(vectors(encode(folder)), vectors(encode(saved("Swin"))))
+    np.testing.assert_array_equal(vectors(load(folder)), vectors(load(saved("Swin"))))
 
 
 def rename(name: str, names: dict[str, str]) -> str:
@@ -178,22 +186,22 @@ def rename(name: str, names: dict[str, str]) -> str:
 @pytest.mark.slow
 def test_weights_that_share_memory_need_be_saved_only_once(tmp_path: Path) -> None:
     folder = save(build(TIMM["CoaT"]), tmp_path)
-    expected = vectors(encode(folder))
+    expected = vectors(load(folder))
     change_weights(
         folder,
         lambda held: {n: v for n, v in held.items() if not n.startswith("serial_blocks1.1.cpe.")},
     )
-    np.testing.assert_array_equal(vectors(encode(folder)), expected)
+    np.testing.assert_array_equal(vectors(load(folder)), expected)
 
 
 def test_a_file_that_is_overwritten_does_not_change_a_loaded_model(
     changed: Callable[..., Path],
 ) -> None:
     folder = changed("ResNet")
-    encoder = encode(folder)
-    expected = vectors(encoder)
+    loaded = load(folder)
+    expected = vectors(loaded)
     (folder / "model.safetensors").write_bytes(b"")
-    np.testing.assert_array_equal(vectors(encoder), expected)
+    np.testing.assert_array_equal(vectors(loaded), expected)
 
 
 # timm itself would leave a weight that DLA's file lacks as it was drawn at random.
@@ -214,7 +222,7 @@ def test_unread_weights_are_refused_unless_timm_knows_of_them(
     shutil.rmtree(folder)
     folder = changed("DLA")
     change_weights(folder, lambda held: held | {"level3.project.0.weight": torch.zeros(3)})
-    np.testing.assert_array_equal(vectors(encode(folder)), vectors(encode(saved("DLA"))))
+    np.testing.assert_array_equal(vectors(load(folder)), vectors(load(saved("DLA"))))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +235,7 @@ def test_unread_weights_are_refused_unless_timm_knows_of_them(
         ({"std": [1, 1]}, "std is [1, 1]; it should be three numbers"),
         ({"crop_pct": -1}, "crop_pct is -1; it should be a number above 0"),
         ({"input_size": [3, 160]}, "the model's input_size is [3, 160], and raylens has only [3,"),
-        ({"input_size": 160}, "timm cannot read it"),
+        ({"input_size": 160}, "timm cannot read it ('int' object is not subscriptable)"),
         ({"crop_mode": "border", "mean": [2, 2, 2]}, "mean is [2, 2, 2]; it should be a colour"),
         ({"unheard_of": 1}, "timm cannot load it (PretrainedCfg.__init__() got an unexpected"),
     ],

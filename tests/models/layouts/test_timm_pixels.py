@@ -16,8 +16,7 @@ from deployments.pixels.geometry import fit
 from deployments.wire import PixelSpec
 from tests.models.odd_images import picture
 
-SIZES = [(1, 1), (2, 3), (8, 8), (31, 33), (160, 160), (161, 159), (223, 225), (640, 480)]
-SIZES += [(427, 640), (333, 17), (17, 333), (1, 200), (999, 40)]
+SIZES = [(1, 1), (2, 3), (31, 33), (160, 160), (161, 159), (427, 320), (333, 17), (1, 200)]
 CONFIGS: list[dict[str, Any]] = [
     {"crop_mode": mode, "crop_pct": pct, "input_size": (3, *height_width)}
     for mode in ("center", "squash", "border")
