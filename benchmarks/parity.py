@@ -3,8 +3,8 @@
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
 bundled model its own: odd images and texts go through raylens's whole way, in the engine that
 serves the model on a CPU, and through the library that the checkpoint is made for. Ends with 1 if a
-row falls short. Names of checkpoints or of libraries may follow, to compare
-these alone: `python -m benchmarks.parity timm`.
+row falls short. Names of checkpoints or of libraries may follow, to compare these alone:
+`python -m benchmarks.parity timm`.
 """
 
 import os
@@ -108,7 +108,6 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    """`libraries`: those that are compared with; all if there are none."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     began = time.monotonic()
     torch.set_num_threads(1)

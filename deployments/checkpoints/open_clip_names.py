@@ -268,9 +268,9 @@ def repository(id: str) -> str | None:
 def names_of(model: ModelSettings) -> tuple[str, ...]:
     """The names to which the model answers besides its own, as clients may write them.
 
-    None if it is pooled in another way than its authors do, and none for a repository that timm
-    calls `timm/<model>.<tag>`: it holds two models, and its id stands for timm's, which has no text
-    tower and gives other vectors.
+    Empty if it is not pooled as its authors do, and for a repository that timm calls
+    `timm/<model>.<tag>`: it holds two models, and its id stands for timm's, which has no text tower
+    and gives other vectors.
     """
     id = model.id
     is_timms = id.startswith("timm/") and "." in id

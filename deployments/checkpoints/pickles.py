@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.checkpoint import CheckpointError, first_line
 from deployments.checkpoints.integrity import OPEN_CLIP_WEIGHTS
 from deployments.checkpoints.storage import locked, user_cache, written_aside
 
@@ -122,7 +122,7 @@ def main() -> int:
         isolate()
         _save(source, target)
     except Exception as error:  # whatever torch raises, the file is to blame
-        print(str(error).strip().partition("\n")[0] or type(error).__name__, file=answers)
+        print(first_line(error), file=answers)
         answers.flush()
         return 1
     return 0

@@ -10,6 +10,7 @@ from typing import Literal
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
 from deployments.checkpoints.integrity import weight_names
+from deployments.checkpoints.layout import CONFIG
 from deployments.models.family import Family, Pooling, TextRules
 
 _CLIP = Family(
@@ -180,7 +181,7 @@ def choose_family(checkpoint: Checkpoint, pooling: Literal["auto"] | Pooling) ->
     Raises CheckpointError for a family that raylens does not know, and for a pooling that the
     family cannot do.
     """
-    config = read_json(checkpoint.folder / "config.json")
+    config = read_json(checkpoint.folder / CONFIG)
     kind = str(config.get("model_type"))
     architectures = config.get("architectures") or ()
     if isinstance(architectures, str):

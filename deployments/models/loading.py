@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, first_line, read_json
+from deployments.checkpoints.layout import CONFIG
 from deployments.models.family import Family
 
 # Used in training alone, or computed from the configuration; some files have them.
@@ -73,7 +74,7 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
 def _refuse_own_code(checkpoint: Checkpoint, transformers: Any) -> None:
     """A class of the repository's own may do more than the one of transformers for its
     `model_type`, which would be loaded in its place, without a word."""
-    path = checkpoint.folder / "config.json"
+    path = checkpoint.folder / CONFIG
     names = read_json(path).get("architectures") or ()
     for name in (names,) if isinstance(names, str) else names:
         if not hasattr(transformers, str(name)):

@@ -8,6 +8,7 @@ own files. The reference is AutoTokenizer's output; padding is left to `towers`.
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _CONFIG = "tokenizer_config.json"
 _FILES = ("config.json", _CONFIG, "special_tokens_map.json", "added_tokens.json")
 
 # What tokenizers differ in: case, accents, spaces, scripts, length.
-PROBES = (
+_PROBES = (
     *("", " ", "\n\t ", "a", "!!", "...a photo, of a CAT!  (really?)", "it's we'll I'D don't"),
     *("  two  spaces, and one behind ", "line\none\r\nline\u2028two\x1cthree\x00four\x7f"),
     *("naïve café, nai\u0308ve cafe\u0301", "Tie\u0302\u0301ng Việt", "İstanbul ΟΔΟΣ ΌΣΟ. straße"),
@@ -207,11 +208,16 @@ def _expected(
 
 
 def of_all_kinds(tokenizer: Any, embeddings: int) -> list[str]:
-    """Texts that tokenizers read differently, also with the special tokens that the model knows."""
+    """`probes_with` the special tokens that the model knows."""
     ids = tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
     of_specials = zip(tokenizer.all_special_tokens, ids, strict=True)
     specials = [token for token, number in of_specials if number < embeddings]
-    return [*PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
+    return probes_with(specials)
+
+
+def probes_with(specials: Sequence[str]) -> list[str]:
+    """Texts that tokenizers read differently, also with these special tokens."""
+    return [*_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
 
 
 def differing(written: str, expected: dict[str, list[int]], max_tokens: int) -> str | None:

@@ -1,8 +1,8 @@
-"""What open_clip does to a text before its tokenizer reads it: it undoes broken encodings and HTML,
-and may drop case and punctuation.
+"""What is done to a text before its tokenizer reads it.
 
-The `tokenizers` library cannot express that, so a tokenizer's JSON may be wrapped in another that
-says which of these comes first.
+open_clip undoes broken encodings and HTML, and may drop case and punctuation; ColPali puts a prompt
+before it. The `tokenizers` library cannot express that, so a tokenizer's JSON may be wrapped in
+another that says which of these comes first.
 """
 
 import html
@@ -11,19 +11,22 @@ import string
 from collections.abc import Callable
 from typing import NamedTuple
 
-_KEY = "clean"
+_KEY = "first"
 _PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
 
 class Wrapped(NamedTuple):
-    clean: Callable[[str], str]
+    prepare: Callable[[str], str]
     tokenizer: str
     """The JSON of the tokenizer alone."""
 
 
-def wrap(kind: str, tokenizer: str) -> str:
-    """`kind`: a key of `_KINDS`, as open_clip calls it."""
-    return json.dumps({_KEY: kind, "tokenizer": tokenizer})
+def wrap(tokenizer: str, *, clean: str | None = None, prefix: str = "") -> str:
+    """The JSON for `TextTokenizer` that cleans each text, then puts `prefix` before it.
+
+    `clean`: a key of `_KINDS`, as open_clip calls it; None leaves the text as it is.
+    """
+    return json.dumps({_KEY: {"clean": clean, "prefix": prefix}, "tokenizer": tokenizer})
 
 
 def is_wrapped(text: str) -> bool:
@@ -31,8 +34,14 @@ def is_wrapped(text: str) -> bool:
 
 
 def unwrap(text: str) -> Wrapped:
-    """Raises RuntimeError if ftfy is not installed."""
+    """Raises RuntimeError if texts have to be cleaned and ftfy is not installed."""
     found = json.loads(text)
+    kind, prefix = found[_KEY]["clean"], found[_KEY]["prefix"]
+    clean = _cleaner(kind) if kind is not None else str
+    return Wrapped(lambda text: prefix + clean(text), found["tokenizer"])
+
+
+def _cleaner(kind: str) -> Callable[[str], str]:
     try:
         import ftfy
     except ImportError as error:
@@ -40,12 +49,12 @@ def unwrap(text: str) -> Wrapped:
             "ftfy is not installed, without which this model's texts cannot be read; pip install "
             "'raylens[openclip]'"
         ) from error
-    finish = _KINDS[found[_KEY]]
+    finish = _KINDS[kind]
 
     def clean(text: str) -> str:
         return finish(html.unescape(html.unescape(ftfy.fix_text(text))))
 
-    return Wrapped(clean, found["tokenizer"])
+    return clean
 
 
 def _whitespace(text: str) -> str:

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from json import dumps, loads
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -15,9 +14,6 @@ logger = logging.getLogger("ray.serve")
 
 # The library would start a useless thread per processor beside the decode threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-_WITH_PREFIX = '{"prefixed"'
 
 
 class Encoded(NamedTuple):
@@ -37,12 +33,9 @@ class TextTokenizer:
 
         Takes seconds where the checkpoint's own tokenizer reads the texts.
         """
-        self._prefix = ""
-        if json.startswith(_WITH_PREFIX):
-            self._prefix, json = loads(json)["prefixed"]
-        self._clean = None
+        self._prepare: Callable[[str], str] = str
         if cleaning.is_wrapped(json):
-            self._clean, json = cleaning.unwrap(json)
+            self._prepare, json = cleaning.unwrap(json)
         if is_packed(json):
             logger.info("The checkpoint's own tokenizer reads texts, in a process of its own.")
             self._encode = OwnTokenizer(json, max_tokens=max_tokens).encode
@@ -54,10 +47,7 @@ class TextTokenizer:
 
         A lone surrogate, half of a character, is read as U+FFFD, as browsers do.
         """
-        texts = [self._prefix + _without_lone_surrogates(text) for text in texts]
-        if self._clean is not None:
-            texts = [self._clean(text) for text in texts]
-        encoded = self._encode(texts)
+        encoded = self._encode([self._prepare(_without_lone_surrogates(text)) for text in texts])
         return [Encoded(ids, truncated) for ids, truncated in encoded]
 
 
@@ -71,11 +61,6 @@ class _Converted:
         # cuts off: megabytes, for a hostile text.
         encodings = (self._tokenizer.encode_batch_fast([text])[0] for text in texts)
         return [(encoding.ids, bool(encoding.overflowing)) for encoding in encodings]
-
-
-def with_prefix(json: str, prefix: str) -> str:
-    """The JSON for `TextTokenizer` that puts `prefix` before each text."""
-    return dumps({"prefixed": [prefix, json]})
 
 
 def _without_lone_surrogates(text: str) -> str:

@@ -13,13 +13,14 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
+from deployments.checkpoints.layout import CONFIG
 from deployments.models.family import TextRules
 from deployments.models.layouts.layout import TextHalf
 from deployments.models.texts import CheckpointTokenizer, differing, load_tokenizer, of_all_kinds
-from deployments.texts.tokenizer import with_prefix
+from deployments.texts import cleaning
 from deployments.wire import TextSpec
 
-_CONFIG = "processor_config.json"
+_PROCESSOR = "processor_config.json"
 _PADS_BEHIND = 10
 
 
@@ -32,10 +33,10 @@ def halves(checkpoint: Checkpoint, model: Any, rules: TextRules) -> tuple[nn.Mod
     config = model.config.vlm_config.text_config
     if config.model_type != "gemma":
         raise CheckpointError(
-            f"{checkpoint.folder / 'config.json'}: its language model is of the type "
+            f"{checkpoint.folder / CONFIG}: its language model is of the type "
             f"{config.model_type!r}, and raylens knows ColPali with gemma alone"
         )
-    path = checkpoint.folder / _CONFIG
+    path = checkpoint.folder / _PROCESSOR
     prompts = read_json(path) if path.is_file() else {}
     tokenizer = load_tokenizer(checkpoint.folder)
     prompt = f"{tokenizer.bos_token}{prompts.get('visual_prompt_prefix', 'Describe the image.')}\n"
@@ -138,7 +139,7 @@ def _convert(
             {"id": "<end>", "ids": behind, "tokens": tokenizer.convert_ids_to_tokens(behind)},
         ],
     )
-    written = with_prefix(backend.to_str(), prefix)
+    written = cleaning.wrap(backend.to_str(), prefix=prefix)
     expected = {
         text: tokenizer(f"{tokenizer.bos_token}{prefix}{text}{around}", add_special_tokens=False)[
             "input_ids"

@@ -5,7 +5,6 @@ name to look up on the hub: towers are built from configurations, and weights co
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from deployments.checkpoints.open_clip import OpenClipConfig, find_text_model, r
 from deployments.models.layouts.layout import LoadedCheckpoint
 from deployments.models.layouts.open_clip_images import read_preprocessing
 from deployments.models.layouts.open_clip_texts import read_text
+from deployments.models.loading import refuse_incomplete
 from deployments.settings import ModelSettings
 
-# Computed from the configuration, or counted in training; some files have them.
-_WITHOUT_EFFECT = ("num_batches_tracked", "position_ids", "relative_position_index")
 # timm's classes for which pixels off by one grey level leave the vector as it is.
 _TOLERANT_TRUNKS = {"Eva", "VisionTransformer"}
 
@@ -134,21 +132,11 @@ def _load_weights(library: Any, checkpoint: Checkpoint, model: nn.Module) -> str
             f"model {checkpoint.id!r}: open_clip cannot load its weights ({first_line(error)}); "
             "they are for another open_clip_config.json"
         ) from error
-    missing = _that_matter(report.missing_keys)
+    missing = [*report.missing_keys]
     if getattr(model, "logit_bias", None) is not None and "logit_bias" not in names:
         missing.append("logit_bias")  # which open_clip would replace by 0
-    for found, problem in ((missing, "lacks"), (_that_matter(report.unexpected_keys), "adds")):
-        if found:
-            some = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-            raise CheckpointError(
-                f"{path}: {problem} {len(found)} weights of the model that open_clip_config.json "
-                f"describes ({some}), so its vectors would not be the model's; download both again"
-            )
+    refuse_incomplete(checkpoint, type(model).__name__, missing, report.unexpected_keys)
     return source
-
-
-def _that_matter(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not name.endswith(_WITHOUT_EFFECT))
 
 
 def _is_tolerant(library: Any, visual: Any) -> bool:

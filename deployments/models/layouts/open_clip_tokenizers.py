@@ -18,7 +18,7 @@ from torch import Tensor
 from deployments.checkpoints.checkpoint import CheckpointError, first_line
 from deployments.checkpoints.layout import OPEN_CLIP_CONFIG
 from deployments.checkpoints.open_clip import OpenClipConfig, find_tokenizer
-from deployments.models.texts import PROBES, convert
+from deployments.models.texts import convert, probes_with
 from deployments.texts import cleaning, own_tokenizer
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import pad_tokens
@@ -90,7 +90,7 @@ def written(
     kind = _cleaning(tokenizer)
     own = getattr(tokenizer, "tokenizer", None)  # of transformers
     specials = [*getattr(tokenizer, "cache", ())][:9] if own is None else own.all_special_tokens
-    probes = [*PROBES, *_MORE_PROBES, *(f"{s} a cat{s}a Dog {s.upper()} {s}bird" for s in specials)]
+    probes = [*probes_with(specials), *_MORE_PROBES]
     expected: Tensor = tokenizer(probes)
     if int(expected.max()) >= embeddings:
         raise CheckpointError(
@@ -104,7 +104,7 @@ def written(
     for candidate in candidates:
         if candidate is None:
             continue
-        text = cleaning.wrap(kind, candidate)
+        text = cleaning.wrap(candidate, clean=kind)
         read = TextTokenizer(text, max_tokens=length).encode(probes)
         found = rows(torch.from_numpy(pad_tokens([encoded.ids for encoded in read])))
         if torch.equal(found, expected[:, : found.shape[1]]):

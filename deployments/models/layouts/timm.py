@@ -23,6 +23,7 @@ from deployments.checkpoints.checkpoint import (
     read_json,
     remedy,
 )
+from deployments.checkpoints.layout import CONFIG
 from deployments.models.layouts.layout import LoadedCheckpoint
 from deployments.models.layouts.timm_pixels import read_preprocessing
 from deployments.models.loading import refuse_incomplete
@@ -57,7 +58,7 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
             f"model.pooling is {settings.pooling!r}, but models of timm such as {checkpoint.id!r} "
             "pool as their config.json says; set model.pooling to auto"
         )
-    path = checkpoint.folder / "config.json"
+    path = checkpoint.folder / CONFIG
     saved = _Saved.read(path)
     if not timm.is_model(saved.architecture):
         raise CheckpointError(
