@@ -137,7 +137,8 @@ def _with_model(args: Any, model: str | None) -> dict[str, Any]:
     """The settings with another model, without what describes the config's own."""
     if model is None:
         return dict(args)
-    own = ("id", "revision", "aliases", "pooling", "max_num_patches", "matryoshka", "exports")
+    own = {"id", "revision", "text_id", "text_revision", "aliases", "pooling"}
+    own |= {"max_num_patches", "matryoshka", "exports"}
     kept = {k: v for k, v in (args.get("model") or {}).items() if k not in own}
     return {**args, "model": {**kept, "id": model}}
 
