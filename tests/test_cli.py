@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from deployments.models.families import FAMILIES
+from deployments.settings import ModelSettings
+from raylens.cli.service import Pooling
 from tests.commands import ENV, ended, raylens, sentence
 from tests.servers import RAYLENS, ROOT
 
@@ -163,3 +166,8 @@ def test_export_says_what_is_wrong_with_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [("--precision", "fp16"), ("--pooling", "average")])
 def test_an_unknown_value_of_an_export_option_is_a_usage_error(option: tuple[str, str]) -> None:
     assert ended(raylens("export", "a/b", *option)) == 2
+
+
+def test_export_takes_every_pooling_that_the_settings_have() -> None:
+    wanted = ModelSettings.model_fields["pooling"].annotation
+    assert get_args(Pooling) == get_args(wanted)

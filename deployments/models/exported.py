@@ -35,7 +35,7 @@ PROBES = "probes.npz"
 LOG_PREFIX = "raylens: "
 # An export depends on the versions of these, and of these if they are installed.
 _PACKAGES = ("openvino", "tokenizers", "torch", "transformers")
-_OPTIONAL = ("ftfy", "open_clip_torch", "timm")
+_OPTIONAL = ("ftfy", "open_clip_torch", "timm", "torchvision")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -223,8 +223,8 @@ def _made_with() -> tuple[str, ...]:
     """A hash of raylens's own code that makes exports, and the versions of the packages."""
     code = hashlib.sha256()
     top = Path(__file__).parent.parent
-    made_by = [top / "wire.py", top / "checkpoints" / "bundled.py"]
-    for folder in (top / "models", top / "texts"):
+    made_by = [top / "wire.py"]
+    for folder in (top / "checkpoints", top / "models", top / "texts"):
         made_by += sorted(folder.rglob("*.py"))
     for path in made_by:
         code.update(path.read_bytes())

@@ -14,7 +14,7 @@ from raylens.cli.console import FAILED, NEEDS_KEY, UNREACHABLE, Url, authorizati
 from raylens.client.http import DEFAULT_URL, needs_proxy
 
 # As in the settings, which a client-only installation lacks.
-Pooling = Literal["auto", "cls", "mean", "pooler", "projection"]
+Pooling = Literal["auto", "cls", "mean", "pooler", "projection", "patches"]
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "float16", "int8"]
 
 
@@ -147,7 +147,7 @@ def _print_supported() -> None:
     for kind in families():
         kinds.add_row("\n".join(kind.names), kind.vector, "\n".join(kind.others), kind.texts)
     out.print(kinds)
-    out.print("An extra is installed as in: pip install 'raylens[server,timm]'", markup=False)
+    out.print("An extra is installed as in: pip install 'raylens[timm]'", markup=False)
 
 
 def health(url: Url = DEFAULT_URL) -> None:
