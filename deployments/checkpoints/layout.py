@@ -34,7 +34,9 @@ def _is_for_transformers(config: dict[str, Any]) -> bool:
     One with `open_clip_model_name` is for code of the repository's own, which calls open_clip.
     """
     kind = config.get("model_type")
-    return kind is not None and kind not in _TEXT_TOWERS and "open_clip_model_name" not in config
+    return (
+        kind is not None and str(kind) not in _TEXT_TOWERS and "open_clip_model_name" not in config
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:

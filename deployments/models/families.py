@@ -184,9 +184,9 @@ def choose_family(checkpoint: Checkpoint, pooling: Literal["auto"] | Pooling) ->
     config = read_json(checkpoint.folder / CONFIG)
     kind = str(config.get("model_type"))
     architectures = config.get("architectures") or ()
-    if isinstance(architectures, str):
+    if not isinstance(architectures, list | tuple):
         architectures = (architectures,)
-    names = (*architectures, kind, _OTHER_NAMES.get(kind))
+    names = (*map(str, architectures), kind, _OTHER_NAMES.get(kind))
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
     if family is not None and (family.text is not None or kind in _TOLD_BY_A_WEIGHT):
         family = _as_saved(family, kind, weight_names(checkpoint.folder))

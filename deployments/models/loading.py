@@ -76,7 +76,7 @@ def _refuse_own_code(checkpoint: Checkpoint, transformers: Any) -> None:
     `model_type`, which would be loaded in its place, without a word."""
     path = checkpoint.folder / CONFIG
     names = read_json(path).get("architectures") or ()
-    for name in (names,) if isinstance(names, str) else names:
+    for name in names if isinstance(names, list | tuple) else (names,):
         if not hasattr(transformers, str(name)):
             raise CheckpointError(
                 f"{path}: the model is a {name}, which transformers {transformers.__version__} does"

@@ -7,12 +7,15 @@ another that says which of these comes first.
 
 import html
 import json
+import re
 import string
 from collections.abc import Callable
 from typing import NamedTuple
 
 _KEY = "first"
 _PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
+# Numbers of no character, which Python does not read at all if they have thousands of digits.
+_BEYOND_UNICODE = re.compile(r"&#[0-9]{4000,};?")
 
 
 class Wrapped(NamedTuple):
@@ -52,9 +55,13 @@ def _cleaner(kind: str) -> Callable[[str], str]:
     finish = _KINDS[kind]
 
     def clean(text: str) -> str:
-        return finish(html.unescape(html.unescape(ftfy.fix_text(text))))
+        return finish(_unescape(_unescape(ftfy.fix_text(text))))
 
     return clean
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(_BEYOND_UNICODE.sub("\ufffd", text))
 
 
 def _whitespace(text: str) -> str:

@@ -33,10 +33,11 @@ def names(folder: Path) -> set[str]:
         ({"model_type": "bert"}, "open_clip"),  # of the text tower
         ({"model_type": "siglip", "open_clip_model_name": "hf-hub:acme/x"}, "open_clip"),
         ({"architecture": "vit_base_patch32_clip_224"}, "timm"),
+        ({"model_type": ["bert"]}, "transformers"),  # which refuses it
     ],
 )
 def test_the_files_tell_whose_checkpoint_it_is(
-    tmp_path: Path, config: dict[str, str] | None, layout: str
+    tmp_path: Path, config: dict[str, object] | None, layout: str
 ) -> None:
     files = OWN | ({} if config is None else {"config.json": json.dumps(config).encode()})
     assert layout_of(write(tmp_path, files)) == layout

@@ -69,6 +69,21 @@ def test_another_package_version_changes_the_key(
         exported._made_with.cache_clear()
 
 
+@pytest.mark.parametrize("name", ["modules.py", "open_clip.py", "pickles.py", "layout.py"])
+def test_the_code_that_reads_checkpoints_changes_the_key(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = exported._made_with.__wrapped__()
+    read_bytes = Path.read_bytes
+
+    def changed(path: Path) -> bytes:
+        is_it = path.parent.name == "checkpoints" and path.name == name
+        return read_bytes(path) + (b"#" if is_it else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    assert exported._made_with.__wrapped__() != before
+
+
 def test_a_pinned_model_needs_neither_files_nor_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("looked for")

@@ -161,6 +161,11 @@ def test_a_config_without_a_model_type_is_refused(tmp_path: Path) -> None:
         chosen({"architectures": None}, tmp_path)
 
 
+@pytest.mark.parametrize("names", [5, [["CLIPModel"]], [{}], True])
+def test_architectures_that_are_no_names_name_none(tmp_path: Path, names: object) -> None:
+    assert chosen({"architectures": names, "model_type": "vit"}, tmp_path).pooling == "cls"
+
+
 @pytest.mark.parametrize("name", ["CLIP, vision alone", "CLIP, vision projected"])
 def test_without_architectures_the_weights_say_whether_there_is_a_projection(
     tiny: Tiny, changed: Changed, name: str

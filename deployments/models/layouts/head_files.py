@@ -103,7 +103,8 @@ class _Keys:
         legacy = [mode for mode, active in given.items() if active] or ["mean"]
         modes = self._left.pop("pooling_mode", legacy)
         modes = [modes] if isinstance(modes, str) else modes
-        if not isinstance(modes, list) or not modes or set(modes) - {*_POOLING_KEYS.values()}:
+        known = [*_POOLING_KEYS.values()]
+        if not isinstance(modes, list) or not modes or any(mode not in known for mode in modes):
             raise CheckpointError(
                 f"{self.path}: pooling_mode is {modes!r}; raylens has "
                 f"{', '.join(_POOLING_KEYS.values())}"

@@ -4,7 +4,8 @@ The reference is what open_clip's own objects make of texts, which are tried whe
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from deployments.checkpoints.checkpoint import CheckpointError, first_line
-from deployments.checkpoints.layout import OPEN_CLIP_CONFIG
+from deployments.checkpoints.integrity import TOKENIZERS
+from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG
 from deployments.checkpoints.open_clip import OpenClipConfig, find_tokenizer
 from deployments.models.texts import convert, probes_with
 from deployments.texts import cleaning, own_tokenizer
@@ -43,7 +45,11 @@ _MORE_PROBES = (
 def build(library: Any, folder: Path, config: OpenClipConfig) -> Any:
     """open_clip's own object for the checkpoint's tokenizer. Raises CheckpointError."""
     path = folder / OPEN_CLIP_CONFIG
-    options = dict(config.text.get("tokenizer_kwargs") or {})
+    options = config.text.get("tokenizer_kwargs") or {}
+    if not isinstance(options, dict):
+        raise CheckpointError(
+            f"{path}: its text_cfg's tokenizer_kwargs should be an object; download it again"
+        )
     length = config.text.get("context_length", library.tokenizer.DEFAULT_CONTEXT_LENGTH)
     unknown = set(options) - (_OPTIONS if config.tokenizer is None else _HF_OPTIONS)
     if config.text.get("tokenizer_mode"):
@@ -97,13 +103,7 @@ def written(
             f"{folder}: its tokenizer makes token {int(expected.max())}, and its model has "
             f"embeddings for {embeddings}; download both again"
         )
-    candidates = [_byte_pairs(tokenizer) if own is None else convert(own, sys.maxsize)]
-    if own is not None:
-        files = [path.name for path in Path(own.name_or_path).iterdir()]
-        candidates.append(own_tokenizer.pack(Path(own.name_or_path), files))
-    for candidate in candidates:
-        if candidate is None:
-            continue
+    for candidate in _candidates(tokenizer):
         text = cleaning.wrap(candidate, clean=kind)
         read = TextTokenizer(text, max_tokens=length).encode(probes)
         found = rows(torch.from_numpy(pad_tokens([encoded.ids for encoded in read])))
@@ -113,6 +113,22 @@ def written(
         f"{folder}: raylens cannot read texts as its {type(tokenizer).__name__} does; choose "
         "another checkpoint or report this one"
     )
+
+
+def _candidates(tokenizer: Any) -> Iterator[str]:
+    """Its JSON without what is done to texts first, from the fastest to the surest."""
+    own = getattr(tokenizer, "tokenizer", None)  # of transformers
+    if own is None:
+        yield _byte_pairs(tokenizer)
+        return
+    converted = convert(own, sys.maxsize)
+    if converted is not None:
+        yield converted
+    folder = Path(own.name_or_path)
+    known = (CONFIG, *TOKENIZERS, *own.vocab_files_names.values())
+    # The weights may lie in the same folder.
+    names = [p.name for p in folder.iterdir() if any(fnmatch(p.name, name) for name in known)]
+    yield own_tokenizer.pack(folder, names)
 
 
 def _cleaning(tokenizer: Any) -> str:

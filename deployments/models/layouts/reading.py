@@ -84,7 +84,8 @@ def read_reading(folder: Path, kind: Kind) -> Reading:
     text = keys.pop("processing_kwargs", None) or {}
     limit, pads = _texts(path, text)
     for name in _ARGUMENTS:
-        if set(keys.get(name) or {}) <= _HARMLESS_ARGUMENTS:
+        arguments = keys.get(name) or {}
+        if isinstance(arguments, dict) and {*arguments} <= _HARMLESS_ARGUMENTS:
             keys.pop(name, None)
     for name, value in keys.items():
         if value not in (None, False, {}):
@@ -101,9 +102,10 @@ def read_reading(folder: Path, kind: Kind) -> Reading:
 
 def _texts(path: Path, keys: Any) -> tuple[int | None, bool]:
     """`max_length` of the tokenizer, and whether texts are padded to it."""
-    text = dict(keys.get("text") or {}) if isinstance(keys, dict) and {*keys} <= {"text"} else None
-    if text is None:
+    text = (keys.get("text") or {}) if isinstance(keys, dict) and {*keys} <= {"text"} else None
+    if not isinstance(text, dict):
         raise _refusal(path, "processing_kwargs", keys)
+    text = dict(text)
     limit, padding = text.pop("max_length", None), text.pop("padding", True)
     cuts = text.pop("truncation", True) in (True, "longest_first")
     is_number = limit is None or (type(limit) is int and limit > 0)

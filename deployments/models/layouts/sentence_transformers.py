@@ -5,6 +5,7 @@ modules behind it. Needs nothing of the library itself.
 """
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ def _limit(inner: Checkpoint, reading: Reading) -> int | None:
     """Where sentence-transformers cuts texts."""
     path = inner.folder / _TOKENIZER_CONFIG
     own = read_json(path).get("model_max_length") if path.is_file() else None
-    return reading.max_tokens or (int(own) if isinstance(own, int | float) and own >= 1 else None)
+    is_limit = isinstance(own, int | float) and 1 <= own < inf
+    return reading.max_tokens or (int(own) if is_limit else None)
 
 
 def _heads(checkpoint: Checkpoint, modules: tuple[Module, ...], reading: Reading) -> nn.ModuleList:

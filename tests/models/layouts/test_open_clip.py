@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.open_clip import read_config
 from deployments.models.encoder import Encoder
+from deployments.models.layouts import open_clip_tokenizers
 from deployments.models.layouts.open_clip_images import read_preprocessing
+from deployments.models.texts import load_tokenizer
 from deployments.pixels.geometry import fit
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import PixelSpec
@@ -153,6 +156,7 @@ def test_a_logit_bias_is_not_made_up(changed: Changed) -> None:
     [
         ({"text_cfg": {"tokenizer_kwargs": {"reduction_mask": "random"}}}, "sets reduction_mask "),
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "/etc/x"}}}, "sets bpe_path for"),
+        ({"text_cfg": {"tokenizer_kwargs": 5}}, "tokenizer_kwargs should be an object"),
         ({"text_cfg": {"tokenizer_mode": "clips"}}, "sets tokenizer_mode for the tokenizer"),
         ({"vision_cfg": {"timm_model_name": "hf-hub:acme/x"}}, "would be downloaded"),
         ({"vision_cfg": {"width": 50}}, "open_clip cannot "),
@@ -173,6 +177,23 @@ def test_another_pooling_is_refused(made: Made) -> None:
 def test_a_tokenizer_may_not_bring_code(changed: Changed) -> None:
     code = {"tokenizer_kwargs": {"trust_remote_code": True}}
     assert "sets trust_remote_code for" in refused(changed("ViT-B-16-SigLIP2", text_cfg=code))
+
+
+def test_a_tokenizer_is_packed_without_the_weights_beside_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[str] = []
+    convert = open_clip_tokenizers.convert
+
+    def pack(folder: Path, names: list[str]) -> str | None:
+        packed.extend(names)
+        return convert(load_tokenizer(folder), sys.maxsize)
+
+    monkeypatch.setattr(open_clip_tokenizers, "convert", lambda *_: None)
+    monkeypatch.setattr(open_clip_tokenizers.own_tokenizer, "pack", pack)
+    Encoder.load(in_float32(made("ViT-H-14-CLIPA")))
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {*packed}
+    assert not any("open_clip" in name for name in packed)
 
 
 def test_a_text_tower_without_its_configuration_says_which(

@@ -47,6 +47,8 @@ def refused_reading(folder: Path, **keys: Any) -> str:
         {"processor_kwargs": {"model_max_length": 9}},
         {"processing_kwargs": {"image": {"size": 336}}},
         {"processing_kwargs": {"text": {"padding": "longest"}}},
+        {"processing_kwargs": {"text": [1]}},
+        {"model_kwargs": 5},
         {"query_expansion": {"length": 32}},
         {"max_seq_length": 0},
         {"transformer_task": "fill-mask"},
@@ -124,7 +126,7 @@ def test_an_unknown_head_is_refused(tmp_path: Path, head: Head, said: str) -> No
     assert said in refused_heads(tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["attention", [], ["mean", "x"], None])
+@pytest.mark.parametrize("mode", ["attention", [], ["mean", "x"], [["mean"]], None])
 def test_an_unknown_pooling_is_refused(tmp_path: Path, mode: object) -> None:
     heads(tmp_path, Head("Pooling", {"embedding_dimension": 4, "pooling_mode": mode}))
     assert "1_Pooling/config.json: pooling_mode is" in refused_heads(tmp_path)
