@@ -34,7 +34,8 @@ def test_after_a_refusal_haproxy_admits_as_many_as_it_was_told(
     with ThreadPoolExecutor(4) as pool:  # side by side, to be within one window
         statuses = [answer.status_code for answer in pool.map(lambda _: front.post(), range(4))]
     assert sorted(statuses) == [200, 200, 429, 429]
-    assert [seen["x-raylens-refused"] for seen in app.seen][:3] == ["0", "0", "2"]
+    told = [seen["x-raylens-refused"] for seen in app.seen]
+    assert (told[:2], "2" in told[2:]) == (["0", "0"], True)  # the last two came side by side
 
 
 def test_a_second_without_a_refusal_ends_it_and_other_paths_always_pass(
