@@ -152,8 +152,9 @@ def _limit(inner: Checkpoint, reading: Reading) -> int | None:
     """Where sentence-transformers cuts texts."""
     path = inner.folder / _TOKENIZER_CONFIG
     own = read_json(path).get("model_max_length") if path.is_file() else None
-    is_limit = isinstance(own, int | float) and 1 <= own < inf
-    return reading.max_tokens or (int(own) if is_limit else None)
+    if reading.max_tokens is not None or not isinstance(own, int | float):
+        return reading.max_tokens
+    return int(own) if 1 <= own < inf else None
 
 
 def _heads(checkpoint: Checkpoint, modules: tuple[Module, ...], reading: Reading) -> nn.ModuleList:

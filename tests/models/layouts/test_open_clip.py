@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.open_clip import read_config
+from deployments.models import texts
 from deployments.models.encoder import Encoder
 from deployments.models.layouts import open_clip_tokenizers
 from deployments.models.layouts.open_clip_images import read_preprocessing
 from deployments.models.texts import load_tokenizer
 from deployments.pixels.geometry import fit
+from deployments.texts import own_tokenizer
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import PixelSpec
 from tests.models.comparison import TEXTS, compare, in_torch
@@ -183,14 +185,13 @@ def test_a_tokenizer_is_packed_without_the_weights_beside_it(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed: list[str] = []
-    convert = open_clip_tokenizers.convert
 
     def pack(folder: Path, names: list[str]) -> str | None:
         packed.extend(names)
-        return convert(load_tokenizer(folder), sys.maxsize)
+        return texts.convert(load_tokenizer(folder), sys.maxsize)
 
     monkeypatch.setattr(open_clip_tokenizers, "convert", lambda *_: None)
-    monkeypatch.setattr(open_clip_tokenizers.own_tokenizer, "pack", pack)
+    monkeypatch.setattr(own_tokenizer, "pack", pack)
     Encoder.load(in_float32(made("ViT-H-14-CLIPA")))
     assert {"tokenizer.json", "tokenizer_config.json"} <= {*packed}
     assert not any("open_clip" in name for name in packed)
