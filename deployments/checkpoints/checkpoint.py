@@ -38,16 +38,21 @@ class Checkpoint:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint. Raises CheckpointError."""
+    content = read_json_value(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: should hold a JSON object; {remedy(path)}")
+    return content
+
+
+def read_json_value(path: Path) -> Any:
+    """Whatever JSON is in the file. Raises CheckpointError."""
     check_present(path)
     try:
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as JSON ({error}); {remedy(path)}"
         ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: should hold a JSON object; {remedy(path)}")
-    return content
 
 
 def check_present(path: Path) -> None:

@@ -3,13 +3,12 @@
 Knows which files a module has; what it computes is left to `models.layouts`.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deployments.checkpoints.checkpoint import CheckpointError, check_present, remedy
+from deployments.checkpoints.checkpoint import CheckpointError, read_json_value, remedy
 
 MODULES = "modules.json"
 
@@ -47,13 +46,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     that raylens does not have.
     """
     path = folder / MODULES
-    check_present(path)
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as JSON ({error}); {remedy(path)}"
-        ) from error
+    entries = read_json_value(path)
     if not isinstance(entries, list) or not entries:
         raise CheckpointError(f"{path}: should hold a list of modules; {remedy(path)}")
     modules = tuple(_module(path, entry) for entry in entries)
