@@ -19,6 +19,7 @@ from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.open_clip import read_config
 from deployments.models import texts
 from deployments.models.encoder import Encoder
+from deployments.models.export import prepare
 from deployments.models.layouts import open_clip_tokenizers
 from deployments.models.layouts.open_clip_images import read_preprocessing
 from deployments.models.texts import load_tokenizer
@@ -203,6 +204,22 @@ def test_a_text_tower_without_its_configuration_says_which(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = changed("xlm-roberta-base-ViT-B-32", files=["config.json"])
     assert "config.json of 'xlm-roberta-base', which is neither" in refused(folder)
+
+
+@pytest.mark.slow
+def test_an_export_says_which_files_it_borrowed(
+    changed: Changed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = changed("xlm-roberta-base-ViT-B-32")
+    lender = tmp_path / "hub" / "models--xlm-roberta-base"
+    (lender / "snapshots" / "c0ffee").mkdir(parents=True)
+    (lender / "refs").mkdir()
+    (lender / "refs" / "main").write_text("c0ffee")
+    (folder / "config.json").rename(lender / "snapshots" / "c0ffee" / "config.json")
+    export, _ = prepare(in_float32(folder))
+    assert export.manifest.borrowed == {"xlm-roberta-base": "c0ffee"}
 
 
 def test_without_the_library_the_sentence_says_what_to_install(
