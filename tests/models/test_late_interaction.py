@@ -126,6 +126,14 @@ def test_a_tokenizer_without_padding_is_refused(folder: Path, tmp_path: Path) ->
         Encoder.load(in_float32(copy, device="cpu"))
 
 
+@pytest.mark.parametrize("key", ["visual_prompt_prefix", "query_prefix"])
+def test_a_prompt_that_is_no_text_is_refused(folder: Path, tmp_path: Path, key: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    update(copy / "processor_config.json", {key: None})
+    with pytest.raises(CheckpointError, match=rf"processor_config\.json: {key} is None"):
+        Encoder.load(in_float32(copy, device="cpu"))
+
+
 def test_padding_is_not_compared_by_the_least_cosine(late: Encoder) -> None:
     vectors = late.encode_text(late.tokenize(SHORT[:3]))
     assert least_cosine(vectors, vectors) == pytest.approx(1.0)

@@ -28,7 +28,7 @@ from deployments.texts import own_tokenizer
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import PixelSpec
 from tests.models.comparison import TEXTS, compare, in_torch
-from tests.models.conftest import in_float32
+from tests.models.conftest import in_float32, update
 from tests.models.odd_images import odd_images, picture
 from tests.models.open_clip_checkpoints import OpenClipReference, write
 
@@ -165,6 +165,7 @@ def test_a_logit_bias_is_not_made_up(changed: Changed) -> None:
         ({"vision_cfg": {"width": 50}}, "open_clip cannot "),
         ({"vision_cfg": {"no_such_key": 1}}, "open_clip cannot build the model"),
         ({"preprocess_cfg": {"resize_mode": "fold"}}, "cannot read its preprocess_cfg"),
+        ({"preprocess_cfg": {"resize_mode": "longest", "fill_color": 999}}, "fill_color is 999"),
     ],
 )
 def test_a_configuration_that_raylens_cannot_follow_is_refused(
@@ -220,6 +221,12 @@ def test_an_export_says_which_files_it_borrowed(
     (folder / "config.json").rename(lender / "snapshots" / "c0ffee" / "config.json")
     export, _ = prepare(in_float32(folder))
     assert export.manifest.borrowed == {"xlm-roberta-base": "c0ffee"}
+
+
+def test_a_text_tower_that_may_name_code_on_the_hub_is_refused(changed: Changed) -> None:
+    folder = changed("xlm-roberta-base-ViT-B-32")
+    update(folder / "config.json", {"attn_implementation": "acme/attention"})
+    assert "config.json: has attn_implementation, which may name code" in refused(folder)
 
 
 def test_without_the_library_the_sentence_says_what_to_install(
