@@ -74,6 +74,8 @@ def _why(published: Published, error: CheckpointError) -> str:
     config = published.files.get("config.json")
     if isinstance(config, Mapping) and "auto_map" in config:
         return "it needs code of its own, which raylens never runs"
+    if not published.files:
+        return "its weights are a pickle for code of its own, and nothing says what they are"
     reason = str(error).partition(";")[0]
     return reason.replace(f"model {published.id!r}", "it").rpartition("/")[2]  # no folder's name
 
