@@ -136,6 +136,9 @@ MOST_USED: dict[str, list[Published]] = {
         transformers("apple/aimv2-large-patch14-224-lit", "aimv2", "Aimv2Model"),
         own_code("jinaai/jina-clip-v2", "jina_clip", "JinaCLIPModel"),
         transformers("vidore/colpali-v1.3-hf", "colpali", "ColPaliForRetrieval"),
+        transformers(
+            "ModernVBERT/colmodernvbert-merged", "colmodernvbert", "ColModernVBertForRetrieval"
+        ),
         Published("facebook/PE-Core-L14-336", {}),  # a .pt file for code of its own
     ],
     "The same in OpenCLIP's format": [
