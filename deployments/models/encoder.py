@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -133,24 +134,18 @@ class Encoder:
         if text is not None:
             tokens = _tokenize(SENTENCES, text.tokenizer.json, text.spec)
 
-        def encoder(towers: Towers, settled: Settled) -> Self:
-            fast = as_fast_as(settled.precision, preprocessing.pixels, tolerant=loaded.tolerant)
-            return cls(
-                towers.image,
-                towers.text,
-                checkpoint=checkpoint,
-                preprocessing=replace(preprocessing, pixels=fast),
-                pooling=loaded.pooling,
-                tolerant=loaded.tolerant,
-                rules=loaded.rules,
-                several=loaded.several,
-                text=text.spec if text is not None else None,
-                tokenizer_json=text.tokenizer.json if text is not None else None,
-                device=device,
-                device_reason=device_reason,
-                settled=settled,
-            )
-
+        encoder = partial(
+            cls,
+            checkpoint=checkpoint,
+            pooling=loaded.pooling,
+            tolerant=loaded.tolerant,
+            rules=loaded.rules,
+            several=loaded.several,
+            text=text.spec if text is not None else None,
+            tokenizer_json=text.tokenizer.json if text is not None else None,
+            device=device,
+            device_reason=device_reason,
+        )
         first = towers(loaded)
         try:
             chosen, settled = cast(
@@ -164,13 +159,15 @@ class Encoder:
         except CheckpointError:
             raise
         except Exception as error:  # it fails in float32, and an encoder's checks say at what
-            encoder(first, UNSETTLED)
+            encoder(first.image, first.text, preprocessing=preprocessing)
             why = f"cannot embed some photo or sentence ({type(error).__name__})"
             raise CheckpointError(f"model {checkpoint.id!r} {why}") from error
         if device != "cpu":
             # Unused memory belongs to the stream that it was last used in, and batches have others.
             torch.cuda.empty_cache()
-        return encoder(chosen, settled)
+        pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=loaded.tolerant)
+        preprocessing = replace(preprocessing, pixels=pixels)
+        return encoder(chosen.image, chosen.text, preprocessing=preprocessing, settled=settled)
 
     def identity(self) -> bytes:
         """A hash of the model's weights and of how items become vectors with them.
