@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, ColModernVBertConfig, Idefics3ImageProcessorPil
+from transformers import AutoModel
 
 from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.encoder import Encoder
@@ -135,23 +134,6 @@ def test_an_unknown_family_is_refused_and_the_known_ones_are_listed(
     assert "model 'acme' is of the family 'yolos'" in sentence
     assert all(family in sentence for family in FAMILIES)
     assert "set model.pooling to cls or pooler" in sentence
-
-
-@pytest.mark.parametrize("pooling", ["auto", "cls", "pooler"])
-def test_colmodernvbert_is_refused_because_its_images_differ_in_vectors(
-    tmp_path: Path, pooling: str
-) -> None:
-    kind = ColModernVBertConfig.model_type
-    with pytest.raises(CheckpointError, match="more or fewer vectors of an image"):
-        chosen(
-            {"model_type": kind, "architectures": ["ColModernVBertForRetrieval"]}, tmp_path, pooling
-        )
-    processor: Any = Idefics3ImageProcessorPil()
-    tiles = [
-        processor([Image.new("RGB", size)])["pixel_values"].shape[1]
-        for size in ((80, 80), (80, 20))
-    ]
-    assert tiles[0] > tiles[1] > 1
 
 
 def test_an_unknown_family_is_served_with_a_pooling_that_needs_no_knowledge(
