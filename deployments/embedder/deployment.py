@@ -1,6 +1,7 @@
 """The model deployment: one loaded model behind its gates and `@serve.batch`."""
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from ray import serve
 
 from deployments.checkpoints import open_clip_names
 from deployments.checkpoints.checkpoint import CheckpointError
-from deployments.embedder.gate import Gate
+from deployments.embedder.gate import Gate, Work
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
@@ -176,18 +177,19 @@ class Embedder:
         )
 
     async def embed(
-        self, stack: Pixels, identity: bytes, tenant: str | None = None
+        self, stack: Pixels, identity: bytes, tenant: str | None = None, refused: float = 0.0
     ) -> StackVectors:
         """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors.
 
+        `refused` is how many more images the ingress replica has refused since its last call.
         Raises WrongModelError, and ValueError for another shape or dtype.
         """
         self._check_identity(identity)
         check_pixels(stack, self._card.pixels)  # or it would fail those that share a batch with it
-        return await self._submit(self._images, stack, tenant)
+        return await self._submit(self._images, stack, tenant, refused)
 
     async def embed_text(
-        self, stack: Tokens, identity: bytes, tenant: str | None = None
+        self, stack: Tokens, identity: bytes, tenant: str | None = None, refused: float = 0.0
     ) -> StackVectors:
         """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`.
 
@@ -196,15 +198,17 @@ class Embedder:
         self._check_identity(identity)
         check_tokens(stack, self._card.text)
         assert self._texts is not None  # noqa: S101  (it comes with `text`)
-        return await self._submit(self._texts, stack, tenant)
+        return await self._submit(self._texts, stack, tenant, refused)
 
     def _check_identity(self, identity: bytes) -> None:
         """Before a stack joins a batch, which another model's pixels or token ids could fail."""
         if identity != self._card.identity:
             raise WrongModelError(self._card.identity)
 
-    async def _submit(self, tower: BatchedTower, stack: Stack, tenant: str | None) -> StackVectors:
-        made = await tower.gate.submit(stack, tenant)
+    async def _submit(
+        self, tower: BatchedTower, stack: Stack, tenant: str | None, refused: float
+    ) -> StackVectors:
+        made = await tower.gate.submit(stack, tenant, refused=refused)
         return made._replace(queue=tower.gate.state()._replace(replica=self._replica))
 
     async def tokenizer(self) -> tuple[bytes, str]:
@@ -229,6 +233,12 @@ class Embedder:
             await self._texts.check()
         self._proof.check()
         self._engine.check(stuck_after_s=self._settings.stuck_after_s)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve while the deployment has an `autoscaling_config`, for its policy."""
+        towers = [tower for tower in (self._images, self._texts) if tower is not None]
+        works = [tower.gate.work() for tower in towers]
+        return {name: math.fsum(getattr(w, name) for w in works) for name in Work._fields}
 
     async def _warm_up(self, batching: Batching) -> None:
         await self._engine.warm_up(
