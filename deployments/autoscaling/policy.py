@@ -53,7 +53,8 @@ class Memory:
     fast: float = 0.0
     slow: float = 0.0
     running: int = 0
-    starting_since: float | None = None
+    starting: deque[float] = field(default_factory=deque)
+    """When each replica was asked for that does not serve yet."""
     start_s: float | None = None
     """How long the last replicas took, from the decision until they served."""
     busy_at: float = 0.0
@@ -104,14 +105,14 @@ class ScalingPolicy:
         memory.at = seen.now
         if demand or seen.backlog_s or not seen.running:
             memory.busy_at = seen.now
-        if seen.running > memory.running and memory.starting_since is not None:
-            took_s = seen.now - memory.starting_since
+        starting = memory.starting
+        for _ in range(min(seen.running - memory.running, len(starting))):
+            took_s = seen.now - starting.popleft()
             memory.start_s = (took_s + (memory.start_s or took_s)) / 2
-            memory.starting_since = None
-        if seen.running >= seen.target:
-            memory.starting_since = None
-        elif memory.starting_since is None and seen.running == memory.running:
-            memory.starting_since = seen.now
+        missing = max(0, seen.target - seen.running)
+        while len(starting) > missing:
+            starting.pop()
+        starting.extend([seen.now] * (missing - len(starting)))
         memory.running = seen.running
 
     def _needed(self, seen: Seen, memory: Memory, utilisation: float) -> int:

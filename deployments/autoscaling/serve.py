@@ -6,11 +6,14 @@ should be 0, since the policy has its own. Serve sends this module along by valu
 must have raylens installed for what it imports.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
+
+logger = logging.getLogger("ray.serve")
 
 # Rates are taken over so long at least, of the points that a replica has reported.
 RATE_S = 1.5
@@ -32,7 +35,16 @@ class WaitPolicy:
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         """The number of replicas for an `AutoscalingContext`, and what to remember."""
         memory = ctx.policy_state.get(_MEMORY) or Memory()
-        return self._policy.replicas(self._seen(ctx), memory), {_MEMORY: memory}
+        seen = self._seen(ctx)
+        wanted = self._policy.replicas(seen, memory)
+        allowed = min(wanted, ctx.capacity_adjusted_max_replicas)
+        if max(allowed, ctx.capacity_adjusted_min_replicas) != seen.target:
+            logger.info(
+                f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. Work for "
+                f"{memory.fast:.2f} arrives, for {memory.slow:.2f} on average, and what waits takes "
+                f"one {seen.backlog_s:.1f} s. A replica starts within {memory.start_s or 0:.1f} s."
+            )
+        return wanted, {_MEMORY: memory}
 
     def _seen(self, ctx: Any) -> Seen:
         reported: Reported = ctx.raw_metrics or {}

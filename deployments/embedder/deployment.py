@@ -19,7 +19,7 @@ from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
-from deployments.models.engines.engine import check_pixels, check_tokens
+from deployments.models.engines.engine import Engine, check_pixels, check_tokens
 from deployments.ray_internals import BatchLoop, NodePort
 from deployments.settings import Batching, ModelSettings
 from deployments.wire import (
@@ -104,15 +104,20 @@ class Embedder:
     """Holds the model. Its callers are the ingress replicas, through deployment handles."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: ModelSettings, placement: str
+        self,
+        settings: ModelSettings,
+        placement: str,
+        load: Callable[..., Awaitable[Engine]] | None = None,
     ) -> None:
-        """`placement` says why the replica was scheduled on a CPU or a GPU."""
+        """`placement` says why the replica was scheduled on a CPU or a GPU. `load` replaces
+        `load_engine`, for measurements of everything but the model."""
         self._port = NodePort()
         self._settings = settings
         self._replica = uuid.uuid4().hex
         self._gauges = ProcessGauges()
         began = time.monotonic()
-        self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
+        has_gpu = bool(ray.get_gpu_ids())
+        self._engine = await (load or load_engine)(settings, has_gpu=has_gpu)
         self._proof = Proof(self._engine.prove)
         await self._warm_up(settings)
         loaded = self._engine.loaded
