@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 # Time constants of the two averages of the demand. A change shows in the first one soon; the second
 # is what the number of replicas is based on while nothing changes.
 FAST_S = 1.5
-SLOW_S = 10.0
-# How far the first must be above the second to count as growth and not as noise.
-NOISE = 0.25
+SLOW_S = 20.0
+# How far the first must be above the second to count as growth: by this part of it, and by so many
+# times the distance that they usually have. That is remembered for so long.
+GROWTH = 0.2
+NOISE = 6.0
+NOISE_S = 120.0
 # A plan is for at most so many times the present demand, however fast it grows.
 MOST_GROWTH = 2.0
 # Refused requests come again, so they count for at most so many times the accepted ones.
@@ -48,10 +51,14 @@ class Seen:
 class Memory:
     """What a policy remembers of one deployment from call to call."""
 
-    at: float | None = None
-    """When it was called last."""
+    since: float | None = None
+    """When it was called first,"""
+    at: float = 0.0
+    """and last."""
     fast: float = 0.0
     slow: float = 0.0
+    noise: float = 0.0
+    """How far they are apart, on average."""
     running: int = 0
     starting: deque[float] = field(default_factory=deque)
     """When each replica was asked for that does not serve yet."""
@@ -73,7 +80,7 @@ class ScalingPolicy:
     """How long an item may wait at a replica; without it, for as long as two full batches take."""
     start_s: float = 10.0
     """How long a replica takes to start, until that has been measured."""
-    down_after_s: float = 60.0
+    down_after_s: float = 120.0
     """Replicas are given back when fewer have been enough for so long."""
     idle_after_s: float = 300.0
     """The last one is given back after so long without work, if `min_replicas` is 0."""
@@ -95,13 +102,19 @@ class ScalingPolicy:
 
     def _remember(self, seen: Seen, memory: Memory) -> None:
         demand = seen.demand + min(seen.refused, MOST_REFUSED * seen.demand)
-        if memory.at is None:
+        if memory.since is None:
+            memory.since = memory.at = memory.busy_at = seen.now
             memory.fast = memory.slow = demand
-            memory.busy_at = seen.now
-        else:
-            passed_s = max(0.0, seen.now - memory.at)
-            memory.fast += (1 - math.exp(-passed_s / FAST_S)) * (demand - memory.fast)
-            memory.slow += (1 - math.exp(-passed_s / SLOW_S)) * (demand - memory.slow)
+        passed_s = max(0.0, seen.now - memory.at)
+        known_s = max(passed_s, seen.now - memory.since, 1e-3)
+
+        def average(before: float, now: float, time_constant_s: float) -> float:
+            part = max(1 - math.exp(-passed_s / time_constant_s), passed_s / known_s)
+            return before + part * (now - before)
+
+        memory.fast = average(memory.fast, demand, FAST_S)
+        memory.slow = average(memory.slow, demand, SLOW_S)
+        memory.noise = average(memory.noise, abs(memory.fast - memory.slow), NOISE_S)
         memory.at = seen.now
         if demand or seen.backlog_s or not seen.running:
             memory.busy_at = seen.now
@@ -119,7 +132,7 @@ class ScalingPolicy:
         start_s = self.start_s if memory.start_s is None else memory.start_s
         growth = memory.fast - memory.slow
         demand = memory.slow
-        if growth > NOISE * memory.slow:
+        if growth > max(GROWTH * memory.slow, NOISE * memory.noise):
             # Of a demand that grows evenly, an average tells what was so long ago as its time
             # constant. By the time a replica has started it will have grown further.
             per_s = growth / (SLOW_S - FAST_S)

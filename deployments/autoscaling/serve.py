@@ -41,7 +41,7 @@ class WaitPolicy:
         if max(allowed, ctx.capacity_adjusted_min_replicas) != seen.target:
             logger.info(
                 f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. Work for "
-                f"{memory.fast:.2f} arrives, for {memory.slow:.2f} on average, and what waits takes "
+                f"{memory.fast:.2f} arrives, {memory.slow:.2f} on average; what waits would take "
                 f"one {seen.backlog_s:.1f} s. A replica starts within {memory.start_s or 0:.1f} s."
             )
         return wanted, {_MEMORY: memory}
