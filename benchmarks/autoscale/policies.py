@@ -121,7 +121,9 @@ def ours(*, min_replicas: int = 1, max_replicas: int = 12, **options: float) -> 
     }
 
 
-def serves_default(target: float, *, min_replicas: int = 1, max_replicas: int = 12) -> dict[str, Any]:
+def serves_default(
+    target: float, *, min_replicas: int = 1, max_replicas: int = 12
+) -> dict[str, Any]:
     """Serve's default policy and all its defaults, but the target."""
     return {
         "min_replicas": min_replicas,

@@ -7,7 +7,6 @@ than `limits.max_wait_s`, and otherwise takes no time.
 
 import heapq
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -243,5 +242,3 @@ class Simulator:
         self.outcome.replica_s += min(now, self.trace.seconds) - min(
             replica.since, self.trace.seconds
         )
-
-

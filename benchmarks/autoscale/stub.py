@@ -4,6 +4,7 @@ For machines with too few processors for several replicas of a real model.
 """
 
 import asyncio
+import os
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,9 @@ class SleepingEngine:
 
     async def encode(self, pixels: Pixels) -> Vectors:
         await asyncio.sleep(self._batch_s + self._image_s * len(pixels))
-        return np.ones((len(pixels), LOADED.dimensions), np.float32)
+        vectors = np.ones((len(pixels), LOADED.dimensions), np.float32)
+        vectors[:, 0] += os.getpid() % 10_000  # so that an answer tells which replica it is from
+        return vectors
 
     async def encode_text(self, tokens: Tokens) -> Vectors:
         raise ValueError("the model has no text tower")
@@ -59,7 +62,7 @@ class SleepingEngine:
         pass
 
 
-async def load(batch_s: float, image_s: float, *_: Any, **__: Any) -> SleepingEngine:
+async def load(_: object, *, has_gpu: bool, batch_s: float, image_s: float) -> SleepingEngine:
     """In place of `load_engine`."""
     return SleepingEngine(batch_s, image_s)
 

@@ -105,6 +105,7 @@ class ScalingPolicy:
         if memory.since is None:
             memory.since = memory.at = memory.busy_at = seen.now
             memory.fast = memory.slow = demand
+            memory.wanted.append((seen.now, seen.target))  # whoever decided that knew more
         passed_s = max(0.0, seen.now - memory.at)
         known_s = max(passed_s, seen.now - memory.since, 1e-3)
 

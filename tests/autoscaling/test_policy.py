@@ -131,3 +131,10 @@ def test_without_replicas_it_leaves_the_first_to_serve() -> None:
     deployment.ready = [deployment.now + 40]
     assert set(deployment.run(60, demand=0.0)) == {1}
     assert deployment.run(30, demand=0.0)[-1] == 0
+
+
+def test_a_policy_that_knows_nothing_yet_keeps_what_there_is() -> None:
+    """Such as after a restart of Serve's controller, before replicas have reported anything."""
+    deployment = Deployment(ScalingPolicy(down_after_s=60), running=4)
+    assert set(deployment.run(50, demand=0.0)) == {4}
+    assert deployment.run(80, demand=0.2)[-1] == 1

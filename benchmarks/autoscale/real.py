@@ -1,0 +1,176 @@
+"""The same policy in a real service of 1 to 3 replicas, beside what the simulator says.
+
+The model sleeps (`stub`), so two processors are enough; HTTP, the ingress, Serve, its controller,
+the starts of replicas and the batches are real.
+"""
+
+import asyncio
+import base64
+import io
+import re
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import yaml
+from PIL import Image
+
+from benchmarks.autoscale import policies, traces
+from benchmarks.autoscale.simulator import Outcome, Profile, Simulator
+from benchmarks.autoscale.traces import Trace
+from tests.servers import ROOT, Server, serve
+
+PROFILE = Profile(batch_s=0.05, image_s=0.05, max_batch_size=8, start_s=5.0)
+STEP_S = 30.0
+OPTIONS = policies.ours(max_replicas=3, down_after_s=20)
+STARTED = re.compile(r"deployment='Embedder'.*started successfully.* after ([\d.]+)s")
+DECIDED = re.compile(
+    r"INFO (\S+ \S+),(\d+) controller .* (?:Adding|Removing) (\d+) replicas? (?:to|from) "
+    r"Deployment\(name='Embedder'"
+)
+
+
+@dataclass
+class Seen:
+    """What the callers of the service saw, and what its controller logged."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    first_s: dict[float, float] = field(default_factory=dict)
+    """When each replica's first answer came, in seconds after the load began."""
+    replica_s: float = 0.0
+    starts_s: list[float] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
+
+
+def trace() -> Trace:
+    """Quiet, a step, a slow climb and quiet again, in three minutes."""
+    load = np.concatenate(
+        [np.full(30, 0.4), np.full(60, 1.5), np.linspace(1.5, 2.2, 50), np.full(50, 0.3)]
+    )
+    return traces._of("small", load, 1.0, PROFILE.full_image_s, seed=6)
+
+
+def config() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    (application,) = content["applications"]
+    application["import_path"] = "benchmarks.autoscale.stub:build_app"
+    application["args"] = {
+        "sleeps": {"batch_s": PROFILE.batch_s, "image_s": PROFILE.image_s},
+        "model": {"max_batch_size": PROFILE.max_batch_size},
+        "limits": {"max_wait_s": PROFILE.max_wait_s},
+        "cache": {"max_bytes": 0},
+    }
+    for deployment in application["deployments"]:
+        if deployment["name"] == "Embedder":
+            del deployment["num_replicas"]
+            deployment["autoscaling_config"] = OPTIONS
+            deployment["ray_actor_options"] = {"num_cpus": 0.25}
+    return content
+
+
+def images(number: int) -> list[str]:
+    """So many different ones, in base64."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(number):
+        out = io.BytesIO()
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(out, "JPEG")
+        found.append(base64.b64encode(out.getvalue()).decode())
+    return found
+
+
+async def load(url: str, wanted: Trace, seen: Seen) -> None:
+    """Sends each request when it is due, whether or not earlier ones were answered."""
+    pool = images(512)
+    begin = time.monotonic()
+
+    async def one(session: aiohttp.ClientSession, due: float, first: int, items: int) -> None:
+        content = [{"base64": pool[(first + n) % len(pool)]} for n in range(items)]
+        async with session.post(f"{url}/v1/embeddings", json={"input": content}) as response:
+            answer = await response.json()
+        seen.statuses.append(response.status)
+        if response.status == 200:
+            seen.latencies_s.append(time.monotonic() - due)
+            for entry in answer["data"]:
+                a, b = entry["embedding"][:2]
+                seen.first_s.setdefault(round(a / b), time.monotonic() - begin)
+
+    timeout = aiohttp.ClientTimeout(total=60)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        tasks = []
+        first = 0
+        for at, items in zip(wanted.arrivals_s.tolist(), wanted.items.tolist(), strict=True):
+            await asyncio.sleep(max(0.0, begin + at - time.monotonic()))
+            tasks.append(asyncio.create_task(one(session, begin + at, first, items)))
+            first += items
+        await asyncio.gather(*tasks)
+
+
+def measured(wanted: Trace) -> Seen:
+    """Starts the service and runs the trace against it."""
+    seen = Seen()
+    with tempfile.TemporaryDirectory(prefix="raylens-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config()))
+        with serve(Path(folder), path, env={"PYTHONPATH": str(ROOT)}) as server:
+            time.sleep(5)  # HAProxy has the replica by then
+            thread = threading.Thread(target=lambda: asyncio.run(load(server.url, wanted, seen)))
+            thread.start()
+            began = before = time.monotonic()
+            while (now := time.monotonic()) < began + wanted.seconds:
+                seen.replica_s += len(server.replicas("Embedder")) * (now - before)
+                before = now
+                time.sleep(0.2)
+            thread.join()
+            log = controller_log(server)
+    seen.starts_s = [float(match[1]) for match in map(STARTED.search, log) if match]
+    seen.decisions = [line for line in log if "wanted. Work" in line]
+    return seen
+
+
+def controller_log(server: Server) -> list[str]:
+    controllers = [p.pid for p in server.family() if "ServeController" in " ".join(p.cmdline())]
+    for pid in controllers:
+        for path in Path("/tmp/ray").glob(f"session_*/logs/serve/controller_{pid}.log"):  # noqa: S108
+            return path.read_text().splitlines()
+    return []
+
+
+def simulated(wanted: Trace, start_s: float) -> Outcome:
+    profile = replace(PROFILE, start_s=start_s)
+    return Simulator(profile, wanted, policies.Served(profile, OPTIONS), replicas=1).run()
+
+
+def main() -> None:
+    wanted = trace()
+    seen = measured(wanted)
+    start_s = float(np.median(seen.starts_s[1:] or seen.starts_s or [PROFILE.start_s]))
+    outcome = simulated(wanted, start_s)
+    refused = sum(status == 429 for status in seen.statuses)
+    later = [at for at in sorted(seen.first_s.values()) if at > STEP_S]
+    print(f"replicas started in {', '.join(f'{s:.1f}' for s in seen.starts_s)} s")
+    print(
+        f"after the step, the next replica's first answer: {later[0] - STEP_S:.1f} s"
+        if later
+        else "none"
+    )
+    rows = (
+        ("replica-minutes", seen.replica_s / 60, outcome.replica_s / 60),
+        ("p50, ms", 1e3 * float(np.percentile(seen.latencies_s, 50)), 1e3 * outcome.percentile(50)),
+        ("p99, ms", 1e3 * float(np.percentile(seen.latencies_s, 99)), 1e3 * outcome.percentile(99)),
+        ("refused", float(refused), float(outcome.refused)),
+        ("failed", float(sum(s not in (200, 429) for s in seen.statuses)), 0.0),
+    )
+    print(f"{'':18} {'measured':>10} {'simulated':>10}")
+    for name, real, predicted in rows:
+        apart = f"{100 * (predicted / real - 1):+.0f} %" if real else ""
+        print(f"{name:18} {real:10.2f} {predicted:10.2f} {apart:>8}")
+    for line in seen.decisions:
+        print(line)
