@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -46,14 +45,14 @@ class Asleep:
             self._waking = asyncio.create_task(self._wake(call))
         return Unavailable(
             "The model has been idle and is being started; retry.",
-            retry_after_s=math.ceil(self._start_s),
+            retry_after_s=max(1, math.ceil(self._start_s)),
         )
 
     async def _wake(self, call: Callable[[], Awaitable[Any]]) -> None:
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         try:
             await call()
         except Exception as error:  # the next caller tries again
             logger.warning(f"The model could not be started: {type(error).__name__}: {error}")
         else:
-            self._start_s = time.monotonic() - began
+            self._start_s = asyncio.get_running_loop().time() - began
