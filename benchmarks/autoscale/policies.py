@@ -43,7 +43,7 @@ class Served:
             app_name="raylens",
             current_num_replicas=running,
             target_num_replicas=state.target,
-            running_replicas=list(state.replicas),  # type: ignore[arg-type]  # any keys will do
+            running_replicas=list(state.replicas),
             total_num_requests=calls,
             total_queued_requests=float(state.waiting),
             aggregated_metrics={},
@@ -56,7 +56,7 @@ class Served:
             current_time=state.now,
             config=config,
         )
-        wanted: float
+        wanted: Any
         if running == 0 and state.waiting:
             wanted = max(1, state.target)
         else:
@@ -66,7 +66,7 @@ class Served:
                 max(0, wanted), state.target, config, self._delays, _now=state.now
             )
         self._record(state)
-        return max(low, min(high, int(wanted)))
+        return int(max(low, min(high, wanted)))
 
     def _record(self, state: State) -> None:
         now, config = state.now, self.config
@@ -110,7 +110,7 @@ def ours(*, min_replicas: int = 1, max_replicas: int = 12, **options: float) -> 
     return {
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
-        "metrics_interval_s": 1,
+        "metrics_interval_s": 0.5,
         "look_back_period_s": 5,
         "upscale_delay_s": 0,
         "downscale_delay_s": 0,

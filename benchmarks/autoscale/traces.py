@@ -38,19 +38,21 @@ class Trace:
     bulk: Bulk | None = None
 
 
-def _of(name: str, load: Array, step_s: float, image_s: float, seed: int) -> Trace:
-    """Random arrivals at a load that is given for each `step_s`."""
+def trace(name: str, load: Array, image_s: float, *, seed: int, mean: float = MEAN) -> Trace:
+    """Random arrivals at a load that is given for each second; single images if their `mean` number
+    in a request is 1."""
     random = np.random.default_rng(seed)
-    expected = load * step_s / (image_s * MEAN)
-    counts = random.poisson(expected)
-    begins = np.repeat(np.arange(len(load)) * step_s, counts)
-    arrivals = np.sort(begins + random.random(len(begins)) * step_s)
-    items = random.choice(SIZES, size=len(arrivals), p=SHARES)
-    return Trace(name, arrivals, items, len(load) * step_s)
+    counts = random.poisson(load / (image_s * mean))
+    begins = np.repeat(np.arange(len(load)), counts)
+    arrivals = np.sort(begins + random.random(len(begins)))
+    items = np.ones(len(arrivals), int)
+    if mean > 1:
+        items = random.choice(SIZES, size=len(arrivals), p=SHARES)
+    return Trace(name, arrivals, items, float(len(load)))
 
 
 def steady(image_s: float, *, seconds: float = 3600, load: float = 2.0) -> Trace:
-    return _of("steady", np.full(round(seconds), load), 1.0, image_s, seed=1)
+    return trace("steady", np.full(round(seconds), load), image_s, seed=1)
 
 
 def day(image_s: float, *, seconds: float = 86_400, peak: float = 4.0) -> Trace:
@@ -65,7 +67,7 @@ def day(image_s: float, *, seconds: float = 86_400, peak: float = 4.0) -> Trace:
     noise = random.normal(0, 0.25 * np.sqrt(2 * forget), len(at))
     for second in range(1, len(at)):
         swings[second] = (1 - forget) * swings[second - 1] + noise[second]
-    return _of("a day", peak * (0.06 + 0.94 * bumps) * np.exp(swings), 1.0, image_s, seed=3)
+    return trace("a day", peak * (0.06 + 0.94 * bumps) * np.exp(swings), image_s, seed=3)
 
 
 def flash_crowd(image_s: float, *, before: float = 0.6, times: float = 10) -> Trace:
@@ -73,11 +75,11 @@ def flash_crowd(image_s: float, *, before: float = 0.6, times: float = 10) -> Tr
     load = np.full(2400, before)
     load[600:1200] *= times
     load[600:605] = before * np.linspace(1, times, 5)
-    return _of("a crowd x10", load, 1.0, image_s, seed=4)
+    return trace("a crowd x10", load, image_s, seed=4)
 
 
 def bulk_job(image_s: float) -> Trace:
     """Interactive callers, and after ten minutes a bulk job of half an hour for one replica."""
-    quiet = _of("bulk beside", np.full(3600, 0.5), 1.0, image_s, seed=5)
+    quiet = trace("bulk beside", np.full(3600, 0.5), image_s, seed=5)
     bulk = Bulk(600.0, requests=round(1800 / (32 * image_s)))
     return Trace(quiet.name, quiet.arrivals_s, quiet.items, quiet.seconds, bulk)

@@ -15,7 +15,7 @@ SLOW_S = 20.0
 # How far the first must be above the second to count as growth: by this part of it, and by so many
 # times the distance that they usually have. That is remembered for so long.
 GROWTH = 0.2
-NOISE = 6.0
+NOISE = 5.0
 NOISE_S = 120.0
 # A plan is for at most so many times the present demand, however fast it grows.
 MOST_GROWTH = 2.0
@@ -117,7 +117,8 @@ class ScalingPolicy:
         memory.slow = average(memory.slow, demand, SLOW_S)
         memory.noise = average(memory.noise, abs(memory.fast - memory.slow), NOISE_S)
         memory.at = seen.now
-        if demand or seen.backlog_s or not seen.running:
+        # Serve itself starts the first replica, and asks nobody meanwhile.
+        if demand or seen.backlog_s or not (seen.running and memory.running):
             memory.busy_at = seen.now
         starting = memory.starting
         for _ in range(min(seen.running - memory.running, len(starting))):

@@ -138,3 +138,11 @@ def test_a_policy_that_knows_nothing_yet_keeps_what_there_is() -> None:
     deployment = Deployment(ScalingPolicy(down_after_s=60), running=4)
     assert set(deployment.run(50, demand=0.0)) == {4}
     assert deployment.run(80, demand=0.2)[-1] == 1
+
+
+def test_a_replica_that_took_long_to_start_is_not_idle_at_once() -> None:
+    deployment = Deployment(ScalingPolicy(idle_after_s=60), running=0)
+    deployment.run(10, demand=0.0)
+    deployment.now += 300  # Serve starts one for a caller, and calls no policy meanwhile
+    deployment.ready = [deployment.now]
+    assert set(deployment.run(50, demand=0.0)) == {1}
