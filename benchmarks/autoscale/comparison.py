@@ -19,7 +19,7 @@ CLIP = Profile(batch_s=0.0076, image_s=0.0196, max_batch_size=8, start_s=6.0)
 OURS = "raylens"
 # Serve's policy with the numbers of ongoing requests that it may aim at, and the delays that are
 # its defaults or that somebody might choose who knows them.
-TARGETS = (0.25, 0.5, 1.0, 2.0, 4.0)
+TARGETS = (0.5, 1.0, 2.0)
 QUICK = {
     "metrics_interval_s": 1,
     "look_back_period_s": 5,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import numpy as np
 import yaml
 from PIL import Image
@@ -37,6 +38,10 @@ class Seen:
     """What the callers of the service saw, and what its controller logged."""
 
     latencies_s: list[float] = field(default_factory=list)
+    profile: Profile = PROFILE
+    """With the batch times that lone requests had,"""
+    beside_s: float = 0.0
+    """and what each took beside the model."""
     statuses: list[int] = field(default_factory=list)
     first_s: dict[float, float] = field(default_factory=dict)
     """When each replica's first answer came, in seconds after the load began."""
@@ -111,6 +116,28 @@ async def load(url: str, wanted: Trace, seen: Seen) -> None:
         await asyncio.gather(*tasks)
 
 
+def calibrate(url: str, seen: Seen) -> None:
+    """Measures lone requests of one image and of a full batch: their batches, and all the rest."""
+    pool = images(PROFILE.max_batch_size)
+    model_s, beside_s = [], []
+    with httpx.Client(timeout=60) as client:
+        for items in (1, PROFILE.max_batch_size):
+            content = {"input": [{"base64": image} for image in pool[:items]]}
+            batches, rest = [], []
+            for _ in range(20):
+                began = time.monotonic()
+                response = client.post(f"{url}/v1/embeddings", json=content).raise_for_status()
+                took_s = time.monotonic() - began
+                stages = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"]))
+                batches.append(float(stages["model"]) / 1e3)
+                rest.append(took_s - batches[-1])
+            model_s.append(float(np.median(batches)))
+            beside_s.append(float(np.median(rest)))
+    image_s = (model_s[1] - model_s[0]) / (PROFILE.max_batch_size - 1)
+    seen.profile = replace(PROFILE, batch_s=model_s[0] - image_s, image_s=image_s)
+    seen.beside_s = beside_s[0]
+
+
 def measured(wanted: Trace) -> Seen:
     """Starts the service and runs the trace against it."""
     seen = Seen()
@@ -119,6 +146,7 @@ def measured(wanted: Trace) -> Seen:
         path.write_text(yaml.safe_dump(config()))
         with serve(Path(folder), path, env={"PYTHONPATH": str(ROOT)}) as server:
             time.sleep(5)  # HAProxy has the replica by then
+            calibrate(server.url, seen)
             thread = threading.Thread(target=lambda: asyncio.run(load(server.url, wanted, seen)))
             thread.start()
             seen.began = time.time()
@@ -146,24 +174,27 @@ def controller_log(server: Server) -> list[str]:
     return []
 
 
-def simulated(wanted: Trace, start_s: float) -> Outcome:
-    profile = replace(PROFILE, start_s=start_s)
-    return Simulator(profile, wanted, policies.Served(profile, OPTIONS), replicas=1).run()
+def simulated(wanted: Trace, seen: Seen, start_s: float) -> Outcome:
+    profile = replace(seen.profile, start_s=start_s)
+    outcome = Simulator(profile, wanted, policies.Served(profile, OPTIONS), replicas=1).run()
+    outcome.latencies_s = [latency_s + seen.beside_s for latency_s in outcome.latencies_s]
+    return outcome
 
 
 def main() -> None:
     wanted = trace()
     seen = measured(wanted)
     start_s = float(np.median(seen.starts_s[1:] or seen.starts_s or [PROFILE.start_s]))
-    outcome = simulated(wanted, start_s)
+    outcome = simulated(wanted, seen, start_s)
+    print(
+        f"a batch takes {1e3 * seen.profile.batch_s:.0f} ms and {1e3 * seen.profile.image_s:.1f} "
+        f"for each image; a request {1e3 * seen.beside_s:.0f} more"
+    )
     refused = sum(status == 429 for status in seen.statuses)
     later = [at for at in sorted(seen.first_s.values()) if at > STEP_S]
     print(f"replicas started in {', '.join(f'{s:.1f}' for s in seen.starts_s)} s")
-    print(
-        f"after the step, the next replica's first answer: {later[0] - STEP_S:.1f} s"
-        if later
-        else "none"
-    )
+    for at in later:
+        print(f"first answer of another replica {at - STEP_S:.1f} s after the step")
     rows = (
         ("replica-minutes", seen.replica_s / 60, outcome.replica_s / 60),
         ("p50, ms", 1e3 * float(np.percentile(seen.latencies_s, 50)), 1e3 * outcome.percentile(50)),
