@@ -12,7 +12,7 @@ IN_BROWSER := tests/browser
 START_NO_RAY := $(addprefix --ignore=,$(START_RAY) $(IN_BROWSER))
 SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4
 
-.PHONY: serve test quick check format docs e2e-page hostile chaos soak fuzz sdk parity bench bench-sweeps bench-encoder bench-text bench-gpu bench-bulk bench-embed lock clean
+.PHONY: serve test quick check format docs e2e-page hostile chaos soak fuzz sdk parity bench bench-sweeps bench-encoder bench-text bench-gpu bench-autoscale bench-bulk bench-embed lock clean
 
 serve: $(INSTALLED)
 	$(BIN)/raylens serve $(CONFIG)
@@ -101,6 +101,10 @@ bench-encoder: $(ENGINES_INSTALLED)
 # Text latency beside 64 image callers, of the service at URL.
 bench-text: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.text_latency $(URL)
+
+# Scaling policies on four traces, simulated; BENCH=--real measures a small one.
+bench-autoscale: $(DEV_INSTALLED)
+	$(BIN)/python -m benchmarks.autoscale $(BENCH)
 
 # A GPU in eight minutes. Writes benchmarks/results/gpu.json.
 bench-gpu: $(DEV_INSTALLED)

@@ -5,10 +5,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -19,13 +21,15 @@ from deployments.api.listing import model_list
 from deployments.api.render import quantised, ranked_labels
 from deployments.api.routes import Api
 from deployments.api.schema import ClassifyBody, Dtype, EmbeddingOptions, parse
+from deployments.autoscaling.processor_time import ProcessorTime
 from deployments.checkpoints import open_clip_names
+from deployments.embedder.asleep import Asleep
 from deployments.embedder.client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported, Unavailable
 from deployments.items import PathItem, TextItem, parse_items
 from deployments.metrics import ItemCounter, ProcessGauges
 from deployments.pixels.workers import DecodeWorkers
-from deployments.ray_internals import NodePort
+from deployments.ray_internals import NodePort, running_replicas
 from deployments.service.causes import CallerErrorFilter
 from deployments.service.classify import Classifier
 from deployments.service.embedding import EmbeddingService
@@ -82,6 +86,7 @@ class Ingress:
                 others=frozenset(open_clip_names.names_of(model)) - configured,
                 request_timeout_s=limits.request_timeout_s,
                 prepare=self._warm_up,
+                asleep=Asleep(model.cold_start, partial(running_replicas, embedder)),
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
@@ -100,6 +105,8 @@ class Ingress:
             count=ItemCounter().count,
         )
         self._gauges = ProcessGauges()
+        assigned = ray.get_runtime_context().get_assigned_resources()
+        self._processors = ProcessorTime(assigned.get("CPU", 0))
         self._trimmed = 0.0
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -131,6 +138,10 @@ class Ingress:
         if time.monotonic() - self._trimmed > TRIM_EVERY_S:
             self._trimmed = time.monotonic()
             await asyncio.to_thread(trim)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve while the deployment has an `autoscaling_config`, for its policy."""
+        return await asyncio.to_thread(self._processors.stats)
 
     async def embed(
         self,

@@ -92,3 +92,20 @@ class BatchLoop:
         """Raises RuntimeError if the loop has ended, which only a bug can cause."""
         if not await self._is_alive():
             raise RuntimeError("the loop of @serve.batch has ended")
+
+
+def running_replicas(handle: Any) -> int | None:
+    """How many replicas a handle can send calls to; None before it has been used. Serve tells in
+    public only whether there have ever been any (ray 2.60, `AsyncioRouter`).
+
+    Raises UnknownRayError.
+    """
+    try:
+        if handle._router is None or handle._router._asyncio_router._request_router is None:
+            return None
+        return len(handle._router._asyncio_router._request_router.curr_replicas)
+    except AttributeError:
+        raise UnknownRayError(
+            f"Ray {ray.__version__} does not tell how many replicas there are in a way that "
+            f"raylens knows; set model.cold_start to none, or {_ADVICE}"
+        ) from None

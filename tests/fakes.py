@@ -79,6 +79,14 @@ class FakeModel:
         self.stacks: list[Pixels] = []
         self.token_stacks: list[Tokens] = []
         self.error: RaylensError | Exception | None = None
+        self.asleep: RaylensError | None = None
+        self.refused_items = 0.0
+
+    def refusal(self) -> RaylensError | None:
+        return self.asleep
+
+    def refused(self, items: float) -> None:
+        self.refused_items += items
 
     @property
     def card(self) -> ModelCard:

@@ -74,21 +74,26 @@ VOCABULARY = (
     "torchvision_operators",
 )
 # Which rooms and top-level files each room may import, besides the vocabulary, which all may.
-MAY_IMPORT = {
+ALONE = (
+    *("autoscaling.policy", "autoscaling.processor_time", "bulk.places", "bulk.stages"),
+    *("bulk.unread", "embedder.asleep", "embedder.batch_queue", "embedder.batch_time"),
+    *("embedder.messages", "embedder.pace"),
+)
+MAY_IMPORT: dict[str, set[str]] = {
+    **{name: set() for name in ALONE},
     "app": {"config", "ingress", "embedder.deployment"},
     "ingress": {
         *("api", "service", "sources", "pixels", "embedder.client", "metrics"),
+        *("embedder.asleep", "autoscaling.processor_time"),
         "checkpoints.open_clip_names",
     },
     "api": {"service"},
     "service": {"sources", "pixels"},
     "sources": set(),
     "pixels": set(),
-    "embedder.client": {"embedder.messages", "embedder.pace"},
-    "embedder.messages": set(),
-    "embedder.pace": set(),
-    "embedder.gate": {"embedder.batch_queue"},
-    "embedder.batch_queue": set(),
+    "autoscaling.serve": {"autoscaling.policy"},
+    "embedder.client": {"embedder.asleep", "embedder.messages", "embedder.pace"},
+    "embedder.gate": {"embedder.batch_queue", "embedder.batch_time"},
     "embedder.proof": {"models"},
     "embedder.deployment": {
         *("embedder.gate", "embedder.messages", "embedder.proof"),
@@ -96,12 +101,9 @@ MAY_IMPORT = {
         "checkpoints.open_clip_names",
     },
     "models": {"checkpoints", "config"},
-    "bulk.places": set(),
-    "bulk.unread": set(),
     "bulk.lead": {"bulk.places"},
     "bulk.parts": {"bulk.lead", "bulk.places", "bulk.unread"},
     "bulk.lance": {"bulk.lead", "bulk.parts", "bulk.places"},
-    "bulk.stages": set(),
     "bulk.sources": {"bulk.parts", "bulk.places", "bulk.unread"},
     "bulk.loading": {
         *("bulk.places", "bulk.stages", "bulk.unread"),
@@ -135,7 +137,7 @@ def test_imports_point_down_the_page(name: str) -> None:
 def test_every_module_of_the_deployments_has_its_place() -> None:
     known = [f"deployments.{name}" for name in (*MAY_IMPORT, *VOCABULARY)]
     assert not {n for n in room("deployments") if not within(n, known) and "." in n} - {
-        f"deployments.{package}" for package in ("embedder", "bulk")
+        f"deployments.{package}" for package in ("autoscaling", "embedder", "bulk")
     }
 
 
@@ -294,4 +296,4 @@ def test_the_handle_has_the_methods_of_the_contract() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if not node.name.startswith("_")
     }
-    assert methods - {"check_health"} == HANDLE_METHODS
+    assert methods - {"check_health", "record_autoscaling_stats"} == HANDLE_METHODS

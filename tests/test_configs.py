@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
@@ -35,6 +36,7 @@ def test_there_is_a_profile_for_each_purpose() -> None:
     models = {path.stem: application(path)["args"]["model"]["id"] for path in PROFILES}
     assert models == {
         "clip": "openai/clip-vit-base-patch32",
+        "cpu-cluster": "openai/clip-vit-base-patch32",
         "clip-large-336": "openai/clip-vit-large-patch14-336",
         "dinov2": "facebook/dinov2-base",
         "gpu": "openai/clip-vit-large-patch14",
@@ -91,6 +93,18 @@ def test_with_gpus_an_ingress_replica_may_die_and_four_processors_are_enough() -
     assert least == [2, 1]
     each = [d["ray_actor_options"]["num_cpus"] for d in (ingress, embedder)]
     assert sum(n * cpus for n, cpus in zip(least, each, strict=True)) <= 4
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu-cluster"])
+def test_a_cluster_scales_by_our_policies_and_soon(name: str) -> None:
+    found = application(ROOT / "configs" / f"{name}.yaml")["deployments"]
+    scaling = [AutoscalingConfig(**d["autoscaling_config"]) for d in found]
+    policies = [s.policy.get_policy()(**s.policy.policy_kwargs) for s in scaling]
+    assert [type(p).__name__ for p in policies] == ["ProcessorPolicy", "WaitPolicy"]
+    for deployment in scaling:
+        assert deployment.metrics_interval_s < deployment.look_back_period_s <= 5
+        assert deployment.upscale_delay_s == deployment.downscale_delay_s == 0
+        assert deployment.target_ongoing_requests == AutoscalingConfig().target_ongoing_requests
 
 
 def manifest(name: str) -> Any:

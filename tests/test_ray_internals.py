@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ import ray
 from ray import serve
 from ray.serve._private import replica
 
-from deployments.ray_internals import BatchLoop, NodePort, UnknownRayError
+from deployments.ray_internals import BatchLoop, NodePort, UnknownRayError, running_replicas
 from raylens.cluster import LOOPBACK_ONLY, serve_environment
 
 
@@ -92,3 +93,27 @@ def test_the_installed_ray_knows_every_switch(tmp_path: Path) -> None:
         if name not in text and name.removeprefix("RAY_").encode() not in binary
     ]
     assert unknown == []
+
+
+@pytest.mark.parametrize(
+    ("router", "number"),
+    [
+        (None, None),
+        (SimpleNamespace(_asyncio_router=SimpleNamespace(_request_router=None)), None),
+        (
+            SimpleNamespace(
+                _asyncio_router=SimpleNamespace(
+                    _request_router=SimpleNamespace(curr_replicas={"a": 1, "b": 2})
+                )
+            ),
+            2,
+        ),
+    ],
+)
+def test_a_handle_tells_how_many_replicas_there_are(router: Any, number: int | None) -> None:
+    assert running_replicas(SimpleNamespace(_router=router)) == number
+
+
+def test_a_ray_that_does_not_tell_how_many_replicas_there_are_is_refused() -> None:
+    with pytest.raises(UnknownRayError, match=r"set model\.cold_start to none"):
+        running_replicas(SimpleNamespace(_router=SimpleNamespace()))

@@ -15,6 +15,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from deployments.embedder.asleep import Asleep
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.pace import Pace
 from deployments.errors import (
@@ -22,6 +23,7 @@ from deployments.errors import (
     Internal,
     ModelReplaced,
     Overloaded,
+    RaylensError,
     Unavailable,
 )
 from deployments.texts.tokenizer import TextTokenizer
@@ -64,11 +66,12 @@ class EmbedderClient:
         others: frozenset[str] = frozenset(),
         request_timeout_s: float,
         prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
+        asleep: Asleep | None = None,
     ) -> None:
         """`names` are what the settings call the model: its id and aliases; `others` are those by
         which clients may know it besides. A call's deadline is about `request_timeout_s` after its
         request began. `prepare` is awaited before requests are made for a model that has not been
-        seen.
+        seen. `asleep` is for a model that may have no replicas.
         """
         self._names, self._others = names, others
         self._prepare = prepare
@@ -88,11 +91,12 @@ class EmbedderClient:
         # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._images, self._texts = Pace(), Pace()
+        self._refused = 0.0
+        self._asleep = asleep or Asleep()
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
         self._reloading: asyncio.Task[bool] | None = None
-        self._last_success = -math.inf
-        self._last_death = -math.inf
+        self._last_success = self._last_death = -math.inf
 
     @property
     def card(self) -> ModelCard:
@@ -173,11 +177,19 @@ class EmbedderClient:
         if self._reloading is not None:
             await asyncio.wait([self._reloading])
 
+    def refusal(self) -> RaylensError | None:
+        return self._asleep.refusal(self._ready.remote) if self._card is not None else None
+
+    def refused(self, items: float) -> None:
+        self._refused += items
+
     async def ready(self, within_s: float = math.inf) -> ModelCard:
-        self.card  # noqa: B018  # raises at once if there is none yet
+        card = self.card  # raises at once if there is none yet
+        if self._asleep.now():
+            return card  # asking would wake it up, and health checks never end
         try:
             async with asyncio.timeout(min(within_s, self._ready_timeout_s)):
-                card: ModelCard = await self._ready.remote()
+                card = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: a recent success proves more than this call.
             if asyncio.get_running_loop().time() - self._last_success < READY_TIMEOUT_S:
@@ -219,9 +231,12 @@ class EmbedderClient:
     async def _send(
         self, method: Any, stack: Stack, identity: bytes, deadline: float, tenant: str | None
     ) -> StackVectors:
+        if refusal := self.refusal():
+            raise refusal
+        refused, self._refused = self._refused, 0.0
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                made = await self._call_with_retry(method, stack, identity, tenant)
+                made = await self._call_with_retry(method, stack, identity, tenant, refused)
         except TimeoutError:
             if not timer.expired():  # raised by the model, not by our deadline
                 logger.exception("The model failed on a stack.")

@@ -1,6 +1,7 @@
 """The model deployment: one loaded model behind its gates and `@serve.batch`."""
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -13,12 +14,12 @@ from ray import serve
 
 from deployments.checkpoints import open_clip_names
 from deployments.checkpoints.checkpoint import CheckpointError
-from deployments.embedder.gate import Gate
+from deployments.embedder.gate import Gate, Work
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.proof import Proof
 from deployments.metrics import BatchCounter, ProcessGauges
 from deployments.models.engines.choice import load_engine
-from deployments.models.engines.engine import check_pixels, check_tokens
+from deployments.models.engines.engine import Engine, check_pixels, check_tokens
 from deployments.ray_internals import BatchLoop, NodePort
 from deployments.settings import Batching, ModelSettings
 from deployments.wire import (
@@ -103,15 +104,20 @@ class Embedder:
     """Holds the model. Its callers are the ingress replicas, through deployment handles."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: ModelSettings, placement: str
+        self,
+        settings: ModelSettings,
+        placement: str,
+        load: Callable[..., Awaitable[Engine]] | None = None,
     ) -> None:
-        """`placement` says why the replica was scheduled on a CPU or a GPU."""
+        """`placement` says why the replica was scheduled on a CPU or a GPU. `load` replaces
+        `load_engine`, for measurements of everything but the model."""
         self._port = NodePort()
         self._settings = settings
         self._replica = uuid.uuid4().hex
         self._gauges = ProcessGauges()
         began = time.monotonic()
-        self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
+        has_gpu = bool(ray.get_gpu_ids())
+        self._engine = await (load or load_engine)(settings, has_gpu=has_gpu)
         self._proof = Proof(self._engine.prove)
         await self._warm_up(settings)
         loaded = self._engine.loaded
@@ -176,18 +182,19 @@ class Embedder:
         )
 
     async def embed(
-        self, stack: Pixels, identity: bytes, tenant: str | None = None
+        self, stack: Pixels, identity: bytes, tenant: str | None = None, refused: float = 0.0
     ) -> StackVectors:
         """(N, H, W, 3) in the geometry of the card with this identity to N raw vectors.
 
+        `refused` is how many more images the ingress replica has refused since its last call.
         Raises WrongModelError, and ValueError for another shape or dtype.
         """
         self._check_identity(identity)
         check_pixels(stack, self._card.pixels)  # or it would fail those that share a batch with it
-        return await self._submit(self._images, stack, tenant)
+        return await self._submit(self._images, stack, tenant, refused)
 
     async def embed_text(
-        self, stack: Tokens, identity: bytes, tenant: str | None = None
+        self, stack: Tokens, identity: bytes, tenant: str | None = None, refused: float = 0.0
     ) -> StackVectors:
         """(N, L) token ids to N raw vectors in the images' space; otherwise like `embed`.
 
@@ -196,15 +203,17 @@ class Embedder:
         self._check_identity(identity)
         check_tokens(stack, self._card.text)
         assert self._texts is not None  # noqa: S101  (it comes with `text`)
-        return await self._submit(self._texts, stack, tenant)
+        return await self._submit(self._texts, stack, tenant, refused)
 
     def _check_identity(self, identity: bytes) -> None:
         """Before a stack joins a batch, which another model's pixels or token ids could fail."""
         if identity != self._card.identity:
             raise WrongModelError(self._card.identity)
 
-    async def _submit(self, tower: BatchedTower, stack: Stack, tenant: str | None) -> StackVectors:
-        made = await tower.gate.submit(stack, tenant)
+    async def _submit(
+        self, tower: BatchedTower, stack: Stack, tenant: str | None, refused: float
+    ) -> StackVectors:
+        made = await tower.gate.submit(stack, tenant, refused=refused)
         return made._replace(queue=tower.gate.state()._replace(replica=self._replica))
 
     async def tokenizer(self) -> tuple[bytes, str]:
@@ -229,6 +238,12 @@ class Embedder:
             await self._texts.check()
         self._proof.check()
         self._engine.check(stuck_after_s=self._settings.stuck_after_s)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve while the deployment has an `autoscaling_config`, for its policy."""
+        towers = [tower for tower in (self._images, self._texts) if tower is not None]
+        works = [tower.gate.work() for tower in towers]
+        return {name: math.fsum(getattr(w, name) for w in works) for name in Work._fields}
 
     async def _warm_up(self, batching: Batching) -> None:
         await self._engine.warm_up(

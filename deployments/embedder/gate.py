@@ -7,10 +7,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from deployments.embedder.batch_queue import BatchQueue, Piece, Waiting
+from deployments.embedder.batch_time import BatchTime
 from deployments.wire import QueueState, Stack, StackVectors, Vectors
 
 
@@ -42,6 +44,19 @@ class _Submitted(Waiting):
             self.result.set_result(StackVectors(vectors, queue_ms, model_ms))
 
 
+class Work(NamedTuple):
+    """Work in seconds of this replica's time."""
+
+    asked_s: float = 0.0
+    """Of all items since it started."""
+    refused_s: float = 0.0
+    """Of all items that had to be refused meanwhile."""
+    backlog_s: float = 0.0
+    """Of the items that wait or are being computed."""
+    batch_s: float = 0.0
+    """Of a full batch."""
+
+
 class Gate:
     """Holds stacks back while the model is busy, then lets one full batch through at once.
 
@@ -64,15 +79,26 @@ class Gate:
         self._run = run
         self._item_s = 0.0  # the model's average time for one
         self._full_item_s = 0.0  # and in batches that were at least half full
+        self._batch_time = BatchTime()
+        self._asked_s = 0.0
+        self._refused_s = 0.0
         self._running = 0
         self._queue = BatchQueue()
         self._arrival = asyncio.Event()
         self._lanes = [asyncio.create_task(self._lane()) for _ in range(lanes)]
 
-    async def submit(self, stack: Stack, tenant: str | None = None) -> StackVectors:
-        """A stack of N >= 1 items to its vectors. Cancelling it drops what is still queued."""
+    async def submit(
+        self, stack: Stack, tenant: str | None = None, *, refused: float = 0.0
+    ) -> StackVectors:
+        """A stack of N >= 1 items to its vectors. Cancelling it drops what is still queued.
+
+        `refused` is how many more items would have been submitted, had there been room for them.
+        """
         if not len(stack):
             raise ValueError("a stack has at least one item")
+        each_s = self._batch_s / self.max_batch_size
+        self._asked_s += len(stack) * each_s
+        self._refused_s += refused * each_s
         due = time.monotonic() + len(stack) * self._item_s
         submitted = _Submitted(stack, tenant, due)
         self._queue.put(submitted)
@@ -87,6 +113,22 @@ class Gate:
         count only while nothing else is known."""
         item_s = (self._full_item_s or self._item_s) / len(self._lanes)
         return QueueState(waiting=len(self._queue) + self._running, item_s=item_s)
+
+    def work(self) -> Work:
+        """What has been asked of it, as if all batches were full."""
+        batch_s = self._batch_s
+        waiting = len(self._queue) + self._running
+        return Work(
+            asked_s=self._asked_s,
+            refused_s=self._refused_s,
+            backlog_s=waiting * batch_s / self.max_batch_size,
+            batch_s=batch_s,
+        )
+
+    @property
+    def _batch_s(self) -> float:
+        """Seconds between full batches, which run side by side in all lanes."""
+        return self._batch_time.seconds(self.max_batch_size) / len(self._lanes)
 
     def check(self) -> None:
         """Raises RuntimeError if a lane has ended, which only a bug can cause."""
@@ -106,7 +148,9 @@ class Gate:
             self._running += items
             began = time.monotonic()
             await asyncio.gather(*map(self._run_piece, pieces))
-            self._took((time.monotonic() - began) / items, is_full=2 * items >= self.max_batch_size)
+            took_s = time.monotonic() - began
+            self._batch_time.took(items, took_s)
+            self._took(took_s / items, is_full=2 * items >= self.max_batch_size)
             if len(self._queue) < self.max_batch_size:
                 await asyncio.sleep(self.linger_s)
 

@@ -69,6 +69,8 @@ class Admission:
         if number:
             self._count(refusal.code, number)
             self._log.note(number, refusal)
+            for queue in self._queues.values():  # their models are not known yet
+                queue.refused(number / len(self._queues))
 
     @contextmanager
     def admitted(self, job: Job) -> Iterator[None]:
@@ -81,6 +83,7 @@ class Admission:
         if arrival is not None:
             arrival.close()
         elif refusal := queue.refusal(tenant):  # came through a handle
+            queue.refused(1)
             raise refusal
         # Several vectors for each item may take far more memory than its request did.
         each = 1
@@ -109,6 +112,7 @@ class _Queue:
         self._max_wait_s = max_wait_s
         self._work = TenantCount(round(max_wait_s * _PER_S))
         self._request_s = 0.0
+        self._request_items = 1.0
 
     @property
     def request_s(self) -> float:
@@ -126,11 +130,19 @@ class _Queue:
         text_s = self._model.item_s(text=True)
         work_s = min(images, _MOST_AHEAD) * self._image_s + min(texts, _MOST_AHEAD) * text_s
         self._request_s = self.request_s + 0.1 * (work_s - self.request_s)
+        self._request_items += 0.1 * (images + texts - self._request_items)
         return min(work_s, TENANT_PART * self._max_wait_s)
+
+    def refused(self, requests: float) -> None:
+        """Tells the model of requests with as many items as the last ones, on average."""
+        self._model.refused(requests * self._request_items)
 
     def refusal(self, tenant: str | None) -> RaylensError | None:
         """Overloaded if a newcomer would wait longer than `max_wait_s`, for other ingress replicas'
-        work too; RateLimited if this tenant's work alone takes longer than its part of that."""
+        work too; RateLimited if this tenant's work alone takes longer than its part of that; or
+        what the model itself refuses requests for."""
+        if refusal := self._model.refusal():
+            return refusal
         others_s = self._model.others_s
         wait_s = self._work.total / _PER_S + others_s
         part = max(0.0, 1 - others_s / self._max_wait_s)

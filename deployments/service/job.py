@@ -39,6 +39,12 @@ class ModelClient(Protocol):
     def others_s(self) -> float:
         """Seconds of work that other ingress replicas have waiting at the model."""
 
+    def refusal(self) -> RaylensError | None:
+        """Why the model takes no requests just now, if it does not."""
+
+    def refused(self, items: float) -> None:
+        """Tells the model that so many items were refused because too much waits for it."""
+
     @property
     def card(self) -> ModelCard:
         """Raises Unavailable while the model has not been loaded yet."""

@@ -237,3 +237,24 @@ async def test_the_state_tells_what_waits_and_how_long_full_batches_take() -> No
         await one
     assert 0.1 / 4 / 2 <= state.item_s < 0.1  # about 0.0125 where nothing else runs
     assert opened.state().item_s == state.item_s  # which a batch of one does not change
+
+
+async def test_it_tells_what_has_been_asked_of_it_as_if_batches_were_full() -> None:
+    async def run(piece: Stack) -> Vectors:
+        await asyncio.sleep(0.01)
+        return piece.reshape(-1, 1).astype(np.float32)
+
+    async with gate(run, size=4) as opened:
+        assert opened.work() == (0, 0, 0, 0)
+        await opened.submit(images(1, 2))
+        await asyncio.sleep(0.02)  # its lane has noted the batch by then
+        first = opened.work()
+        assert first.asked_s == 0  # nobody knew yet what it would take
+        assert first.batch_s >= 0.02  # two of two
+        waiting = [asyncio.create_task(opened.submit(images(1, 2), refused=3)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert opened.work().backlog_s == pytest.approx(first.batch_s)
+        assert opened.work().asked_s == pytest.approx(first.batch_s)
+        assert opened.work().refused_s == pytest.approx(1.5 * first.batch_s)
+        await asyncio.gather(*waiting)
+        assert opened.work().backlog_s == 0

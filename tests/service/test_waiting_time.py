@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from deployments.errors import Overloaded, RateLimited
+from deployments.errors import Overloaded, RateLimited, Unavailable
 from deployments.service.admission import _RefusalLog
 from tests.fakes import FakeModel, service
 from tests.service.conftest import Images
@@ -112,3 +112,25 @@ async def test_refusals_are_one_line_a_second(
         lines[0] == "1000 request(s) refused within a second; the first: The answer would take 9 s."
     )
     assert len(lines) == 2
+
+
+async def test_the_model_is_told_what_was_refused() -> None:
+    """Its deployment scales on that too."""
+    full = model(image_s=1.0)
+    opened = service(full)
+    with ExitStack() as waiting:
+        for _ in range(6):
+            waiting.enter_context(opened.admission.arriving(None))
+        for _ in range(3):
+            with pytest.raises(Overloaded):
+                waiting.enter_context(opened.admission.arriving(None))
+    assert full.refused_items == 3
+    opened.admission.refused(10)  # in front of the service
+    assert full.refused_items == 13
+
+
+async def test_a_model_that_is_asleep_refuses_before_a_body_is_read() -> None:
+    sleeping = model()
+    sleeping.asleep = Unavailable("asleep", retry_after_s=7)
+    with pytest.raises(Unavailable), service(sleeping).admission.arriving(None):
+        pass

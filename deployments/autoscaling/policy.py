@@ -1,0 +1,160 @@
+"""How many replicas a deployment should have, from what has been seen of it. Plain arithmetic.
+
+Knows neither Ray nor models: `serve` fills in what the replicas have reported, and the simulator in
+`benchmarks/autoscale` what they would have. Work is counted in seconds of one replica's time.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+# Time constants of the two averages of the demand. A change shows in the first one soon; the second
+# is what the number of replicas is based on while nothing changes.
+FAST_S = 1.5
+SLOW_S = 20.0
+# How far the first must be above the second to count as growth: by this part of it, and by so many
+# times the distance that they usually have. That is remembered for so long.
+GROWTH = 0.2
+NOISE = 5.0
+NOISE_S = 120.0
+# A plan is for at most so many times the present demand, however fast it grows.
+MOST_GROWTH = 2.0
+# Refused requests come again, so they count for at most so many times the accepted ones.
+MOST_REFUSED = 3.0
+# A replica that has been busy all the time has between one and two batches waiting or running.
+BATCHES = 2.0
+# Replicas are given back only if those that stay would be so much less busy than they may be.
+HYSTERESIS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A deployment at one moment."""
+
+    now: float
+    """In seconds, on any clock."""
+    running: int
+    """Replicas that serve."""
+    target: int
+    """Replicas that there will be after what has been decided so far."""
+    demand: float
+    """Work that was accepted, in seconds for each second."""
+    refused: float = 0.0
+    """The same of what was refused."""
+    backlog_s: float = 0.0
+    """Work that waits or is being done, of all replicas."""
+    batch_s: float = 0.0
+    """One full batch."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a policy remembers of one deployment from call to call."""
+
+    since: float | None = None
+    """When it was called first,"""
+    at: float = 0.0
+    """and last."""
+    fast: float = 0.0
+    slow: float = 0.0
+    noise: float = 0.0
+    """How far they are apart, on average."""
+    running: int = 0
+    starting: deque[float] = field(default_factory=deque)
+    """When each replica was asked for that does not serve yet."""
+    start_s: float | None = None
+    """How long the last replicas took, from the decision until they served."""
+    busy_at: float = 0.0
+    """When there was last any work."""
+    wanted: deque[tuple[float, int]] = field(default_factory=deque)
+    """Numbers that were wanted lately, falling: the largest first."""
+
+
+@dataclass(frozen=True)
+class ScalingPolicy:
+    """The number of replicas with which nobody will wait long once more of them have started."""
+
+    utilisation: float = 0.75
+    """The part of its time that a replica may be busy. Lower it for shorter waits."""
+    wait_s: float | None = None
+    """How long an item may wait at a replica; without it, for as long as two full batches take."""
+    start_s: float = 10.0
+    """How long a replica takes to start, until that has been measured."""
+    down_after_s: float = 120.0
+    """Replicas are given back when fewer have been enough for so long."""
+    idle_after_s: float = 300.0
+    """The last one is given back after so long without work, if `min_replicas` is 0."""
+
+    def replicas(self, seen: Seen, memory: Memory) -> int:
+        """How many there should be from now on, before the limits of the deployment. To be called
+        every second or more often."""
+        self._remember(seen, memory)
+        if seen.running == 0:  # they are starting, or none is wanted before somebody calls
+            return seen.target
+        up = self._needed(seen, memory, self.utilisation)
+        if up >= seen.target:
+            needed = up
+        else:
+            down = self._needed(seen, memory, self.utilisation - HYSTERESIS)
+            needed = min(down, seen.target)
+        idle = seen.now - memory.busy_at >= self.idle_after_s
+        return self._held(0 if idle else max(1, needed), seen.now, memory, idle=idle)
+
+    def _remember(self, seen: Seen, memory: Memory) -> None:
+        demand = seen.demand + min(seen.refused, MOST_REFUSED * seen.demand)
+        if memory.since is None:
+            memory.since = memory.at = memory.busy_at = seen.now
+            memory.fast = memory.slow = demand
+            memory.wanted.append((seen.now, seen.target))  # whoever decided that knew more
+        passed_s = max(0.0, seen.now - memory.at)
+        known_s = max(passed_s, seen.now - memory.since, 1e-3)
+
+        def average(before: float, now: float, time_constant_s: float) -> float:
+            part = max(1 - math.exp(-passed_s / time_constant_s), passed_s / known_s)
+            return before + part * (now - before)
+
+        memory.fast = average(memory.fast, demand, FAST_S)
+        memory.slow = average(memory.slow, demand, SLOW_S)
+        memory.noise = average(memory.noise, abs(memory.fast - memory.slow), NOISE_S)
+        memory.at = seen.now
+        # Serve itself starts the first replica, and asks nobody meanwhile.
+        if demand or seen.backlog_s or not (seen.running and memory.running):
+            memory.busy_at = seen.now
+        starting = memory.starting
+        for _ in range(min(seen.running - memory.running, len(starting))):
+            took_s = seen.now - starting.popleft()
+            memory.start_s = (took_s + (memory.start_s or took_s)) / 2
+        missing = max(0, seen.target - seen.running)
+        while len(starting) > missing:
+            starting.pop()
+        starting.extend([seen.now] * (missing - len(starting)))
+        memory.running = seen.running
+
+    def _needed(self, seen: Seen, memory: Memory, utilisation: float) -> int:
+        start_s = self.start_s if memory.start_s is None else memory.start_s
+        growth = memory.fast - memory.slow
+        demand = memory.slow
+        if growth > max(GROWTH * memory.slow, NOISE * memory.noise):
+            # Of a demand that grows evenly, an average tells what was so long ago as its time
+            # constant. By the time a replica has started it will have grown further.
+            per_s = growth / (SLOW_S - FAST_S)
+            ahead = memory.fast + per_s * (FAST_S + start_s)
+            demand = min(ahead, MOST_GROWTH * memory.fast)
+        needed = demand / utilisation
+        # What will wait when a replica has started that is asked for now.
+        coming = max(seen.running, seen.target)
+        backlog_s = max(0.0, seen.backlog_s + (demand - coming) * start_s)
+        wait_s = BATCHES * seen.batch_s if self.wait_s is None else self.wait_s
+        if backlog_s > wait_s * coming:
+            needed = max(needed, demand + backlog_s / max(start_s, wait_s))
+        return math.ceil(needed - 1e-6)
+
+    def _held(self, needed: int, now: float, memory: Memory, *, idle: bool) -> int:
+        """The most that was needed during the last `down_after_s`."""
+        wanted = memory.wanted
+        while wanted and (idle or wanted[0][0] < now - self.down_after_s):
+            wanted.popleft()
+        while wanted and wanted[-1][1] <= needed:
+            wanted.pop()
+        wanted.append((now, needed))
+        return wanted[0][1]

@@ -1,0 +1,90 @@
+"""What Ray Serve calls: `autoscaling_config.policy.policy_function` of a deployment names a class.
+
+Serve makes one, with `policy_kwargs`, in its controller, and calls it in each round of its control
+loop, ten times a second. Serve then applies the deployment's own delays and limits; the delays
+should be 0, since the policy has its own. Serve sends this module along by value, but the head node
+must have raylens installed for what it imports.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
+
+logger = logging.getLogger("ray.serve")
+
+# Rates are taken over so long at least, of the points that a replica has reported.
+RATE_S = 1.5
+_MEMORY = "raylens"
+
+Reported = Mapping[str, Mapping[Any, Sequence[Any]]]
+"""By metric and replica, points with `timestamp` and `value`, the oldest first."""
+
+
+class WaitPolicy:
+    """For model deployments: so many replicas that items will not wait long.
+
+    Options are the fields of `ScalingPolicy`.
+    """
+
+    def __init__(self, **options: float) -> None:
+        self._policy = ScalingPolicy(**options)
+
+    def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
+        """The number of replicas for an `AutoscalingContext`, and what to remember."""
+        memory = ctx.policy_state.get(_MEMORY) or Memory()
+        seen = self._seen(ctx)
+        wanted = self._policy.replicas(seen, memory)
+        allowed = min(wanted, ctx.capacity_adjusted_max_replicas)
+        if max(allowed, ctx.capacity_adjusted_min_replicas) != seen.target:
+            logger.info(
+                f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. Work for "
+                f"{memory.fast:.2f} arrives, {memory.slow:.2f} on average; what waits would take "
+                f"one {seen.backlog_s:.1f} s. A replica starts within {memory.start_s or 0:.1f} s."
+            )
+        return wanted, {_MEMORY: memory}
+
+    def _seen(self, ctx: Any) -> Seen:
+        reported: Reported = ctx.raw_metrics or {}
+        return Seen(
+            now=ctx.current_time,
+            running=ctx.current_num_replicas,
+            target=ctx.target_num_replicas,
+            demand=rate(reported, "asked_s"),
+            refused=rate(reported, "refused_s"),
+            backlog_s=math.fsum(latest(reported, "backlog_s")),
+            batch_s=max(latest(reported, "batch_s"), default=0.0),
+        )
+
+
+class ProcessorPolicy(WaitPolicy):
+    """For the ingress: so many replicas that their processors are not busy all the time."""
+
+    def _seen(self, ctx: Any) -> Seen:
+        reported: Reported = ctx.raw_metrics or {}
+        processors = max(latest(reported, "processors"), default=1.0)
+        return Seen(
+            now=ctx.current_time,
+            running=ctx.current_num_replicas,
+            target=ctx.target_num_replicas,
+            demand=rate(reported, "processor_s") / processors,
+        )
+
+
+def latest(reported: Reported, name: str) -> list[float]:
+    """The last value of each replica."""
+    return [points[-1].value for points in reported.get(name, {}).values() if points]
+
+
+def rate(reported: Reported, name: str) -> float:
+    """How fast a sum grows now, of all replicas that have reported it twice."""
+    total = 0.0
+    for points in reported.get(name, {}).values():
+        last = points[-1]
+        earlier = [p for p in points if p.timestamp <= last.timestamp - RATE_S]
+        first = earlier[-1] if earlier else points[0]
+        if first.timestamp < last.timestamp:
+            total += (last.value - first.value) / (last.timestamp - first.timestamp)
+    return total
