@@ -23,7 +23,8 @@ from deployments.checkpoints import open_clip_names
 from deployments.embedder.client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported, Unavailable
 from deployments.items import PathItem, TextItem, parse_items
-from deployments.metrics import ItemCounter, ProcessGauges
+from deployments.metrics.declared import IngressMetrics
+from deployments.metrics.export import Exporter
 from deployments.pixels.workers import DecodeWorkers
 from deployments.ray_internals import NodePort
 from deployments.service.causes import CallerErrorFilter
@@ -36,6 +37,7 @@ from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.threads import thread_count
+from deployments.tracing import stage_spans
 from deployments.wire import ModelCard, Vector, Vectors
 
 logger = logging.getLogger("ray.serve")
@@ -71,7 +73,9 @@ class Ingress:
         give_large_blocks_back()
         logger.addFilter(CallerErrorFilter())
         limits = settings.limits
-        self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
+        self._metrics = metrics = IngressMetrics()
+        self._exporter = Exporter(metrics)
+        self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes, metrics=metrics)
         models = (settings.model, *settings.models)
         configured = {name for model in models for name in (model.name, *model.aliases)}
         self._models = [
@@ -82,6 +86,7 @@ class Ingress:
                 others=frozenset(open_clip_names.names_of(model)) - configured,
                 request_timeout_s=limits.request_timeout_s,
                 prepare=self._warm_up,
+                metrics=metrics,
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
@@ -97,9 +102,9 @@ class Ingress:
             settings,
             models=self._models,
             loader=loader,
-            count=ItemCounter().count,
+            metrics=metrics,
+            trace=stage_spans(),
         )
-        self._gauges = ProcessGauges()
         self._trimmed = 0.0
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -127,7 +132,8 @@ class Ingress:
 
     async def check_health(self) -> None:
         self._port.check()
-        self._gauges.record()
+        self._service.admission.measure()
+        self._exporter.flush()
         if time.monotonic() - self._trimmed > TRIM_EVERY_S:
             self._trimmed = time.monotonic()
             await asyncio.to_thread(trim)
@@ -167,10 +173,11 @@ class Ingress:
         asked = {"input": as_list(items), "labels": list(as_list(labels, "labels"))}
         body = parse(ClassifyBody, {**asked, "template": template})
         group = ItemGroup("input", parse_items(body.input))
-        async with self._service.time_limit() as deadline:
-            rows, _, _ = await Classifier(self._service).classify(
-                group, body.labels, body.template, Context(model, deadline)
-            )
+        with self._metrics.answering("classify"):
+            async with self._service.time_limit() as deadline:
+                rows, _, _ = await Classifier(self._service).classify(
+                    group, body.labels, body.template, Context(model, deadline)
+                )
         return await asyncio.to_thread(lambda: [*ranked_labels(rows, body.labels)])
 
     async def embed_image(self, path: str | Path) -> Vector:
@@ -266,8 +273,9 @@ class Ingress:
         *,
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(groups, Context(model, deadline), options)
+        with self._metrics.answering("embed"):
+            async with self._service.time_limit() as deadline:
+                embedded = await self._service.embed(groups, Context(model, deadline), options)
         return embedded.rows
 
 

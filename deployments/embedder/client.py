@@ -24,6 +24,7 @@ from deployments.errors import (
     Overloaded,
     Unavailable,
 )
+from deployments.metrics.declared import IngressMetrics
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import (
     ModelCard,
@@ -64,6 +65,7 @@ class EmbedderClient:
         others: frozenset[str] = frozenset(),
         request_timeout_s: float,
         prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
+        metrics: IngressMetrics | None = None,
     ) -> None:
         """`names` are what the settings call the model: its id and aliases; `others` are those by
         which clients may know it besides. A call's deadline is about `request_timeout_s` after its
@@ -72,6 +74,7 @@ class EmbedderClient:
         """
         self._names, self._others = names, others
         self._prepare = prepare
+        self._retries = (metrics or IngressMetrics()).retries
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
         # Made once: a handle per call costs more than the call. By value, that is over gRPC:
@@ -242,7 +245,9 @@ class EmbedderClient:
             logger.warning(f"The model failed on a stack: {error}.")
             raise Unavailable("The model has no memory left; retry.", retry_after_s=5) from None
         except BackPressureError:
-            raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
+            raise Overloaded(
+                "The model has too much waiting; retry.", retry_after_s=1, limit="model"
+            ) from None
         except (*REPLICA_DIED, DeploymentUnavailableError) as error:
             logger.warning(f"The model deployment is unavailable: {_reason(error)}.")
             raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
@@ -262,10 +267,12 @@ class EmbedderClient:
                 tries -= 1
                 if not tries:
                     raise
+                self._retries.add(1, "wrong_model")
             except REPLICA_DIED as error:
                 if not may_die:
                     raise
                 may_die = False
+                self._retries.add(1, "replica_died")
                 logger.warning(f"A model replica died ({_reason(error)}); trying another.")
 
     async def _call(self, method: Any, *args: Any) -> StackVectors:

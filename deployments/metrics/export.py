@@ -1,0 +1,95 @@
+"""Hands metrics to Ray, whose agent on each node offers them to Prometheus as `ray_raylens_…`.
+
+Ray's histograms would record each value by itself, in the replica and again in the agent, and tell
+a wrong sum (ray 2.60, `record_histogram_aggregated_batch`). So each bucket, sum and count is a
+gauge here, with the name that a histogram's has: Prometheus does not look at the type.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import Any
+
+from ray.serve import metrics as serve_metrics
+
+from deployments.metrics.declared import ProcessMetrics
+from deployments.metrics.kinds import Counter, Gauge, Histogram, Labels, Metric
+
+Send = Callable[[], None]
+
+
+class Exporter:
+    """To be made in a replica, where Serve adds its tags; `flush` once a second, on its loop."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._process = ProcessMetrics()
+        self._sends = [_sender(metric) for metric in (*metrics, *self._process)]
+
+    def flush(self) -> None:
+        """Sends what has changed since, and all gauges: Ray forgets those that fall silent."""
+        self._process.read()
+        for send in self._sends:
+            send()
+
+
+def _sender(metric: Metric) -> Send:
+    match metric:
+        case Counter():
+            return _counter_sender(metric)
+        case Gauge():
+            return _gauge_sender(metric)
+        case Histogram():
+            return _histogram_sender(metric)
+    raise TypeError(f"{metric.name} is of no kind")
+
+
+def _counter_sender(counter: Counter) -> Send:
+    made: Any = serve_metrics.Counter(
+        counter.name, description=counter.description, tag_keys=counter.labels
+    )
+    sent: dict[Labels, float] = {}
+
+    def send() -> None:
+        for labels, value in counter.values.items():
+            more = value - sent.get(labels, 0)
+            if more:
+                made.inc(more, tags=_tags(counter.labels, labels))
+                sent[labels] = value
+
+    return send
+
+
+def _gauge_sender(gauge: Gauge) -> Send:
+    made = _gauge(gauge.name, gauge.description, gauge.labels)
+
+    def send() -> None:
+        for labels, value in gauge.values.items():
+            made.set(value, tags=_tags(gauge.labels, labels))
+
+    return send
+
+
+def _histogram_sender(histogram: Histogram) -> Send:
+    name, told, keys = histogram.name, histogram.description, histogram.labels
+    buckets = _gauge(f"{name}_bucket", told, (*keys, "le"))
+    sums = _gauge(f"{name}_sum", told, keys)
+    counts = _gauge(f"{name}_count", told, keys)
+    ends = [*(f"{boundary:g}" for boundary in histogram.boundaries), "+Inf"]
+
+    def send() -> None:
+        for labels, found in histogram.values.items():
+            tags = _tags(keys, labels)
+            upto = [*accumulate(found.counts)]
+            for end, count in zip(ends, upto, strict=True):
+                buckets.set(count, tags={**tags, "le": end})
+            sums.set(found.sum, tags=tags)
+            counts.set(upto[-1], tags=tags)
+
+    return send
+
+
+def _gauge(name: str, description: str, labels: Labels) -> Any:
+    return serve_metrics.Gauge(name, description=description, tag_keys=labels)
+
+
+def _tags(keys: Labels, values: Labels) -> dict[str, str]:
+    return dict(zip(keys, values, strict=True))
