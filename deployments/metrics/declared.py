@@ -135,18 +135,31 @@ class EmbedderMetrics(Metrics):
         )
 
 
-class ProcessMetrics(Metrics):
-    """What every replica tells of its process. Each stays flat unless something leaks."""
+class ReplicaMetrics(Metrics):
+    """What every replica tells of itself. Threads, tasks and files stay flat unless they leak."""
 
     def __init__(self) -> None:
+        """To be made when the replica begins to start."""
         self._process = psutil.Process()
+        self._began = time.monotonic()
+        self.started_timestamp_seconds = Gauge(
+            "raylens_started_timestamp_seconds",
+            "When the replica was ready, in seconds since 1970.",
+        )
+        self.start_seconds = Gauge(
+            "raylens_start_seconds",
+            "How long that took, from the first line of its own code to its first health check.",
+        )
         self.threads = Gauge("raylens_threads", "Threads of the replica's process.")
         self.python_threads = Gauge("raylens_python_threads", "Threads that Python code started.")
         self.tasks = Gauge("raylens_tasks", "asyncio tasks on the replica's loop.")
         self.open_files = Gauge("raylens_open_files", "Open file descriptors.")
 
     def read(self) -> None:
-        """Call it on the replica's event loop."""
+        """Call it on the replica's event loop, the first time when the replica is ready."""
+        if not self.start_seconds.values:
+            self.started_timestamp_seconds.set(time.time())
+            self.start_seconds.set(time.monotonic() - self._began)
         self.threads.set(self._process.num_threads())
         self.python_threads.set(threading.active_count())
         self.tasks.set(len(asyncio.all_tasks()))

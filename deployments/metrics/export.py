@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.serve import metrics as serve_metrics
 
-from deployments.metrics.declared import ProcessMetrics
+from deployments.metrics.declared import ReplicaMetrics
 from deployments.metrics.kinds import Counter, Gauge, Histogram, Labels, Metric
 
 Send = Callable[[], None]
@@ -21,12 +21,12 @@ class Exporter:
     """To be made in a replica, where Serve adds its tags; `flush` once a second, on its loop."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._process = ProcessMetrics()
-        self._sends = [_sender(metric) for metric in (*metrics, *self._process)]
+        self._replica = ReplicaMetrics()
+        self._sends = [_sender(metric) for metric in (*metrics, *self._replica)]
 
     def flush(self) -> None:
         """Sends what has changed since, and all gauges: Ray forgets those that fall silent."""
-        self._process.read()
+        self._replica.read()
         for send in self._sends:
             send()
 

@@ -8,6 +8,7 @@ import typer
 from raylens.cli import bulk, collection, embed, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
+from raylens.cli.top import top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,7 @@ for command in (
     service.serve,
     service.health,
     service.models,
+    top,
     service.export,
     embed.embed,
     collection.search,
