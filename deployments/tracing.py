@@ -17,12 +17,13 @@ class StageSpans(Protocol):
     def __call__(self, stage: str, seconds: float, *, ago_s: float = 0.0) -> None: ...
 
 
-def stage_spans() -> StageSpans | None:
-    """None if Serve has not switched tracing on in this process."""
+def stage_spans(provider: object = None) -> StageSpans | None:
+    """None if Serve has not switched tracing on in this process; `provider` replaces that of
+    OpenTelemetry."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
-    provider = trace.get_tracer_provider()
+    provider = provider or trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         return None
     tracer = provider.get_tracer("raylens")

@@ -1,6 +1,5 @@
 """What is counted in plain numbers reaches Ray whole: each value once, and sums exactly."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
