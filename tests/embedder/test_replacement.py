@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models
 
 from deployments.embedder.client import MODEL_TRIES, EmbedderClient
 from deployments.errors import ModelReplaced, Unavailable
+from deployments.metrics.declared import IngressMetrics
 from deployments.wire import ModelCard, WrongModelError
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, DEATHS, STACK, Handle, client, embed, failure
@@ -116,3 +117,15 @@ def test_a_wrong_model_error_keeps_its_identity_through_ray() -> None:
     error = pickle.loads(pickle.dumps(remote)).as_instanceof_cause()
     assert isinstance(error, WrongModelError)
     assert error.identity == b"newer"
+
+
+@without_waiting
+async def test_calls_that_are_made_again_are_counted() -> None:
+    metrics = IngressMetrics()
+    handle = Handle(ready=(CARD,), embed=(ActorDiedError(), WrongModelError(b"other"), ANSWER))
+    opened = EmbedderClient(
+        handle, names=frozenset({"fake"}), request_timeout_s=10, metrics=metrics
+    )
+    await opened.wait_until_loaded()
+    await embed(opened)
+    assert metrics.retries.values == {("replica_died",): 1, ("wrong_model",): 1}
