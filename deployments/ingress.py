@@ -116,6 +116,7 @@ class Ingress:
         await self._fetcher.start()
         loading = [asyncio.create_task(model.wait_until_loaded()) for model in self._models]
         await asyncio.wait(loading, timeout=LOAD_FIRST_S)
+        self._exporter.start()
         try:
             yield
         finally:
@@ -132,8 +133,7 @@ class Ingress:
 
     async def check_health(self) -> None:
         self._port.check()
-        self._service.admission.measure()
-        self._exporter.flush()
+        self._exporter.check()
         if time.monotonic() - self._trimmed > TRIM_EVERY_S:
             self._trimmed = time.monotonic()
             await asyncio.to_thread(trim)

@@ -76,10 +76,10 @@ class BatchedTower:
             batch_size_fn=size,
         )(run)
         self._loop = BatchLoop(self._batched)
-        self._modality, self._metrics = modality, metrics
         self.gate = Gate(
             self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
         )
+        metrics.queue_items.watch(lambda: self.gate.state().waiting, modality)
 
     def reconfigure(self, *, max_batch_size: int, linger_s: float) -> None:
         self.gate.max_batch_size = max_batch_size
@@ -88,7 +88,6 @@ class BatchedTower:
 
     async def check(self) -> None:
         """Raises RuntimeError if one of the loops has ended, which only a bug can cause."""
-        self._metrics.queue_items.set(self.gate.state().waiting, self._modality)
         self.gate.check()
         await self._loop.check()
 
@@ -116,8 +115,8 @@ class Embedder:
         self._port = NodePort()
         self._settings = settings
         self._replica = uuid.uuid4().hex
-        self._metrics = EmbedderMetrics()
-        self._exporter = Exporter(self._metrics)
+        metrics = EmbedderMetrics()
+        self._exporter = Exporter(metrics)
         self._trace = stage_spans()
         began = time.monotonic()
         self._engine = await load_engine(settings, has_gpu=bool(ray.get_gpu_ids()))
@@ -137,7 +136,7 @@ class Embedder:
         self._images = BatchedTower(
             "image",
             self._encode_pixels,
-            metrics=self._metrics,
+            metrics=metrics,
             lanes=self._engine.lanes,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
@@ -147,11 +146,12 @@ class Embedder:
             self._texts = BatchedTower(
                 "text",
                 self._encode_tokens,
-                metrics=self._metrics,
+                metrics=metrics,
                 lanes=self._engine.text_lanes,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
+        self._exporter.start()
         logger.info(
             f"Model {loaded.id} is ready after {time.monotonic() - began:.1f} s: {loaded.engine} "
             f"on {loaded.device} in {loaded.precision}, {loaded.dimensions} dimensions. "
@@ -237,7 +237,7 @@ class Embedder:
         await self._images.check()
         if self._texts is not None:
             await self._texts.check()
-        self._exporter.flush()
+        self._exporter.check()
         self._proof.check()
         self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 

@@ -140,27 +140,26 @@ class ReplicaMetrics(Metrics):
 
     def __init__(self) -> None:
         """To be made when the replica begins to start."""
-        self._process = psutil.Process()
         self._began = time.monotonic()
         self.started_timestamp_seconds = Gauge(
             "raylens_started_timestamp_seconds",
             "When the replica was ready, in seconds since 1970.",
         )
         self.start_seconds = Gauge(
-            "raylens_start_seconds",
-            "How long that took, from the first line of its own code to its first health check.",
+            "raylens_start_seconds", "How long that took, from the first line of its own code."
         )
+        process = psutil.Process()
         self.threads = Gauge("raylens_threads", "Threads of the replica's process.")
+        self.threads.watch(process.num_threads)
         self.python_threads = Gauge("raylens_python_threads", "Threads that Python code started.")
+        self.python_threads.watch(threading.active_count)
         self.tasks = Gauge("raylens_tasks", "asyncio tasks on the replica's loop.")
+        self.tasks.watch(lambda: len(asyncio.all_tasks()))
         self.open_files = Gauge("raylens_open_files", "Open file descriptors.")
+        self.open_files.watch(process.num_fds)
 
-    def read(self) -> None:
-        """Call it on the replica's event loop, the first time when the replica is ready."""
-        if not self.start_seconds.values:
-            self.started_timestamp_seconds.set(time.time())
-            self.start_seconds.set(time.monotonic() - self._began)
-        self.threads.set(self._process.num_threads())
-        self.python_threads.set(threading.active_count())
-        self.tasks.set(len(asyncio.all_tasks()))
-        self.open_files.set(self._process.num_fds())
+    def started(self) -> None:
+        """To be called when it is ready."""
+        at, took = time.time(), time.monotonic() - self._began
+        self.started_timestamp_seconds.watch(lambda: at)
+        self.start_seconds.watch(lambda: took)

@@ -5,6 +5,7 @@ a wrong sum (ray 2.60, `record_histogram_aggregated_batch`). So each bucket, sum
 gauge here, with the name that a histogram's has: Prometheus does not look at the type.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
@@ -17,18 +18,38 @@ from deployments.metrics.kinds import Counter, Gauge, Histogram, Labels, Metric
 Send = Callable[[], None]
 
 
+# Ray's agent forgets a gauge that it has not heard of for twice RAY_metrics_report_interval_ms,
+# which is 4 s under `raylens serve`. Health checks may come later than that on a busy machine.
+EVERY_S = 1.0
+
+
 class Exporter:
-    """To be made in a replica, where Serve adds its tags; `flush` once a second, on its loop."""
+    """To be made at the beginning of a replica's constructor: Serve adds its tags then."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._replica = ReplicaMetrics()
         self._sends = [_sender(metric) for metric in (*metrics, *self._replica)]
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Sends all, again and again, from the replica's loop; to be called when it is ready."""
+        self._replica.started()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.flush()
+            await asyncio.sleep(EVERY_S)
 
     def flush(self) -> None:
-        """Sends what has changed since, and all gauges: Ray forgets those that fall silent."""
-        self._replica.read()
+        """Sends what has come since, and all gauges."""
         for send in self._sends:
             send()
+
+    def check(self) -> None:
+        """Raises RuntimeError if it has ended, which only a bug can cause."""
+        if self._task is not None and self._task.done():
+            raise RuntimeError(f"the export of metrics has ended: {self._task!r}")
 
 
 def _sender(metric: Metric) -> Send:
@@ -62,7 +83,7 @@ def _gauge_sender(gauge: Gauge) -> Send:
     made = _gauge(gauge.name, gauge.description, gauge.labels)
 
     def send() -> None:
-        for labels, value in gauge.values.items():
+        for labels, value in gauge.now().items():
             made.set(value, tags=_tags(gauge.labels, labels))
 
     return send

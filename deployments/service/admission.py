@@ -42,6 +42,8 @@ class Admission:
         self._item_bytes = limits.max_inflight_bytes / limits.max_queued_items
         self._metrics = metrics
         self._log = _RefusalLog()
+        metrics.backlog_items.watch(lambda: self._items.total)
+        metrics.backlog_seconds.watch(lambda: max(q.wait_s for q in self._queues.values()))
 
     @property
     def requests_per_s(self) -> float:
@@ -69,12 +71,6 @@ class Admission:
         if number:
             self._metrics.refusals.add(number, "front")
             self._log.note(number, _IN_FRONT)
-
-    def measure(self) -> None:
-        """Sets the gauges of what is waiting now."""
-        waits = [queue.wait_s for queue in self._queues.values()]
-        self._metrics.backlog_items.set(self._items.total)
-        self._metrics.backlog_seconds.set(max(waits))
 
     @contextmanager
     def admitted(self, job: Job) -> Iterator[None]:

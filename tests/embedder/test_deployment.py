@@ -69,7 +69,7 @@ Start = Callable[..., Awaitable[tuple[Any, FakeEngine]]]
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a replica of a model with this text tower, without what needs Ray."""
-    idle = SimpleNamespace(check=lambda: None, flush=lambda: None)
+    idle = SimpleNamespace(check=lambda: None, start=lambda: None)
     monkeypatch.setattr(deployment, "NodePort", lambda: idle)
     monkeypatch.setattr(deployment, "Exporter", lambda metrics: idle)
     monkeypatch.setattr(ray, "get_gpu_ids", list)

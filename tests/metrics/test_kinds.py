@@ -1,5 +1,6 @@
 """What is counted in plain numbers reaches Ray whole: each value once, and sums exactly."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -49,11 +50,13 @@ async def test_a_counter_sends_what_has_come_since(sent: Sent) -> None:
 
 async def test_a_gauge_sends_its_last_value(sent: Sent) -> None:
     gauge = Gauge("some_backlog", "Items.")
+    waiting = [1, 2, 3]
+    gauge.watch(lambda: len(waiting))
     exporter = Exporter([gauge])
-    for value in (3, 0):
-        gauge.set(value)
+    for number in (3, 0):
+        del waiting[number:]
         exporter.flush()
-    assert sent["some_backlog", ()] == 0
+        assert sent["some_backlog", ()] == number
 
 
 async def test_a_histogram_sends_cumulative_buckets_and_an_exact_sum(sent: Sent) -> None:
@@ -72,6 +75,9 @@ async def test_a_histogram_sends_cumulative_buckets_and_an_exact_sum(sent: Sent)
 async def test_a_replica_tells_when_it_started_and_how_long_that_took(sent: Sent) -> None:
     exporter = Exporter([])
     exporter.flush()
+    assert ("raylens_start_seconds", ()) not in sent
+    exporter.start()
+    await asyncio.sleep(0)
     first = {name: value for (name, _), value in sent.items()}
     exporter.flush()
     assert first["raylens_start_seconds"] >= 0
@@ -79,6 +85,17 @@ async def test_a_replica_tells_when_it_started_and_how_long_that_took(sent: Sent
         sent["raylens_started_timestamp_seconds", ()] == first["raylens_started_timestamp_seconds"]
     )
     assert first["raylens_threads"] > 0
+
+
+async def test_a_replica_whose_metrics_have_ended_fails_its_health_check(sent: Sent) -> None:
+    gauge = Gauge("some_backlog", "Items.")
+    gauge.watch(lambda: 1 // 0)
+    exporter = Exporter([gauge])
+    exporter.check()
+    exporter.start()
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="export of metrics"):
+        exporter.check()
 
 
 def test_a_request_counts_with_its_outcome_and_with_what_refused_it() -> None:

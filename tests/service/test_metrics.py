@@ -59,10 +59,8 @@ async def test_the_backlog_is_what_is_waiting_now() -> None:
     opened = service(model)
     with ExitStack() as waiting:
         waiting.enter_context(opened.admission.arriving(None))
-        opened.admission.measure()
-        assert opened.metrics.backlog_seconds.values[()] == 1.5
-    opened.admission.measure()
-    assert opened.metrics.backlog_seconds.values[()] == opened.metrics.backlog_items.values[()] == 0
+        assert opened.metrics.backlog_seconds.now() == {(): 1.5}
+    assert opened.metrics.backlog_seconds.now() == opened.metrics.backlog_items.now() == {(): 0}
 
 
 async def test_refusals_name_the_limit_and_those_in_front_are_counted() -> None:
