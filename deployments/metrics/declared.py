@@ -22,6 +22,11 @@ _REQUEST_S = (
 _STAGE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _MODALITY = ("modality",)
+# What refuses requests: settings, a key's own limits, the model's queue, and HAProxy in front.
+LIMITS = (
+    *("max_wait_s", "max_queued_items", "max_inflight_bytes"),
+    *("concurrency", "rate", "forwarded", "model", "front"),
+)
 
 
 class Metrics:
@@ -49,6 +54,7 @@ class IngressMetrics(Metrics):
             "Requests that were refused because too much was waiting, by the limit that refused "
             "them; `front` is HAProxy, whose refusals are not among the requests.",
             ("limit",),
+            known=LIMITS,
         )
         self.items = Counter(
             "raylens_items",
@@ -71,6 +77,7 @@ class IngressMetrics(Metrics):
             "Items by what the model was spared: `hit` in the cache, `shared` with a request that "
             "had it under way, `duplicate` in its own request, or `miss`.",
             ("result",),
+            known=("hit", "shared", "duplicate", "miss"),
         )
         self.predicted_wait_seconds = Histogram(
             "raylens_predicted_wait_seconds",
@@ -91,6 +98,7 @@ class IngressMetrics(Metrics):
             "Calls of the model that were made again: `replica_died`, `wrong_model` (another "
             "replica was asked), or `model_replaced` (the request began again).",
             ("cause",),
+            known=("replica_died", "wrong_model", "model_replaced"),
         )
 
     def answered(

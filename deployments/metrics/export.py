@@ -1,8 +1,9 @@
 """Hands metrics to Ray, whose agent on each node offers them to Prometheus as `ray_raylens_…`.
 
-Ray's histograms would record each value by itself, in the replica and again in the agent, and tell
-a wrong sum (ray 2.60, `record_histogram_aggregated_batch`). So each bucket, sum and count is a
-gauge here, with the name that a histogram's has: Prometheus does not look at the type.
+All are gauges to Ray, under the names that Prometheus expects of counters and histograms; it does
+not look at the type. Ray's own counters cannot begin at 0. Its histograms record each value by
+itself, in the replica and again in the agent, and tell a wrong sum (ray 2.60,
+`record_histogram_aggregated_batch`).
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Exporter:
             await asyncio.sleep(EVERY_S)
 
     def flush(self) -> None:
-        """Sends what has come since, and all gauges."""
+        """Sends all, because Ray forgets what falls silent."""
         for send in self._sends:
             send()
 
@@ -55,36 +56,20 @@ class Exporter:
 def _sender(metric: Metric) -> Send:
     match metric:
         case Counter():
-            return _counter_sender(metric)
+            return _number_sender(metric, f"{metric.name}_total", lambda: metric.values)
         case Gauge():
-            return _gauge_sender(metric)
+            return _number_sender(metric, metric.name, metric.now)
         case Histogram():
             return _histogram_sender(metric)
     raise TypeError(f"{metric.name} is of no kind")
 
 
-def _counter_sender(counter: Counter) -> Send:
-    made: Any = serve_metrics.Counter(
-        counter.name, description=counter.description, tag_keys=counter.labels
-    )
-    sent: dict[Labels, float] = {}
+def _number_sender(metric: Metric, name: str, now: Callable[[], dict[Labels, float]]) -> Send:
+    made = _gauge(name, metric.description, metric.labels)
 
     def send() -> None:
-        for labels, value in counter.values.items():
-            more = value - sent.get(labels, 0)
-            if more:
-                made.inc(more, tags=_tags(counter.labels, labels))
-                sent[labels] = value
-
-    return send
-
-
-def _gauge_sender(gauge: Gauge) -> Send:
-    made = _gauge(gauge.name, gauge.description, gauge.labels)
-
-    def send() -> None:
-        for labels, value in gauge.now().items():
-            made.set(value, tags=_tags(gauge.labels, labels))
+        for labels, value in now().items():
+            made.set(value, tags=_tags(metric.labels, labels))
 
     return send
 

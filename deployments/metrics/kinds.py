@@ -33,9 +33,15 @@ class Counter(Metric):
 
     kind = "counter"
 
-    def __init__(self, name: str, description: str, labels: Labels = ()) -> None:
+    def __init__(
+        self, name: str, description: str, labels: Labels = (), *, known: Sequence[str] = ()
+    ) -> None:
+        """`known` are values of its only label: they count from 0 on, and not from the first time,
+        in which Prometheus would see no rise."""
         super().__init__(name, description, labels)
-        self.values: dict[Labels, float] = {}
+        self.values: dict[Labels, float] = {(value,): 0 for value in known}
+        if not labels:
+            self.values[()] = 0
 
     @property
     def exported(self) -> list[str]:

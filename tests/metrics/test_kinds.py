@@ -1,41 +1,39 @@
 """What is counted in plain numbers reaches Ray whole: each value once, and sums exactly."""
 
 import asyncio
+import re
+from collections import Counter as Tally
 from typing import Any
 
 import pytest
 from ray.serve import metrics as serve_metrics
 
 from deployments.errors import Overloaded
-from deployments.metrics.declared import EmbedderMetrics, IngressMetrics, ReplicaMetrics
+from deployments.metrics.declared import LIMITS, EmbedderMetrics, IngressMetrics, ReplicaMetrics
 from deployments.metrics.export import Exporter
 from deployments.metrics.kinds import Counter, Gauge, Histogram
+from tests.servers import ROOT
 
 Sent = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """What Ray has been given, added up for counters, the last for gauges."""
+    """The last value of each gauge that Ray has been given."""
     values: Sent = {}
 
     def key(metric: Any, tags: dict[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
         assert tuple(tags) == metric._tag_keys
         return metric._name, tuple(tags.items())
 
-    def inc(self: Any, value: float, tags: dict[str, str]) -> None:
-        assert value > 0
-        values[key(self, tags)] = values.get(key(self, tags), 0) + value
-
     def set_(self: Any, value: float, tags: dict[str, str]) -> None:
         values[key(self, tags)] = value
 
-    monkeypatch.setattr(serve_metrics.Counter, "inc", inc)
     monkeypatch.setattr(serve_metrics.Gauge, "set", set_)
     return values
 
 
-async def test_a_counter_sends_what_has_come_since(sent: Sent) -> None:
+async def test_a_counter_sends_its_sums(sent: Sent) -> None:
     counter = Counter("some_items", "Items.", ("source", "outcome"))
     exporter = Exporter([counter])
     counter.add(2, "url", "ok")
@@ -44,8 +42,16 @@ async def test_a_counter_sends_what_has_come_since(sent: Sent) -> None:
     counter.add(5, "path", "ok")
     exporter.flush()
     exporter.flush()
-    assert sent["some_items", (("source", "url"), ("outcome", "ok"))] == 3
-    assert sent["some_items", (("source", "path"), ("outcome", "ok"))] == 5
+    assert sent["some_items_total", (("source", "url"), ("outcome", "ok"))] == 3
+    assert sent["some_items_total", (("source", "path"), ("outcome", "ok"))] == 5
+
+
+async def test_a_counter_of_known_values_begins_at_0(sent: Sent) -> None:
+    counters = [Counter("a", "A.", ("cause",), known=("this", "that")), Counter("b", "B.")]
+    Exporter(counters).flush()
+    zeros = {("a_total", (("cause", cause),)): 0 for cause in ("this", "that")}
+    assert zeros.items() <= sent.items()
+    assert sent["b_total", ()] == 0
 
 
 async def test_a_gauge_sends_its_last_value(sent: Sent) -> None:
@@ -109,7 +115,7 @@ def test_a_request_counts_with_its_outcome_and_with_what_refused_it() -> None:
         ("/v1/rank", "raylens", "overloaded"): 1,
         ("embed", "handle", "overloaded"): 1,
     }
-    assert metrics.refusals.values == {("max_wait_s",): 1}
+    assert +Tally(metrics.refusals.values) == {("max_wait_s",): 1}
     assert metrics.request_seconds.values["/v1/rank",].sum == pytest.approx(0.201)
 
 
@@ -121,3 +127,8 @@ def test_names_are_raylenss_own_and_each_says_what_it_is() -> None:
         assert metric.name.startswith("raylens_")
         assert metric.description.endswith(".")
         assert "tenant" not in metric.labels
+
+
+def test_every_limit_in_the_code_is_known() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "deployments").rglob("*.py"))
+    assert {*re.findall(r'\blimit="(\w+)"', code)} | {"front"} == {*LIMITS}
