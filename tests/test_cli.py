@@ -18,7 +18,7 @@ from tests.servers import RAYLENS, ROOT
 
 COMMANDS = (
     *("serve", "health", "models", "export", "keys"),
-    *("embed", "search", "dedupe", "map", "bulk", "bench"),
+    *("embed", "search", "dedupe", "map", "bulk", "bench", "plan"),
 )
 
 
@@ -161,6 +161,13 @@ def test_export_says_what_is_wrong_with_a_model(tmp_path: Path) -> None:
     result = raylens("export", str(tmp_path / "none"))
     assert ended(result) == 1
     assert "there is no such folder on this machine" in sentence(result)
+
+
+def test_export_takes_a_text_model_too(tmp_path: Path) -> None:
+    result = raylens("export", "efficientnet-lite0", "--text-id", str(tmp_path / "none"))
+    assert ended(result) == 1
+    assert "correct model.text_id" in sentence(result)
+    assert ended(raylens("export", "a/b", "--text-revision", "main")) == 2
 
 
 @pytest.mark.parametrize("option", [("--precision", "fp16"), ("--pooling", "average")])

@@ -8,6 +8,7 @@ import typer
 from raylens.cli import bulk, collection, embed, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
+from raylens.cli.plan import plan
 from raylens.cli.top import top
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ for command in (
 app.command("map")(collection.map_)
 app.command()(bulk.bulk)
 app.command()(bench)
+app.command()(plan)
 app.add_typer(keys.app, name="keys")
 
 
