@@ -12,7 +12,8 @@ class RaylensError(Exception):
 
     `message` says what was wrong and what to do about it. It never contains a path on the server,
     an address, a traceback or an upstream's text: those go into `cause`, which is only logged. A
-    cause is a kind, a colon and the details.
+    cause is a kind, a colon and the details. `limit` names what refused a request because too much
+    was waiting, for the metrics.
     """
 
     status: ClassVar[int] = 500
@@ -23,6 +24,7 @@ class RaylensError(Exception):
     param: str | None
     retry_after_s: int | None
     cause: str | None
+    limit: str | None
     items: "tuple[tuple[int, RaylensError], ...]"
 
     def __init__(
@@ -32,12 +34,14 @@ class RaylensError(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         cause: str | None = None,
+        limit: str | None = None,
         items: "tuple[tuple[int, RaylensError], ...]" = (),
     ) -> None:
         super().__init__(message)
         self.param = param
         self.retry_after_s = retry_after_s
         self.cause = cause
+        self.limit = limit
         self.items = items
 
     @property

@@ -124,16 +124,17 @@ class TenantCount:
         *,
         in_all: str,
         of_key: str,
+        limit: str | None = None,
         held: int = 0,
         part: float = 1.0,
     ) -> None:
         """Raises Overloaded with the message `in_all`, or RateLimited with `of_key`, where there is
-        a `refusal`."""
+        a `refusal`; `limit` is its name in the metrics."""
         match self.refusal(more, tenant, held=held, part=part):
             case "all":
-                raise Overloaded(in_all, retry_after_s=1)
+                raise Overloaded(in_all, retry_after_s=1, limit=limit)
             case "tenant":
-                raise RateLimited(of_key, retry_after_s=1)
+                raise RateLimited(of_key, retry_after_s=1, limit=limit)
 
     def refusal(
         self, more: int, tenant: str | None, *, held: int = 0, part: float = 1.0

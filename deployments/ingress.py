@@ -27,7 +27,8 @@ from deployments.embedder.asleep import Asleep
 from deployments.embedder.client import EmbedderClient
 from deployments.errors import BadRequest, RaylensError, TextUnsupported, Unavailable
 from deployments.items import PathItem, TextItem, parse_items
-from deployments.metrics import ItemCounter, ProcessGauges
+from deployments.metrics.declared import IngressMetrics
+from deployments.metrics.export import Exporter
 from deployments.pixels.workers import DecodeWorkers
 from deployments.ray_internals import NodePort, running_replicas
 from deployments.service.causes import CallerErrorFilter
@@ -40,12 +41,12 @@ from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.threads import thread_count
+from deployments.tracing import stage_spans
 from deployments.wire import ModelCard, Vector, Vectors
 
 logger = logging.getLogger("ray.serve")
 
-# How often free memory goes back to the kernel.
-TRIM_EVERY_S = 5.0
+TRIM_EVERY_S = 5.0  # how often free memory goes back to the kernel
 # How long a new replica waits for models that are already serving before it takes requests itself.
 LOAD_FIRST_S = 5.0
 
@@ -75,7 +76,9 @@ class Ingress:
         give_large_blocks_back()
         logger.addFilter(CallerErrorFilter())
         limits = settings.limits
-        self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes)
+        metrics = self._metrics = IngressMetrics()
+        self._exporter = Exporter(metrics)
+        self._fetcher = Fetcher(settings.fetch, max_bytes=limits.max_image_bytes, metrics=metrics)
         models = (settings.model, *settings.models)
         configured = {name for model in models for name in (model.name, *model.aliases)}
         self._models = [
@@ -87,6 +90,7 @@ class Ingress:
                 request_timeout_s=limits.request_timeout_s,
                 prepare=self._warm_up,
                 asleep=Asleep(model.cold_start, partial(running_replicas, embedder)),
+                metrics=metrics,
             )
             for embedder, model in zip(embedders, models, strict=True)
         ]
@@ -102,11 +106,11 @@ class Ingress:
             settings,
             models=self._models,
             loader=loader,
-            count=ItemCounter().count,
+            metrics=metrics,
+            trace=stage_spans(),
         )
-        self._gauges = ProcessGauges()
-        assigned = ray.get_runtime_context().get_assigned_resources()
-        self._processors = ProcessorTime(assigned.get("CPU", 0))
+        context = ray.get_runtime_context()
+        self._processors = ProcessorTime(context.get_assigned_resources().get("CPU", 0))
         self._trimmed = 0.0
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -118,6 +122,7 @@ class Ingress:
         await self._fetcher.start()
         loading = [asyncio.create_task(model.wait_until_loaded()) for model in self._models]
         await asyncio.wait(loading, timeout=LOAD_FIRST_S)
+        self._exporter.start()
         try:
             yield
         finally:
@@ -134,7 +139,7 @@ class Ingress:
 
     async def check_health(self) -> None:
         self._port.check()
-        self._gauges.record()
+        self._exporter.check()
         if time.monotonic() - self._trimmed > TRIM_EVERY_S:
             self._trimmed = time.monotonic()
             await asyncio.to_thread(trim)
@@ -178,10 +183,11 @@ class Ingress:
         asked = {"input": as_list(items), "labels": list(as_list(labels, "labels"))}
         body = parse(ClassifyBody, {**asked, "template": template})
         group = ItemGroup("input", parse_items(body.input))
-        async with self._service.time_limit() as deadline:
-            rows, _, _ = await Classifier(self._service).classify(
-                group, body.labels, body.template, Context(model, deadline)
-            )
+        with self._metrics.answering("classify"):
+            async with self._service.time_limit() as deadline:
+                rows, _, _ = await Classifier(self._service).classify(
+                    group, body.labels, body.template, Context(model, deadline)
+                )
         return await asyncio.to_thread(lambda: [*ranked_labels(rows, body.labels)])
 
     async def embed_image(self, path: str | Path) -> Vector:
@@ -277,8 +283,9 @@ class Ingress:
         *,
         model: str | None = None,
     ) -> list[Vector | RaylensError]:
-        async with self._service.time_limit() as deadline:
-            embedded = await self._service.embed(groups, Context(model, deadline), options)
+        with self._metrics.answering("embed"):
+            async with self._service.time_limit() as deadline:
+                embedded = await self._service.embed(groups, Context(model, deadline), options)
         return embedded.rows
 
 

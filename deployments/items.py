@@ -101,6 +101,21 @@ ImageItem = PathItem | UrlItem | Base64Item | DataUriItem | BytesItem
 Item = ImageItem | TextItem
 Parsed = Item | RaylensError
 
+# How an item came, in the metrics.
+_SOURCES = {
+    PathItem: "path",
+    UrlItem: "url",
+    Base64Item: "base64",
+    DataUriItem: "data_uri",
+    BytesItem: "bytes",
+    TextItem: "text",
+}
+
+
+def source_of(item: Parsed) -> str:
+    """How it came, in a word; `unreadable` for one that could not be parsed."""
+    return "unreadable" if isinstance(item, RaylensError) else _SOURCES[type(item)]
+
 
 def parse_item(value: Any, modality: Modality | None = None) -> Item:
     """Parses one item; `modality` decides how a bare string is read.

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from deployments import settings
+from deployments.metrics.declared import EmbedderMetrics, IngressMetrics, ReplicaMetrics
 from deployments.models import supported
 from deployments.settings import MIB, Settings
 from docs.most_used import MOST_USED, Published, Verdict, verdict
@@ -124,10 +125,20 @@ def _sentences() -> dict[tuple[str, str], str]:
     return found
 
 
+def metrics() -> str:
+    """A row for each metric of raylens, the ingress's first."""
+    lines = ["| metric | kind | labels | |", "| --- | --- | --- | --- |"]
+    for metric in (*IngressMetrics(), *EmbedderMetrics(), *ReplicaMetrics()):
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.description} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "models.md": {"layouts": layouts, "families": families},
     "checkpoints.md": {"checkpoints": checkpoints},
     "configuration.md": {"settings": configuration},
+    "operations.md": {"metrics": metrics},
 }
 
 

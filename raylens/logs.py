@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 INTERVAL_S = 0.5
+# In a line of a log whose `encoding` is JSON.
+_JSON_ERROR = '"levelname": "ERROR"'
 
 
 class LogFollower:
@@ -50,5 +52,6 @@ class LogFollower:
 
     def _show_lines(self, path: Path, text: bytes) -> None:
         for line in text.decode(errors="replace").splitlines():
-            if path.name.startswith("replica_") or line.startswith("ERROR"):
+            is_error = line.startswith("ERROR") or _JSON_ERROR in line
+            if path.name.startswith("replica_") or is_error:
                 self._show(line)

@@ -12,6 +12,7 @@ import numpy as np
 from deployments.errors import ModelReplaced, RaylensError, Unavailable
 from deployments.pixels.decode import decode
 from deployments.service.embedding import EmbeddingService
+from deployments.service.job import Trace
 from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
@@ -164,6 +165,7 @@ def service(
     roots: Sequence[Path] = (),
     fetcher: Fetcher | None = None,
     workers: InProcess | None = None,
+    trace: Trace | None = None,
     **sections: Any,
 ) -> EmbeddingService:
     """The real service around fake models."""
@@ -179,4 +181,5 @@ def service(
             workers=workers or InProcess(limits.max_image_pixels),  # type: ignore[arg-type]
             threads=2,
         ),
+        trace=trace,
     )

@@ -71,19 +71,19 @@ def room(*packages: str) -> set[str]:
 
 VOCABULARY = (
     *("errors", "items", "keys", "settings", "wire", "fairness", "threads", "texts"),
-    "torchvision_operators",
+    *("torchvision_operators", "tracing", "metrics.kinds", "metrics.declared"),
 )
 # Which rooms and top-level files each room may import, besides the vocabulary, which all may.
 ALONE = (
     *("autoscaling.policy", "autoscaling.processor_time", "bulk.places", "bulk.stages"),
     *("bulk.unread", "embedder.asleep", "embedder.batch_queue", "embedder.batch_time"),
-    *("embedder.messages", "embedder.pace"),
+    *("embedder.messages", "embedder.pace", "embedder.replacement"),
 )
 MAY_IMPORT: dict[str, set[str]] = {
     **{name: set() for name in ALONE},
     "app": {"config", "ingress", "embedder.deployment"},
     "ingress": {
-        *("api", "service", "sources", "pixels", "embedder.client", "metrics"),
+        *("api", "service", "sources", "pixels", "embedder.client", "metrics.export"),
         *("embedder.asleep", "autoscaling.processor_time"),
         "checkpoints.open_clip_names",
     },
@@ -92,12 +92,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": set(),
     "pixels": set(),
     "autoscaling.serve": {"autoscaling.policy"},
-    "embedder.client": {"embedder.asleep", "embedder.messages", "embedder.pace"},
+    "embedder.client": {
+        *("embedder.asleep", "embedder.messages", "embedder.pace", "embedder.replacement"),
+    },
     "embedder.gate": {"embedder.batch_queue", "embedder.batch_time"},
     "embedder.proof": {"models"},
     "embedder.deployment": {
         *("embedder.gate", "embedder.messages", "embedder.proof"),
-        *("checkpoints.checkpoint", "models", "metrics"),
+        *("checkpoints.checkpoint", "models", "metrics.export"),
         "checkpoints.open_clip_names",
     },
     "models": {"checkpoints", "config"},
@@ -115,7 +117,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "bulk.pipeline": {"bulk"},
     "checkpoints": set(),
-    "metrics": set(),
+    "metrics.export": set(),
     "ray_internals": set(),
     "config": set(),
 }
@@ -137,7 +139,7 @@ def test_imports_point_down_the_page(name: str) -> None:
 def test_every_module_of_the_deployments_has_its_place() -> None:
     known = [f"deployments.{name}" for name in (*MAY_IMPORT, *VOCABULARY)]
     assert not {n for n in room("deployments") if not within(n, known) and "." in n} - {
-        f"deployments.{package}" for package in ("autoscaling", "embedder", "bulk")
+        f"deployments.{package}" for package in ("autoscaling", "embedder", "bulk", "metrics")
     }
 
 
@@ -149,7 +151,7 @@ def test_the_vocabulary_knows_nothing_of_the_rooms() -> None:
 
 
 def test_only_the_rim_of_the_deployments_imports_ray() -> None:
-    serving = ("app", "ingress", "embedder.deployment", "embedder.client", "metrics")
+    serving = ("app", "ingress", "embedder.deployment", "embedder.client", "metrics.export")
     rim = (*serving, "bulk.pipeline", "ray_internals")
     assert importers("ray") & room("deployments") == {f"deployments.{name}" for name in rim}
 

@@ -119,10 +119,11 @@ def test_the_cluster_serves_the_profile_for_gpus() -> None:
 def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: Path) -> None:
     cluster = manifest("rayservice.yml")["spec"]["rayClusterConfig"]
     assert cluster["authOptions"] == {"mode": "token"}
-    # Except what KubeRay sets itself, and what concerns one machine only: its files and ports.
+    # Except what KubeRay sets itself, and what concerns one machine only: its files, its ports and
+    # `raylens top` without Prometheus.
     others = re.compile(
         r"RAY_AUTH_MODE|RAY_ENABLE_WINDOWS|RAY_SERVE_LOG_TO_STDERR|.*_PORT$|.*_(LOC|PATH|BASE|FILE)$|"
-        r".*NBTHREAD|.*DRAINING_PERIOD_S"
+        r".*NBTHREAD|.*DRAINING_PERIOD_S|RAY_metrics_report_interval_ms"
     )
     ours = {
         name: value

@@ -144,3 +144,11 @@ def test_a_folder_that_does_not_exist_yet_is_waited_for(tmp_path: Path, shown: S
     append(folder / "replica_x.log", "one\n")
     opened.close()
     assert shown.rest() == ["one"]
+
+
+def test_serves_own_errors_are_shown_in_json_as_well(
+    follower: LogFollower, shown: Shown, tmp_path: Path
+) -> None:
+    line = '{{"asctime": "now", "levelname": "{}", "message": "m"}}\n'
+    append(tmp_path / "controller_1.log", line.format("INFO") + line.format("ERROR"))
+    assert shown.next() == [line.format("ERROR").strip()]

@@ -157,6 +157,7 @@ class KeyGuard:
             raise RateLimited(
                 f"This key may have {limit} requests in flight; wait until one is answered.",
                 retry_after_s=1,
+                limit="concurrency",
             )
         if key.rate is None:
             return
@@ -166,4 +167,5 @@ class KeyGuard:
             raise RateLimited(
                 f"This key may send {key.rate.replace('/', ' requests per ')}; retry later.",
                 retry_after_s=max(1, math.ceil(window.reset_time - time.time())),
+                limit="rate",
             )

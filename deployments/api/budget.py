@@ -67,6 +67,7 @@ class BodyBudget:
             in_all="Too many bytes of requests are in flight already; retry after a pause.",
             of_key="Too many bytes of this key's requests are in flight already; retry after a "
             "pause.",
+            limit="max_inflight_bytes",
             held=held,
             part=part,
         )

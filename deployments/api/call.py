@@ -114,6 +114,7 @@ class Call:
             *(1, tenant),
             in_all="Too many requests are being forwarded; retry after a pause.",
             of_key="Too many requests of this key are being forwarded; retry after a pause.",
+            limit="forwarded",
         )
         self.forwarded.add(1, tenant)
         try:

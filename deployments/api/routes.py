@@ -44,6 +44,7 @@ class Api:
 
     def __init__(self, service: EmbeddingService) -> None:
         self.service = service
+        self._metrics = service.metrics
         self._parsing = FairSemaphore(1)
         self._forwarded = TenantCount(MOST_FORWARDED)
         self._dialects = (NATIVE, *spoken(service.settings.api))
@@ -54,7 +55,11 @@ class Api:
         endpoints = [endpoint for dialect in self._dialects for endpoint in dialect.endpoints]
         app = Starlette(
             routes=[
-                *(Route(e.path, self._handling(e), methods=[e.method]) for e in endpoints),
+                *(
+                    Route(e.path, self._handling(e, d.name), methods=[e.method])
+                    for d in self._dialects
+                    for e in d.endpoints
+                ),
                 *(page_routes() if page_is_on else ()),
             ],
             exception_handlers={HTTPException: self._refuse, Exception: self._refuse},
@@ -69,7 +74,7 @@ class Api:
                 max_concurrency=auth.max_concurrency,
                 open_paths=(page_paths() if page_is_on else frozenset())
                 | {endpoint.path for endpoint in endpoints if endpoint.is_open},
-                answer=self._error,
+                answer=self._without_endpoint,
             )
         origins = self.service.settings.api.cors_origins
         if origins:  # outside of the keys, because browsers ask first without one
@@ -83,12 +88,15 @@ class Api:
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
 
-    def _handling(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    def _handling(
+        self, endpoint: Endpoint, dialect: str
+    ) -> Callable[[Request], Awaitable[Response]]:
         """Gives its handler a deadline, and turns whatever it raises into an error's answer."""
 
         async def handle(request: Request) -> Response:
             began = time.perf_counter()
-            timing = None
+            timing: Timing | None = None
+            failure: RaylensError | None = None
             try:
                 async with self.service.time_limit() as deadline:
                     with self._arriving(request):
@@ -96,6 +104,7 @@ class Api:
                         response = await endpoint.handler(call)
                         timing = call.timing
             except RaylensError as error:
+                failure = error
                 response = self._error(error, request)
                 is_early = request.method == "POST" and not hasattr(request.state, "arrival")
                 if is_early and error.code == Overloaded.code:
@@ -104,8 +113,12 @@ class Api:
                 return Response()  # nobody is there to read it
             except Exception:
                 logger.exception(f"Request {request_id(request)} failed.")
-                response = self._error(_failed(), request)
-            response.headers["server-timing"] = _server_timing(timing, time.perf_counter() - began)
+                failure = _failed()
+                response = self._error(failure, request)
+            seconds = time.perf_counter() - began
+            if not endpoint.is_open:
+                self._metrics.answered(endpoint.path, dialect, failure, seconds)
+            response.headers["server-timing"] = _server_timing(timing, seconds)
             return response
 
         return handle
@@ -117,7 +130,7 @@ class Api:
             yield
             return
         admission = self.service.admission
-        admission.refused(refused_meanwhile(request))
+        admission.refused_in_front(refused_meanwhile(request))
         with admission.arriving(tenant_of(request)) as request.state.arrival:
             yield
 
@@ -129,6 +142,14 @@ class Api:
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
         return json_response(content, dialect.status(error.status), headers)
+
+    def _without_endpoint(self, error: RaylensError, request: Request) -> Response:
+        """An error before any endpoint had the request."""
+        path = path_of(request.scope)
+        dialect = self._dialect_at(path)
+        at = next((e.path for e in dialect.endpoints if e.is_at(path)), "unknown")
+        self._metrics.answered(at, dialect.name, error)
+        return self._error(error, request)
 
     def _dialect_at(self, path: str) -> Dialect:
         return next((d for d in self._dialects if d.is_at(path)), NATIVE)
@@ -143,7 +164,7 @@ class Api:
         else:
             logger.error(f"Request {request_id(request)} failed.", exc_info=error)
             ours = _failed()
-        response = self._error(ours, request)
+        response = self._without_endpoint(ours, request)
         response.headers.update(getattr(error, "headers", None) or {})  # Allow, for 405
         return response
 

@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.embedder.asleep import Asleep
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.pace import Pace
+from deployments.embedder.replacement import warn_of_another
 from deployments.errors import (
     DeadlineExceeded,
     Internal,
@@ -26,6 +27,7 @@ from deployments.errors import (
     RaylensError,
     Unavailable,
 )
+from deployments.metrics.declared import IngressMetrics
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import (
     ModelCard,
@@ -67,6 +69,7 @@ class EmbedderClient:
         request_timeout_s: float,
         prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
         asleep: Asleep | None = None,
+        metrics: IngressMetrics | None = None,
     ) -> None:
         """`names` are what the settings call the model: its id and aliases; `others` are those by
         which clients may know it besides. A call's deadline is about `request_timeout_s` after its
@@ -75,6 +78,7 @@ class EmbedderClient:
         """
         self._names, self._others = names, others
         self._prepare = prepare
+        self._retries = (metrics or IngressMetrics()).retries
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
         # Made once: a handle per call costs more than the call. By value, that is over gRPC:
@@ -145,26 +149,9 @@ class EmbedderClient:
             name = min(self._names, default="")
             logger.warning(f"Model {name} is not ready: {type(error).__name__}: {error}")
             return False
-        self._warn_of_another(card)
+        warn_of_another(card, self._card, self._names)
         self._card, self._tokenizer = card, tokenizer  # together, for a job takes both
         return True
-
-    def _warn_of_another(self, card: ModelCard) -> None:
-        known = self._card
-        if card.id not in self._names:
-            logger.warning(
-                f"Model {card.id} is serving, but this ingress replica is configured for "
-                f"{' or '.join(sorted(self._names))}: an update is under way or has failed; "
-                "`serve status` says which."
-            )
-        elif known is None or (known.id, known.revision) != (card.id, card.revision):
-            return
-        elif known.precision != card.precision:
-            logger.warning(
-                f"Replicas of {card.id} run in {known.precision} and in {card.precision}, whose "
-                "vectors are not mixed: requests take longer while both serve. If their "
-                "processors differ, set model.precision to float32."
-            )
 
     def _reload_unless(self, identity: bytes) -> None:
         """Fetches the card and the tokenizer again if another version of the model has replied."""
@@ -257,7 +244,9 @@ class EmbedderClient:
             logger.warning(f"The model failed on a stack: {error}.")
             raise Unavailable("The model has no memory left; retry.", retry_after_s=5) from None
         except BackPressureError:
-            raise Overloaded("The model has too much waiting; retry.", retry_after_s=1) from None
+            raise Overloaded(
+                "The model has too much waiting; retry.", retry_after_s=1, limit="model"
+            ) from None
         except (*REPLICA_DIED, DeploymentUnavailableError) as error:
             logger.warning(f"The model deployment is unavailable: {_reason(error)}.")
             raise Unavailable("The model is not available; retry.", retry_after_s=5) from None
@@ -277,10 +266,12 @@ class EmbedderClient:
                 tries -= 1
                 if not tries:
                     raise
+                self._retries.add(1, "wrong_model")
             except REPLICA_DIED as error:
                 if not may_die:
                     raise
                 may_die = False
+                self._retries.add(1, "replica_died")
                 logger.warning(f"A model replica died ({_reason(error)}); trying another.")
 
     async def _call(self, method: Any, *args: Any) -> StackVectors:

@@ -17,11 +17,13 @@ from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.embedder.gate import Gate, Work
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.proof import Proof
-from deployments.metrics import BatchCounter, ProcessGauges
+from deployments.metrics.declared import EmbedderMetrics
+from deployments.metrics.export import Exporter
 from deployments.models.engines.choice import load_engine
 from deployments.models.engines.engine import Engine, check_pixels, check_tokens
 from deployments.ray_internals import BatchLoop, NodePort
 from deployments.settings import Batching, ModelSettings
+from deployments.tracing import stage_spans
 from deployments.wire import (
     Loaded,
     ModelCard,
@@ -48,14 +50,17 @@ class BatchedTower:
         modality: str,
         forward: Callable[[list[Stack]], Awaitable[list[Vectors]]],
         *,
-        batches: BatchCounter,
+        metrics: EmbedderMetrics,
         lanes: int,
         max_batch_size: int,
         linger_s: float,
     ) -> None:
         async def run(pieces: list[Stack]) -> list[Vectors]:
-            batches.count(modality, sum(len(piece) for piece in pieces))
-            return await forward(pieces)
+            metrics.batch_size.observe(sum(len(piece) for piece in pieces), modality)
+            began = time.monotonic()
+            vectors = await forward(pieces)
+            metrics.batch_seconds.observe(time.monotonic() - began, modality)
+            return vectors
 
         def size(pieces: list[Stack]) -> int:
             items = sum(len(piece) for piece in pieces)
@@ -75,6 +80,7 @@ class BatchedTower:
         self.gate = Gate(
             self._batched, lanes=lanes, max_batch_size=max_batch_size, linger_s=linger_s
         )
+        metrics.queue_items.watch(lambda: self.gate.state().waiting, modality)
 
     def reconfigure(self, *, max_batch_size: int, linger_s: float) -> None:
         self.gate.max_batch_size = max_batch_size
@@ -114,7 +120,9 @@ class Embedder:
         self._port = NodePort()
         self._settings = settings
         self._replica = uuid.uuid4().hex
-        self._gauges = ProcessGauges()
+        metrics = EmbedderMetrics()
+        self._exporter = Exporter(metrics)
+        self._trace = stage_spans()
         began = time.monotonic()
         has_gpu = bool(ray.get_gpu_ids())
         self._engine = await (load or load_engine)(settings, has_gpu=has_gpu)
@@ -130,12 +138,11 @@ class Embedder:
             loaded_unix_s=int(time.time()),
         )
         linger_s = settings.batch_linger_ms / 1e3
-        batches = BatchCounter()
         # Two queues, so that texts never wait behind a pile of images.
         self._images = BatchedTower(
             "image",
             self._encode_pixels,
-            batches=batches,
+            metrics=metrics,
             lanes=self._engine.lanes,
             max_batch_size=settings.max_batch_size,
             linger_s=linger_s,
@@ -145,11 +152,12 @@ class Embedder:
             self._texts = BatchedTower(
                 "text",
                 self._encode_tokens,
-                batches=batches,
+                metrics=metrics,
                 lanes=self._engine.text_lanes,
                 max_batch_size=settings.max_text_batch_size,
                 linger_s=linger_s,
             )
+        self._exporter.start()
         logger.info(
             f"Model {loaded.id} is ready after {time.monotonic() - began:.1f} s: {loaded.engine} "
             f"on {loaded.device} in {loaded.precision}, {loaded.dimensions} dimensions. "
@@ -214,6 +222,9 @@ class Embedder:
         self, tower: BatchedTower, stack: Stack, tenant: str | None, refused: float
     ) -> StackVectors:
         made = await tower.gate.submit(stack, tenant, refused=refused)
+        if self._trace is not None:
+            self._trace("queue", made.queue_ms / 1e3, ago_s=made.model_ms / 1e3)
+            self._trace("model", made.model_ms / 1e3)
         return made._replace(queue=tower.gate.state()._replace(replica=self._replica))
 
     async def tokenizer(self) -> tuple[bytes, str]:
@@ -232,10 +243,10 @@ class Embedder:
     async def check_health(self) -> None:
         """Called by Serve every second; a raised error replaces the replica."""
         self._port.check()
-        self._gauges.record()
         await self._images.check()
         if self._texts is not None:
             await self._texts.check()
+        self._exporter.check()
         self._proof.check()
         self._engine.check(stuck_after_s=self._settings.stuck_after_s)
 

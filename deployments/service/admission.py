@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from deployments.errors import Overloaded, RateLimited, RaylensError
 from deployments.fairness import TENANT_PART, TenantCount
+from deployments.metrics.declared import IngressMetrics
 from deployments.service.job import Job, ModelClient, is_text
 from deployments.service.loader import ImageLoader
 from deployments.settings import Limits
@@ -33,14 +35,15 @@ class Admission:
         *,
         models: Sequence[ModelClient],
         loader: ImageLoader,
-        count: Callable[[str, int], None],
+        metrics: IngressMetrics,
     ) -> None:
-        """`count` gets the code of a refusal and how many there were, for the metrics."""
         self._queues = {m: _Queue(m, loader, max_wait_s=limits.max_wait_s) for m in models}
         self._items = TenantCount(limits.max_queued_items)
         self._item_bytes = limits.max_inflight_bytes / limits.max_queued_items
-        self._count = count
+        self._metrics = metrics
         self._log = _RefusalLog()
+        metrics.backlog_items.watch(lambda: self._items.total)
+        metrics.backlog_seconds.watch(lambda: max(q.wait_s for q in self._queues.values()))
 
     @property
     def requests_per_s(self) -> float:
@@ -56,21 +59,25 @@ class Admission:
         """
         refusals = [r for queue in self._queues.values() if (r := queue.refusal(tenant))]
         if len(refusals) == len(self._queues):
-            self.refused(1, refusals[0])
+            self._log.note(1, refusals[0])
+            self._tell_models(1)
             raise refusals[0]
         with ExitStack() as held:
             for queue in self._queues.values():
                 held.enter_context(queue.hold(tenant, queue.request_s))
             yield held
 
-    def refused(self, number: int, refusal: RaylensError = _IN_FRONT) -> None:
-        """Counts and logs requests that were refused before their bodies were read, here or in
-        front of the service."""
+    def refused_in_front(self, number: int) -> None:
+        """Counts and logs requests that HAProxy has refused."""
         if number:
-            self._count(refusal.code, number)
-            self._log.note(number, refusal)
-            for queue in self._queues.values():  # their models are not known yet
-                queue.refused(number / len(self._queues))
+            self._metrics.refusals.add(number, "front")
+            self._log.note(number, _IN_FRONT)
+            self._tell_models(number)
+
+    def _tell_models(self, refused: int) -> None:
+        """Of requests that were refused before it was known which model they are for."""
+        for queue in self._queues.values():
+            queue.refused(refused / len(self._queues))
 
     @contextmanager
     def admitted(self, job: Job) -> Iterator[None]:
@@ -94,11 +101,15 @@ class Admission:
             tenant,
             in_all="Too much is waiting already; retry after a pause.",
             of_key="Too many items of this key are waiting already; retry after a pause.",
+            limit="max_queued_items",
         )
         self._items.add(each * len(good), tenant)
         try:
             with queue.hold(tenant, queue.seconds(images=len(good) - texts, texts=texts)):
+                self._metrics.predicted_wait_seconds.observe(queue.wait_s)
+                began = time.monotonic()
                 yield
+                self._metrics.wait_seconds.observe(time.monotonic() - began)
         finally:
             self._items.add(-each * len(good), tenant)
 
@@ -137,6 +148,11 @@ class _Queue:
         """Tells the model of requests with as many items as the last ones, on average."""
         self._model.refused(requests * self._request_items)
 
+    @property
+    def wait_s(self) -> float:
+        """Seconds until all is done that waits, here and of other ingress replicas."""
+        return self._work.total / _PER_S + self._model.others_s
+
     def refusal(self, tenant: str | None) -> RaylensError | None:
         """Overloaded if a newcomer would wait longer than `max_wait_s`, for other ingress replicas'
         work too; RateLimited if this tenant's work alone takes longer than its part of that; or
@@ -144,16 +160,16 @@ class _Queue:
         if refusal := self._model.refusal():
             return refusal
         others_s = self._model.others_s
-        wait_s = self._work.total / _PER_S + others_s
+        wait_s = self.wait_s
         part = max(0.0, 1 - others_s / self._max_wait_s)
         again_s = math.ceil(wait_s)
         match self._work.refusal(0, tenant, part=part):
             case "all":
                 message = f"The answer would take {wait_s:.0f} s; retry after a pause."
-                return Overloaded(message, retry_after_s=again_s)
+                return Overloaded(message, retry_after_s=again_s, limit="max_wait_s")
             case "tenant":
                 message = "Too much of this key's work is waiting already; retry after a pause."
-                return RateLimited(message, retry_after_s=again_s)
+                return RateLimited(message, retry_after_s=again_s, limit="max_wait_s")
         return None
 
     @contextmanager

@@ -14,6 +14,8 @@ from deployments.errors import (
     ModelReplaced,
     RaylensError,
 )
+from deployments.items import source_of
+from deployments.metrics.declared import IngressMetrics
 from deployments.service.admission import Admission
 from deployments.service.cache import VectorCache
 from deployments.service.causes import CauseLog
@@ -25,6 +27,7 @@ from deployments.service.job import (
     Options,
     Slot,
     Timing,
+    Trace,
     is_text,
 )
 from deployments.service.loader import ImageLoader, LoadLimits
@@ -34,7 +37,8 @@ from deployments.service.options import (
     check_options,
     too_many_items,
 )
-from deployments.service.stacks import StackEmbedder, all_or_none
+from deployments.service.stacks import StackEmbedder
+from deployments.service.tasks import all_or_none
 from deployments.service.vectors import finished
 from deployments.settings import Settings
 from deployments.wire import ImageFacts, ModelCard, Vector
@@ -77,19 +81,24 @@ class EmbeddingService:
         *,
         models: Sequence[ModelClient],
         loader: ImageLoader,
-        count: Callable[[str, int], None] = lambda outcome, number: None,
+        metrics: IngressMetrics | None = None,
+        trace: Trace | None = None,
     ) -> None:
-        """The first of `models` serves requests that name none. `count` gets an outcome and the
-        number of items that ended with it, for the metrics.
-        """
+        """The first of `models` serves requests that name none."""
         self.settings = settings
+        self.metrics = metrics = metrics or IngressMetrics()
         self.models = models
         cache = VectorCache(settings.cache.max_bytes)
-        self._stacks = StackEmbedder(loader, cache, max_text_chars=settings.limits.max_text_chars)
+        self._stacks = StackEmbedder(
+            loader,
+            cache,
+            max_text_chars=settings.limits.max_text_chars,
+            metrics=metrics,
+            trace=trace,
+        )
         self._loader = loader
-        self._count = count
         self._causes = CauseLog()
-        self.admission = Admission(settings.limits, models=models, loader=loader, count=count)
+        self.admission = Admission(settings.limits, models=models, loader=loader, metrics=metrics)
         self._limits_of: dict[str, LoadLimits] = {}  # one per key at most
 
     @asynccontextmanager
@@ -144,7 +153,6 @@ class EmbeddingService:
         `items`, by index in their parameter; under "report", errors take the place of vectors.
         """
         options = options or Options()
-        number = sum(len(group.items) for group in groups)
         listed = sum(len(group.items) for group in groups if group.is_list)
         if listed > self.settings.limits.max_items:
             longest = max(groups, key=lambda group: len(group.items))
@@ -155,7 +163,9 @@ class EmbeddingService:
             with self.admission.admitted(job):
                 job = await self._filled(job, lambda: self._job(groups, context, options))
         except RaylensError as error:
-            self._count(error.code, number)
+            for group in groups:
+                for item in group.items:
+                    self.metrics.items.add(1, source_of(item), error.code)
             raise
         if job.card.vectors_per_image is None:
             _finish(job.slots, options)
@@ -166,7 +176,8 @@ class EmbeddingService:
             raise _first(bad)
         rows = [_row_of(slot) for slot in job.slots]
         good_slots = [slot for slot in job.slots if not slot.is_bad]
-        self._count("ok", len(good_slots))
+        for slot in good_slots:
+            self.metrics.items.add(1, source_of(slot.item), "ok")
         return Embedded(
             card=job.card,
             rows=rows,
@@ -187,6 +198,7 @@ class EmbeddingService:
             try:
                 await self._stacks.fill(job)
             except ModelReplaced:
+                self.metrics.retries.add(1, "model_replaced")
                 await job.model.reloaded()
                 await asyncio.sleep(pause_s)
                 job = again()
@@ -228,7 +240,7 @@ class EmbeddingService:
         for slot, (group, index) in zip(slots, places, strict=True):
             if isinstance(slot.row, RaylensError):
                 slot.row.param = group.param(index)
-                self._count(slot.row.code, 1)
+                self.metrics.items.add(1, source_of(slot.item), slot.row.code)
                 self._causes.note(slot.row)
                 bad.append((group.first + index, slot.row))
         return bad

@@ -7,9 +7,9 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +22,15 @@ from deployments.errors import (
     TextTooLong,
     TextUnsupported,
 )
-from deployments.items import TextItem, UrlItem
+from deployments.items import PathItem, TextItem, UrlItem
+from deployments.metrics.declared import IngressMetrics
 from deployments.service.cache import Entry, VectorCache
-from deployments.service.job import Job, Slot, is_text, too_many_tokens
+from deployments.service.job import Job, Slot, Trace, is_text, too_many_tokens
 from deployments.service.loader import ImageLoader
+from deployments.service.tasks import all_or_none, in_parts
 from deployments.wire import Pixels, StackVectors, pad_tokens
 
 logger = logging.getLogger("ray.serve")
-
-T = TypeVar("T")
 
 # Items in one call to the model. A call costs about as much as 0.2 forward passes, so
 # larger stacks save little; smaller ones let decoding and the model overlap in large requests.
@@ -40,16 +40,25 @@ CHARS_AT_A_TIME = 8192
 # How long a job waits for another one with the same item before it embeds the item itself: the
 # other one may be waiting for an image from a slow server.
 FOLLOW_S = 2.0
-# Of one job: one stack in the model, one being decoded.
-STACKS_IN_FLIGHT = 2
 
 
 class StackEmbedder:
     """Fills the rows of a job's slots with raw vectors, or with the error of a bad item."""
 
-    def __init__(self, loader: ImageLoader, cache: VectorCache, *, max_text_chars: int) -> None:
+    def __init__(
+        self,
+        loader: ImageLoader,
+        cache: VectorCache,
+        *,
+        max_text_chars: int,
+        metrics: IngressMetrics,
+        trace: Trace | None = None,
+    ) -> None:
         self._loader = loader
         self._cache = cache
+        self._stage_seconds = metrics.stage_seconds
+        self._lookups = metrics.cache_lookups
+        self._trace = trace
         self._max_text_chars = max_text_chars
         # A thread of its own, so that texts need not wait for images to be decoded.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
@@ -73,8 +82,8 @@ class StackEmbedder:
                 texts = [slot for slot in todo if is_text(slot)]
                 await all_or_none(
                     [
-                        in_stacks(self._embed_images, job, images, max_images),
-                        in_stacks(self._embed_texts, job, texts, max_texts),
+                        in_parts(self._embed_images, job, images, max_images),
+                        in_parts(self._embed_texts, job, texts, max_texts),
                     ]
                 )
                 todo = await self._follow(job)
@@ -106,22 +115,33 @@ class StackEmbedder:
         key = job.card.identity + content
         first = job.first_of.setdefault(key, slot)
         if first is not slot:
+            self._lookups.add(1, "duplicate")
             slot.duplicate_of = first
             return False
         entry = self._cache.get(key)
         if entry is not None:
+            self._lookups.add(1, "hit")
             slot.take(entry, truncate=job.options.truncate)
             return False
         flight = self._cache.flight(key)
         if flight is not None and not job.impatient:
+            self._lookups.add(1, "shared")
             slot.flight = flight
             return False
+        self._lookups.add(1, "miss")
         slot.key = key
         return True
+
+    def _took(self, stage: str, seconds: float) -> None:
+        self._stage_seconds.observe(seconds, stage)
+        if self._trace is not None:
+            self._trace(stage, seconds)
 
     def _fill_rows(self, job: Job, slots: Sequence[Slot], made: StackVectors) -> None:
         job.timing.note("queue", made.queue_ms)
         job.timing.note("model", made.model_ms)
+        self._stage_seconds.observe(made.queue_ms / 1e3, "queue")  # the model's replica traces them
+        self._stage_seconds.observe(made.model_ms / 1e3, "model")
         for slot, vector in zip(slots, made.vectors, strict=True):
             if vector.ndim == 2 and is_text(slot):  # a vector for each token, and then padding
                 vector = vector[: slot.tokens]
@@ -170,6 +190,8 @@ class StackEmbedder:
         async with self._loader.loaded(item, job.limits) as (data, digest):
             loaded = time.perf_counter()
             job.timing.note("fetch", (loaded - began) * 1e3)
+            if isinstance(item, UrlItem | PathItem):  # others came with the request
+                self._took("fetch", loaded - began)
             if not self._needs_model(job, slot, b"image" + digest):
                 return None
             decoded = await self._loader.decode(data, job.card.pixels, job.limits)
@@ -177,7 +199,9 @@ class StackEmbedder:
                 slot.is_slow = True
                 decoded = await self._loader.decode_slowly(data, job.card.pixels, job.limits)
         pixels, slot.image = decoded
-        job.timing.note("decode", (time.perf_counter() - loaded) * 1e3)
+        decode_s = time.perf_counter() - loaded
+        job.timing.note("decode", decode_s * 1e3)
+        self._took("decode", decode_s)
         return pixels
 
     async def _embed_texts(self, job: Job, slots: Sequence[Slot]) -> None:
@@ -188,7 +212,9 @@ class StackEmbedder:
         good: dict[Slot, list[int]] = {}
         for part in _in_parts(texts):
             good |= await self._tokenise(job, part)
-        job.timing.note("decode", (time.perf_counter() - began) * 1e3)
+        tokenise_s = time.perf_counter() - began
+        job.timing.note("decode", tokenise_s * 1e3)
+        self._took("tokenise", tokenise_s)
         if good and not job.is_doomed:
             tokens, context = pad_tokens([*good.values()]), job.context
             made = await job.model.embed_text(
@@ -264,32 +290,3 @@ def _in_parts(texts: dict[Slot, str]) -> Iterator[dict[Slot, str]]:
             part, chars = {}, 0
     if part:
         yield part
-
-
-async def in_stacks(
-    embed: Callable[[Job, Sequence[Slot]], Awaitable[None]],
-    job: Job,
-    slots: Sequence[Slot],
-    most: int,
-) -> None:
-    """Calls `embed` on parts of `slots`, each of at most `most`, STACKS_IN_FLIGHT at a time."""
-    semaphore = asyncio.Semaphore(STACKS_IN_FLIGHT)
-
-    async def embed_in_turn(part: Sequence[Slot]) -> None:
-        async with semaphore:
-            await embed(job, part)
-
-    starts = range(0, len(slots), most)
-    await all_or_none([embed_in_turn(slots[start : start + most]) for start in starts])
-
-
-async def all_or_none(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Their results in order; when one raises, it is re-raised after the others have ended."""
-    tasks = [asyncio.create_task(c) for c in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        raise

@@ -20,6 +20,7 @@ from deployments.errors import (
     ImageTooLarge,
     RaylensError,
 )
+from deployments.metrics.declared import IngressMetrics
 from deployments.settings import Fetch
 from deployments.sources.breaker import Breaker
 from deployments.sources.encodings import TooManyBytesError, Unpacker
@@ -69,12 +70,18 @@ class Fetcher:
     """
 
     def __init__(
-        self, settings: Fetch, *, max_bytes: int, resolver: AbstractResolver | None = None
+        self,
+        settings: Fetch,
+        *,
+        max_bytes: int,
+        resolver: AbstractResolver | None = None,
+        metrics: IngressMetrics | None = None,
     ) -> None:
         self._settings = settings
         self._max_bytes = max_bytes
         self._sessions = Sessions(settings, resolver=resolver)
         self._breaker = Breaker()
+        self._fetched_bytes = (metrics or IngressMetrics()).fetched_bytes
 
     async def start(self) -> None:
         await self._sessions.start()
@@ -162,6 +169,7 @@ class Fetcher:
         body = bytearray()
         try:
             while chunk := await self._next_bytes(response):
+                self._fetched_bytes.add(len(chunk))
                 body += unpacker.unpack(chunk)
                 if len(body) > self._max_bytes:
                     raise self._too_large()

@@ -9,6 +9,7 @@ from raylens.cli import bulk, collection, embed, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
 from raylens.cli.plan import plan
+from raylens.cli.top import top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,7 @@ for command in (
     service.serve,
     service.health,
     service.models,
+    top,
     service.export,
     embed.embed,
     collection.search,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deployments.embedder.deployment import BatchedTower
-from deployments.metrics import BatchCounter
+from deployments.metrics.declared import EmbedderMetrics
 from deployments.wire import Stack, Vectors
 
 pytestmark = pytest.mark.usefixtures("replica")
@@ -29,7 +29,7 @@ class Model:
 
 def tower(model: Model, *, size: int, lanes: int = 1) -> BatchedTower:
     return BatchedTower(
-        "image", model, batches=BatchCounter(), lanes=lanes, max_batch_size=size, linger_s=0
+        "image", model, metrics=EmbedderMetrics(), lanes=lanes, max_batch_size=size, linger_s=0
     )
 
 

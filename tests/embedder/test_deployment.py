@@ -69,9 +69,9 @@ Start = Callable[..., Awaitable[tuple[Any, FakeEngine]]]
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a replica of a model with this text tower, without what needs Ray."""
-    idle = SimpleNamespace(check=lambda: None, record=lambda: None)
+    idle = SimpleNamespace(check=lambda: None, start=lambda: None)
     monkeypatch.setattr(deployment, "NodePort", lambda: idle)
-    monkeypatch.setattr(deployment, "ProcessGauges", lambda: idle)
+    monkeypatch.setattr(deployment, "Exporter", lambda metrics: idle)
     monkeypatch.setattr(ray, "get_gpu_ids", list)
 
     async def start(text: TextSpec | None = TEXT) -> tuple[Any, FakeEngine]:

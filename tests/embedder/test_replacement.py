@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer, models
 
 from deployments.embedder.client import MODEL_TRIES, EmbedderClient
 from deployments.errors import ModelReplaced, Unavailable
+from deployments.metrics.declared import IngressMetrics
 from deployments.wire import ModelCard, WrongModelError
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, DEATHS, STACK, Handle, client, embed, failure
@@ -60,7 +62,7 @@ async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_b
 async def test_while_replicas_of_both_models_serve_a_stack_finds_its_own() -> None:
     handle = Handle(embed=(WrongModelError(b"newer"), DEATHS[0], WrongModelError(b"newer"), ANSWER))
     assert await embed(client(handle)) is ANSWER
-    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None)] * 4
+    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None, 0.0)] * 4
 
 
 async def test_a_model_without_text_that_replaces_another_takes_its_tokenizer_away() -> None:
@@ -116,3 +118,15 @@ def test_a_wrong_model_error_keeps_its_identity_through_ray() -> None:
     error = pickle.loads(pickle.dumps(remote)).as_instanceof_cause()
     assert isinstance(error, WrongModelError)
     assert error.identity == b"newer"
+
+
+@without_waiting
+async def test_calls_that_are_made_again_are_counted() -> None:
+    metrics = IngressMetrics()
+    handle = Handle(ready=(CARD,), embed=(ActorDiedError(), WrongModelError(b"other"), ANSWER))
+    opened = EmbedderClient(
+        handle, names=frozenset({"fake"}), request_timeout_s=10, metrics=metrics
+    )
+    await opened.wait_until_loaded()
+    await embed(opened)
+    assert +Counter(metrics.retries.values) == {("replica_died",): 1, ("wrong_model",): 1}

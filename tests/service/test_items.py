@@ -1,6 +1,5 @@
 """Each item, whatever its source, ends as a vector or as its own error, and is counted."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,13 +9,9 @@ import pytest
 
 from deployments.errors import BadRequest, FetchFailed, InvalidItem, PathNotFound, TextUnsupported
 from deployments.items import PathItem, TextItem, UrlItem
-from deployments.service.embedding import EmbeddingService
-from deployments.service.loader import ImageLoader
-from deployments.settings import Settings
-from deployments.sources.files import ImageRoots
 from deployments.texts.tokenizer import Encoded
 from tests.conftest import Jpeg
-from tests.fakes import CARD, TEXT, FakeModel, FakeTokenizer, InProcess, service
+from tests.fakes import CARD, TEXT, FakeModel, FakeTokenizer, service
 from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher
 from tests.service.requests import CORRUPT, embed, errors
@@ -68,32 +63,25 @@ async def test_an_item_that_came_as_an_error_stays_that_error(images: Images) ->
 
 
 async def test_each_item_is_counted_by_its_outcome(images: Images) -> None:
-    counted: Counter[str] = Counter()
+    opened = service()
     items = [*images(2), images(1)[0], CORRUPT, CORRUPT, PathItem("x"), TextItem("x")]
-    await embed(counting(counted), items, on_error="report")
-    expected = {"ok": 3, "corrupt_image": 2, "path_not_found": 1, "text_unsupported": 1}
-    assert +counted == Counter(expected)
+    await embed(opened, items, on_error="report")
+    assert opened.metrics.items.values == {
+        ("bytes", "ok"): 3,
+        ("bytes", "corrupt_image"): 2,
+        ("path", "path_not_found"): 1,
+        ("text", "text_unsupported"): 1,
+    }
 
 
 async def test_the_bad_items_of_a_failed_request_are_counted(images: Images) -> None:
-    counted: Counter[str] = Counter()
+    opened = service()
     with pytest.raises(PathNotFound):
-        await embed(counting(counted), [*images(1), PathItem("x"), CORRUPT])
-    assert +counted == Counter(path_not_found=1, corrupt_image=1)
-
-
-def counting(counted: Counter[str]) -> EmbeddingService:
-    def count(outcome: str, number: int) -> None:
-        counted[outcome] += number
-
-    loader = ImageLoader(
-        Settings(),
-        roots=ImageRoots([], max_bytes=1),
-        fetcher=FakeFetcher(),  # type: ignore[arg-type]
-        workers=InProcess(10_000_000),  # type: ignore[arg-type]
-        threads=1,
-    )
-    return EmbeddingService(Settings(), models=[FakeModel()], loader=loader, count=count)
+        await embed(opened, [*images(1), PathItem("x"), CORRUPT])
+    assert opened.metrics.items.values == {
+        ("path", "path_not_found"): 1,
+        ("bytes", "corrupt_image"): 1,
+    }
 
 
 # Options from callers of a handle, which no schema checks.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from deployments.errors import CorruptImage, RaylensError, TooManyItems
-from deployments.service.stacks import STACK_ITEMS, STACKS_IN_FLIGHT, all_or_none
+from deployments.service.stacks import STACK_ITEMS
+from deployments.service.tasks import STACKS_IN_FLIGHT, all_or_none
 from tests.fakes import PATCHES, FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import HeldModel, SmallStacksModel

@@ -125,7 +125,7 @@ async def test_the_model_is_told_what_was_refused() -> None:
             with pytest.raises(Overloaded):
                 waiting.enter_context(opened.admission.arriving(None))
     assert full.refused_items == 3
-    opened.admission.refused(10)  # in front of the service
+    opened.admission.refused_in_front(10)  # in front of the service
     assert full.refused_items == 13
 
 

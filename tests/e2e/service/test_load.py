@@ -88,8 +88,8 @@ async def test_threads_tasks_and_files_stay_flat_over_2000_mixed_requests(
 
 def batch_counts(text: str) -> Counts:
     return {
-        name: metric(text, f"ray_raylens_{metric_name}_total")
-        for name, metric_name in (("items", "batch_items"), ("batches", "batches"))
+        name: metric(text, f"ray_raylens_batch_size_{part}")
+        for name, part in (("items", "sum"), ("batches", "count"))
     }
 
 

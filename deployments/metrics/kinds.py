@@ -1,0 +1,102 @@
+"""Counters, gauges and histograms as plain numbers, for use on one event loop.
+
+Ray's own take 4 to 11 µs for each call, several times in every request. These take well under one;
+`export` hands them to Ray once a second. Knows neither Ray nor what is counted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+Labels = tuple[str, ...]
+"""The values of a metric's labels, in their order."""
+
+
+class Metric:
+    """A name, what it means, and its labels. Their values must be few: never a caller's text."""
+
+    kind = ""
+
+    def __init__(self, name: str, description: str, labels: Labels = ()) -> None:
+        self.name = name
+        self.description = description
+        self.labels = labels
+
+    @property
+    def exported(self) -> list[str]:
+        """What Prometheus calls it."""
+        return [f"ray_{self.name}"]
+
+
+class Counter(Metric):
+    """Only rises."""
+
+    kind = "counter"
+
+    def __init__(
+        self, name: str, description: str, labels: Labels = (), *, known: Sequence[str] = ()
+    ) -> None:
+        """`known` are values of its only label: they count from 0 on, and not from the first time,
+        in which Prometheus would see no rise."""
+        super().__init__(name, description, labels)
+        self.values: dict[Labels, float] = {(value,): 0 for value in known}
+        if not labels:
+            self.values[()] = 0
+
+    @property
+    def exported(self) -> list[str]:
+        return [f"ray_{self.name}_total"]
+
+    def add(self, number: float, *labels: str) -> None:
+        self.values[labels] = self.values.get(labels, 0) + number
+
+
+class Gauge(Metric):
+    """What is so now."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, description: str, labels: Labels = ()) -> None:
+        super().__init__(name, description, labels)
+        self._reads: dict[Labels, Callable[[], float]] = {}
+
+    def watch(self, read: Callable[[], float], *labels: str) -> None:
+        """`read` tells the value whenever it is asked for."""
+        self._reads[labels] = read
+
+    def now(self) -> dict[Labels, float]:
+        return {labels: read() for labels, read in self._reads.items()}
+
+
+@dataclass(slots=True)
+class Distribution:
+    """One series of a histogram."""
+
+    counts: list[int]
+    """Of each bucket by itself; the last one is for what is beyond all boundaries."""
+    sum: float = field(default=0.0)
+
+
+class Histogram(Metric):
+    """How values are distributed."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, description: str, boundaries: Sequence[float], labels: Labels = ()
+    ) -> None:
+        """`boundaries` rise; each belongs to the bucket below it."""
+        super().__init__(name, description, labels)
+        self.boundaries = tuple(boundaries)
+        self.values: dict[Labels, Distribution] = {}
+
+    @property
+    def exported(self) -> list[str]:
+        return [f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count")]
+
+    def observe(self, value: float, *labels: str) -> None:
+        found = self.values.get(labels)
+        if found is None:
+            found = self.values[labels] = Distribution([0] * (len(self.boundaries) + 1))
+        found.counts[bisect_left(self.boundaries, value)] += 1
+        found.sum += value

@@ -1,0 +1,1 @@
+"""Metrics, and what reads them: dashboard, alerts and `raylens top`."""
