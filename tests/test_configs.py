@@ -94,7 +94,8 @@ def test_with_gpus_an_ingress_replica_may_die_and_four_processors_are_enough() -
 
 
 def manifest(name: str) -> Any:
-    return yaml.safe_load((ROOT / "configs" / "cluster" / name).read_text())
+    """The first resource in a file."""
+    return next(yaml.safe_load_all((ROOT / "configs" / "cluster" / name).read_text()))
 
 
 def test_the_cluster_serves_the_profile_for_gpus() -> None:
