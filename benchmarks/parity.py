@@ -2,9 +2,9 @@
 
 For each family a tiny checkpoint with random weights, as there may be no model hub, and for the
 bundled model its own: odd images and texts go through raylens's whole way, in the engine that
-serves the model on a CPU, and through the library that the checkpoint is made for. Ends with 1 if a
-row falls short. Names of checkpoints or of libraries may follow, to compare these alone:
-`python -m benchmarks.parity timm`.
+serves the model on a CPU, and through the library that the checkpoint is made for. Each row is
+printed as soon as it is measured, and the run ends with 1 if one falls short. Names of checkpoints
+or of libraries may follow, to compare these alone: `python -m benchmarks.parity timm`.
 """
 
 import os
@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from deployments.models.encoder import Encoder
 from deployments.models.export import prepare
@@ -96,6 +94,13 @@ GROUPS = (
 )
 
 
+LONGEST = max(len(name) for group in GROUPS for name in group.names)
+LINE = f"{{:{LONGEST}}} {{:21}} {{:8}} {{:10}} {{:7}} {{:>8}} {{:>6}} {{:>8}} {{:>8}}"
+HEAD = LINE.format(
+    *("checkpoint", "library", "engine", "pooling", "score", "image", "spread", "text", "classify")
+)
+
+
 class Row(NamedTuple):
     library: str
     name: str
@@ -114,16 +119,30 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         wanted = set(sys.argv[1:])
-        rows = [] if wanted else [measure_bundled()]
+        rows: list[Row] = []
+
+        def add(row: Row) -> None:
+            rows.append(row)
+            style = None if passes(row.found) else "red"
+            console.out(line(row), style=style, highlight=False)
+
+        console.print(
+            f"raylens and the authors' libraries: worst of {len(odd_images())} images and "
+            f"{len(TEXTS)} texts\n"
+        )
+        console.out(HEAD, style="bold", highlight=False)
+        if not wanted:
+            add(measure_bundled())
         for group in GROUPS:
             described = f"Comparing with {group.library}"
             names = [n for n in group.names if not wanted or n in wanted or group.library in wanted]
-            for name in track(names, described, console=console, transient=True):
-                rows.append(measure(group, name, Path(folder) / group.library / str(len(rows))))
-    console.print(table(rows))
+            hidden = not console.is_terminal
+            for name in track(names, described, console=console, transient=True, disable=hidden):
+                add(measure(group, name, Path(folder) / group.library / str(len(rows))))
+    console.print()
     for row in rows:
         if row.refusal:
-            console.print(f"{row.name} runs in torch: {row.refusal}.")
+            console.print(f"{row.name} runs in torch: {row.refusal}.", markup=False)
     failed = [row.name for row in rows if not passes(row.found)]
     console.print(
         f"[red]Not every row holds: {', '.join(failed)}."
@@ -183,28 +202,16 @@ def passes(found: Comparison) -> bool:
     )
 
 
-def table(rows: list[Row]) -> Table:
-    shown = Table(
-        title=f"raylens and the authors' libraries: worst of {len(odd_images())} images and "
-        f"{len(TEXTS)} texts",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    shown.add_column("checkpoint", no_wrap=True)
-    for head in ("library", "engine", "pooling", "score"):
-        shown.add_column(head, style="dim", no_wrap=True)
-    for head in ("image", "spread", "text", "classify"):
-        shown.add_column(head, justify="right", no_wrap=True)
-    for library, name, pooling, text, engine, _, found in rows:
-        cells = [name, library, engine, pooling, text.score if text else ""]
-        cells += [f"{found.image:.6f}", f"{found.spread:.2f}"]
-        if found.text is not None:
-            cells.append(f"{found.text:.6f}")
-        if found.probability is not None:
-            cells.append(f"{found.probability:.0e}")
-        shown.add_row(*cells, style="" if passes(found) else "red")
-    return shown
+def line(row: Row) -> str:
+    """A row under `HEAD`."""
+    found = row.found
+    text = "" if found.text is None else f"{found.text:.6f}"
+    probability = "" if found.probability is None else f"{found.probability:.0e}"
+    score = row.text.score if row.text else ""
+    return LINE.format(
+        *(row.name, row.library, row.engine, row.pooling, score),
+        *(f"{found.image:.6f}", f"{found.spread:.2f}", text, probability),
+    ).rstrip()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tests.servers import RAYLENS, ROOT
 
 COMMANDS = (
     *("serve", "health", "models", "export", "keys"),
-    *("embed", "search", "dedupe", "map", "bulk", "bench"),
+    *("embed", "search", "dedupe", "map", "bulk", "bench", "plan"),
 )
 
 

@@ -8,6 +8,7 @@ import typer
 from raylens.cli import bulk, collection, embed, keys, service
 from raylens.cli.bench import bench
 from raylens.cli.console import out
+from raylens.cli.plan import plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +40,7 @@ for command in (
 app.command("map")(collection.map_)
 app.command()(bulk.bulk)
 app.command()(bench)
+app.command()(plan)
 app.add_typer(keys.app, name="keys")
 
 

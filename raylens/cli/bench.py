@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,9 @@ def bench(
     profile: Annotated[
         Path | None, typer.Option(help="Write the figures to this file, as JSON.")
     ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Of the model, that are running; for raylens plan.")
+    ] = 1,
 ) -> None:
     """Measure a running service with 1, 16 and 64 callers, and in batches.
 
@@ -63,7 +67,7 @@ def bench(
     out.print(plain(name), markup=False, soft_wrap=True)
     try:
         if profile is not None:
-            profile.write_text(json.dumps(_profile(model, runs), indent=2) + "\n")
+            profile.write_text(json.dumps(_profile(model, runs, replicas), indent=2) + "\n")
         if plot is not None:
             benchmark.plot(runs, name, str(plot))
     except OSError as error:
@@ -121,9 +125,11 @@ def _table(runs: list[benchmark.Run]) -> Table:
     return table
 
 
-def _profile(model: dict[str, Any], runs: list[benchmark.Run]) -> dict[str, Any]:
+def _profile(model: dict[str, Any], runs: list[benchmark.Run], replicas: int) -> dict[str, Any]:
     described = ("id", "revision", "dimensions", "engine", "device", "precision")
     return {
         "model": {name: model[name] for name in described},
+        "replicas": replicas,
+        "cpus": os.cpu_count(),
         "runs": [run.as_json() for run in runs],
     }
