@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -122,7 +123,16 @@ def nodes(
         for worker in workers:
             found.add(worker, num_cpus=4)
         found.url = (deploy or deployed)(config, Path(folder) / "log", found.cluster)
+        # Each time through a HAProxy that the kernel picks: by then all of them know the replicas.
+        until(lambda: all(is_ready(found.url) for _ in range(20)))
         yield found
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def deployed(config: Path, log: Path, cluster: Any) -> str:

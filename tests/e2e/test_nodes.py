@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import psutil
 import pytest
@@ -13,7 +12,7 @@ import yaml
 
 from raylens.cluster import free_port
 from tests.chaos.__main__ import write_config
-from tests.chaos.nodes import Deploy, deployed, is_full, nodes, processes, replicas
+from tests.chaos.nodes import Deploy, deployed, is_full, is_ready, nodes, processes, replicas
 from tests.load import at_once
 from tests.servers import RAYLENS, ROOT
 from tests.until import until
@@ -32,13 +31,6 @@ def serve_deploy(config: Path, log: Path, cluster: Any) -> str:
     url = f"http://127.0.0.1:{port}"
     until(lambda: is_ready(url), within_s=120)
     return url
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=10).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def haproxies(node: Any) -> list[psutil.Process]:
