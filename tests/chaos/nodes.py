@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ ROOM = {"Ingress": "ingress", "Embedder": "model"}
 Room = Mapping[str, int]
 # Lets several HAProxies listen on one port; Serve's default is one alone.
 SHARED_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
-Deploy = Callable[[Path, Path, Any], str]
-"""Deploys a config, with a file for logs, to a Cluster; returns the service's URL."""
 
 
 class SkippedError(Exception):
@@ -93,7 +91,6 @@ def nodes(
     env: Mapping[str, str] | None = None,
     *,
     proxies: str = "HeadOnly",
-    deploy: Deploy | None = None,
 ) -> Iterator[Nodes]:
     """The service on a head, which has room for no replica, and `workers`, whose rooms are all
     taken. With `proxies` on EveryNode, the kernel shares out connections to the one port among
@@ -122,7 +119,7 @@ def nodes(
         found.add_head(free_port())
         for worker in workers:
             found.add(worker, num_cpus=4)
-        found.url = (deploy or deployed)(config, Path(folder) / "log", found.cluster)
+        found.url = deployed(config, Path(folder) / "log", found.cluster.address)
         # Each time through a HAProxy that the kernel picks: by then all of them know the replicas.
         until(lambda: all(is_ready(found.url) for _ in range(20)))
         yield found
@@ -135,12 +132,12 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def deployed(config: Path, log: Path, cluster: Any) -> str:
-    """Deploys as `raylens serve --address` does; returns the service's URL."""
+def deployed(config: Path, log: Path, address: str) -> str:
+    """Deploys to the Ray at `address`; returns the service's URL."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [RAYLENS, "serve", config, "--port", str(port), "--address", cluster.address],
+            [RAYLENS, "serve", config, "--port", str(port), "--address", address],
             cwd=ROOT,
             stdout=output,
             stderr=output,
