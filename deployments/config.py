@@ -16,6 +16,14 @@ from deployments.settings import Settings
 # Read by the command line and the clients, not by the service.
 CLIENT_VARIABLES = frozenset({"RAYLENS_URL", "RAYLENS_API_KEY"})
 
+# What describes the model of an `id`, and says nothing of another one.
+_OF_ONE_MODEL = frozenset(
+    {
+        *("revision", "text_id", "text_revision", "aliases", "matryoshka"),
+        *("pooling", "max_num_patches"),
+    }
+)
+
 
 class SettingsError(ValueError):
     """A setting is wrong. The message names the key and the values it may have."""
@@ -29,9 +37,7 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
     _refuse_unknown_variables()
     if "RAYLENS_MODEL__ID" in os.environ and isinstance(args.get("model"), Mapping):
         # In the file, these describe the file's own model, not the one in the variable.
-        own = {"revision", "aliases", "pooling", "max_num_patches", "matryoshka"}
-        own |= {"text_id", "text_revision"}
-        args = {**args, "model": {k: v for k, v in args["model"].items() if k not in own}}
+        args = {**args, "model": _of_any_model(args["model"])}
     try:
         settings = Settings(**args)
     except ValidationError as error:
@@ -55,6 +61,17 @@ def load_settings(args: Mapping[str, Any]) -> Settings:
             raise SettingsError(f"auth.keys_file: {error}") from None
         update["auth"] = settings.auth.model_copy(update={"keys_file": keys_file.absolute()})
     return settings.model_copy(update=update)
+
+
+def for_another_model(args: Mapping[str, Any], id: str) -> dict[str, Any]:
+    """A Serve config's `args` with the model `id`, and without what describes its own."""
+    kept = _of_any_model(args.get("model") or {})
+    kept.pop("exports", None)
+    return {**args, "model": {**kept, "id": id}}
+
+
+def _of_any_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in model.items() if key not in _OF_ONE_MODEL}
 
 
 def _refuse_unknown_variables() -> None:

@@ -74,6 +74,8 @@ def _why(published: Published, error: CheckpointError) -> str:
     config = published.files.get("config.json")
     if isinstance(config, Mapping) and "auto_map" in config:
         return "it needs code of its own, which raylens never runs"
+    if not published.files:
+        return "its weights are a pickle for code of its own, and nothing says what they are"
     reason = str(error).partition(";")[0]
     return reason.replace(f"model {published.id!r}", "it").rpartition("/")[2]  # no folder's name
 
@@ -134,6 +136,9 @@ MOST_USED: dict[str, list[Published]] = {
         transformers("apple/aimv2-large-patch14-224-lit", "aimv2", "Aimv2Model"),
         own_code("jinaai/jina-clip-v2", "jina_clip", "JinaCLIPModel"),
         transformers("vidore/colpali-v1.3-hf", "colpali", "ColPaliForRetrieval"),
+        transformers(
+            "ModernVBERT/colmodernvbert-merged", "colmodernvbert", "ColModernVBertForRetrieval"
+        ),
         Published("facebook/PE-Core-L14-336", {}),  # a .pt file for code of its own
     ],
     "The same in OpenCLIP's format": [

@@ -65,6 +65,7 @@ def run(
     destination: str,
     *,
     config: Mapping[str, Any],
+    model: str | None = None,
     column: str | None = None,
     root: str | None = None,
     address: str | None = None,
@@ -76,15 +77,18 @@ def run(
     """Embeds all of `source` that `destination` does not have; returns a `pipeline.Summary`.
 
     A `destination` that ends in `.lance` becomes a Lance dataset, all others folders of Parquet
-    parts. Parquet files may name files below `root`, by default the source's own folder.
-    `service` is a running one's URL, or "auto" for the one in the cluster at `address`; without,
-    actors hold the model. Raises BulkError, and ConnectionError without a service.
+    parts. `model` is the id of another model than the config's. Parquet files may name files below
+    `root`, by default the source's own folder. `service` is a running one's URL, or "auto" for the
+    one in the cluster at `address`; without, actors hold the model. Raises BulkError, and
+    ConnectionError without a service.
     """
     with _explained(), _ray(address, cpus, serves=service == "auto"):
         from deployments.bulk import pipeline
         from deployments.bulk.places import Place
-        from deployments.config import load_settings
+        from deployments.config import for_another_model, load_settings
 
+        if model is not None:
+            config = for_another_model(config, model)
         places = Place.of(source), Place.of(destination)
         pipeline.destination_kind(places[1])  # raises before a model is loaded
         embedding: pipeline.Embedding

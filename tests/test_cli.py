@@ -163,6 +163,13 @@ def test_export_says_what_is_wrong_with_a_model(tmp_path: Path) -> None:
     assert "there is no such folder on this machine" in sentence(result)
 
 
+def test_export_takes_a_text_model_too(tmp_path: Path) -> None:
+    result = raylens("export", "efficientnet-lite0", "--text-id", str(tmp_path / "none"))
+    assert ended(result) == 1
+    assert "correct model.text_id" in sentence(result)
+    assert ended(raylens("export", "a/b", "--text-revision", "main")) == 2
+
+
 @pytest.mark.parametrize("option", [("--precision", "fp16"), ("--pooling", "average")])
 def test_an_unknown_value_of_an_export_option_is_a_usage_error(option: tuple[str, str]) -> None:
     assert ended(raylens("export", "a/b", *option)) == 2

@@ -11,7 +11,8 @@ ALL = [published for group in MOST_USED.values() for published in group]
 REFUSED = {
     "jinaai/jina-clip-v2": "code of its own",
     "nomic-ai/nomic-embed-vision-v1.5": "code of its own",
-    "facebook/PE-Core-L14-336": "config.json: the file is missing",
+    "ModernVBERT/colmodernvbert-merged": "more or fewer vectors of an image",
+    "facebook/PE-Core-L14-336": "a pickle for code of its own",
 }
 EXTRAS = {"timm": "timm", "The same in OpenCLIP's format": "openclip"}
 

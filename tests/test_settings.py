@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.config import SettingsError, load_settings
+from deployments.config import SettingsError, for_another_model, load_settings
 from deployments.threads import thread_count
 
 ROOT = Path(__file__).parent.parent
@@ -185,3 +185,13 @@ def test_threads_are_no_more_than_the_containers_limit(
     file.write_text(f"{limit}\n")
     assert thread_count("auto", quota_file=file) == min(expected or everything, everything)
     assert thread_count(3, quota_file=file) == 3
+
+
+def test_another_model_keeps_what_is_said_of_any_model() -> None:
+    own = {"id": "a/b", "revision": "main", "pooling": "cls", "text_id": "a/t", "exports": "x"}
+    args = {"model": {**own, "threads": 3}, "image_roots": ["photos"]}
+    assert for_another_model(args, "c/d") == {
+        "model": {"id": "c/d", "threads": 3},
+        "image_roots": ["photos"],
+    }
+    assert for_another_model({}, "c/d") == {"model": {"id": "c/d"}}

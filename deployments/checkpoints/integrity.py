@@ -153,8 +153,9 @@ def fingerprint(folder: Path) -> str:
     found = hashlib.sha256()
     names = DESCRIPTIONS + WEIGHTS
     files = {path for place in _places(folder) for name in names for path in place.glob(name)}
+    layout = layout_of(folder)  # a module's own folder is never laid out in another library's way
     for place in _weighted(folder):
-        files.update(_weight_files(place, layout_of(place)))
+        files.update(_weight_files(place, layout))
     for path in sorted(files):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()

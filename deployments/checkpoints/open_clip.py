@@ -10,9 +10,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from deployments.checkpoints.checkpoint import CheckpointError, read_json
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError, read_json
 from deployments.checkpoints.integrity import TOKENIZERS
-from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG
+from deployments.checkpoints.layout import CONFIG, OPEN_CLIP_CONFIG, layout_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,28 @@ def find_tokenizer(folder: Path, id: str) -> Path | None:
     if any(fnmatch(path.name, name) for path in folder.iterdir() for name in TOKENIZERS):
         return folder
     return _cached(id, [name for name in TOKENIZERS if "*" not in name])
+
+
+def borrowed(checkpoint: Checkpoint) -> dict[str, str]:
+    """The other repositories that files of a checkpoint of any layout come from, each with its
+    commit."""
+    folder = checkpoint.folder
+    if (checkpoint.layout or layout_of(folder)) != "open_clip":
+        return {}
+    config = read_config(folder)
+    found: list[tuple[str, Path | None]] = []
+    if config.text_model is not None:
+        found.append((config.text_model, find_text_model(folder, config.text_model)))
+    if config.tokenizer is not None:
+        found.append((config.tokenizer, find_tokenizer(folder, config.tokenizer)))
+    return {id: place.name for id, place in found if place is not None and place != folder}
+
+
+def is_current(id: str, commit: str) -> bool:
+    """Whether files of that repository would be of that commit now, or are not in the hub's local
+    cache."""
+    found = _cached(id, [CONFIG, *(name for name in TOKENIZERS if "*" not in name)])
+    return found is None or found.name == commit
 
 
 def _cached(id: str, names: list[str]) -> Path | None:

@@ -34,7 +34,8 @@ def cast(
     """The towers in the best precision that passes; on a GPU as CUDA graphs, if asked for.
 
     `towers` are in float32 on `device`, and are modified. `reload` loads them again for a further
-    attempt, which is rare, whereas a second copy would always take its memory.
+    attempt, which is rare, whereas a second copy would always take its memory. Raises whatever the
+    towers raise in float32.
     """
 
     def vectors(towers: Towers) -> Vectors:
@@ -62,7 +63,11 @@ def cast(
         for tower in (towers.image, towers.text):
             if tower is not None:
                 tower.to(torch.bfloat16 if precision == "bfloat16" else torch.float16)
-        return least_cosine(vectors(towers), reference)
+        try:
+            found = vectors(towers)
+        except RuntimeError as error:  # an operator without it, or a part that stays in float32
+            raise ImpossibleError(first_line(error)) from error
+        return least_cosine(found, reference)
 
     settled = settle(settings.precision, native, attempt)
     if device != "cpu" and settings.compile == "on":

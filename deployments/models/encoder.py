@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -132,23 +133,10 @@ class Encoder:
         tokens = None
         if text is not None:
             tokens = _tokenize(SENTENCES, text.tokenizer.json, text.spec)
-        chosen, settled = cast(
-            towers(loaded),
-            reload=lambda: towers(choice.load(checkpoint, settings, text_checkpoint)),
-            settings=settings,
-            device=device,
-            pixels=photos(preprocessing.pixels),
-            tokens=tokens,
-        )
-        if device != "cpu":
-            # Unused memory belongs to the stream that it was last used in, and batches have others.
-            torch.cuda.empty_cache()
-        pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=loaded.tolerant)
-        return cls(
-            chosen.image,
-            chosen.text,
+
+        encoder = partial(
+            cls,
             checkpoint=checkpoint,
-            preprocessing=replace(preprocessing, pixels=pixels),
             pooling=loaded.pooling,
             tolerant=loaded.tolerant,
             rules=loaded.rules,
@@ -157,8 +145,29 @@ class Encoder:
             tokenizer_json=text.tokenizer.json if text is not None else None,
             device=device,
             device_reason=device_reason,
-            settled=settled,
         )
+        first = towers(loaded)
+        try:
+            chosen, settled = cast(
+                first,
+                reload=lambda: towers(choice.load(checkpoint, settings, text_checkpoint)),
+                settings=settings,
+                device=device,
+                pixels=photos(preprocessing.pixels),
+                tokens=tokens,
+            )
+        except CheckpointError:
+            raise
+        except Exception as error:  # it fails in float32, and an encoder's checks say at what
+            encoder(first.image, first.text, preprocessing=preprocessing)
+            why = f"cannot embed some photo or sentence ({type(error).__name__})"
+            raise CheckpointError(f"model {checkpoint.id!r} {why}") from error
+        if device != "cpu":
+            # Unused memory belongs to the stream that it was last used in, and batches have others.
+            torch.cuda.empty_cache()
+        pixels = as_fast_as(settled.precision, preprocessing.pixels, tolerant=loaded.tolerant)
+        preprocessing = replace(preprocessing, pixels=pixels)
+        return encoder(chosen.image, chosen.text, preprocessing=preprocessing, settled=settled)
 
     def identity(self) -> bytes:
         """A hash of the model's weights and of how items become vectors with them.

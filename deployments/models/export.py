@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import ImageOps
 
+from deployments.checkpoints import open_clip
 from deployments.checkpoints.checkpoint import CheckpointError, first_line
 from deployments.checkpoints.storage import locked, written_aside
 from deployments.models import exported, stores
@@ -161,6 +162,7 @@ def _write(encoder: "Encoder", folder: Path, *, threads: int) -> None:
         pixels=encoder.preprocessing.pixels,
         tolerant=encoder.tolerant,
         text=encoder.text,
+        borrowed=open_clip.borrowed(encoder.checkpoint),
     )
     exported.write_manifest(folder, manifest)
 

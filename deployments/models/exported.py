@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from deployments.checkpoints import bundled
+from deployments.checkpoints import bundled, open_clip
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.finding import find_checkpoint, find_text_checkpoint
 from deployments.checkpoints.integrity import identity
@@ -58,6 +58,9 @@ class Manifest:
     tolerant: bool
     """As in `LoadedCheckpoint.tolerant`."""
     text: TextSpec | None
+    borrowed: dict[str, str]
+    """The other repositories on the hub that files were taken from, each with its commit. They are
+    not in the key, which is made without them."""
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -182,11 +185,15 @@ def find(settings: ModelSettings, key: str | None = None) -> Export | None:
 
 
 def read(folder: Path) -> Export | None:
-    """The export in `folder`, if it is complete. Raises NotExportableError for a refusal."""
+    """The export in `folder`, if it is complete and of what this machine's copies of repositories
+    it borrows from are. Raises NotExportableError for a refusal."""
     try:
         if (folder / REFUSAL).exists():
             raise NotExportableError((folder / REFUSAL).read_text())
-        return Export(folder, _MANIFEST.validate_json((folder / MANIFEST).read_bytes()))
+        manifest = _MANIFEST.validate_json((folder / MANIFEST).read_bytes())
+        if not all(open_clip.is_current(*lender) for lender in manifest.borrowed.items()):
+            return None
+        return Export(folder, manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:

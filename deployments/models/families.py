@@ -171,6 +171,9 @@ _TOLD_BY_A_WEIGHT = {
     "aimv2_vision_model": ("head", Family("pooler", ("mean",), tolerant=True)),  # LiT's
 }
 
+# Late interaction with tiles, or patches at an image's own resolution.
+_AS_MANY_VECTORS_AS_FIT = {"colmodernvbert", "colqwen2"}
+
 # Poolings that need no knowledge of the family, for families that are not in the table.
 _ANYWHERE: tuple[Pooling, ...] = ("cls", "pooler")
 
@@ -186,6 +189,12 @@ def choose_family(checkpoint: Checkpoint, pooling: Literal["auto"] | Pooling) ->
     architectures = config.get("architectures") or ()
     if not isinstance(architectures, list | tuple):
         architectures = (architectures,)
+    if kind in _AS_MANY_VECTORS_AS_FIT:
+        raise CheckpointError(
+            f"model {checkpoint.id!r} is of the family {kind!r}, which makes more or fewer vectors "
+            "of an image by its size and shape, and raylens has as many for each; for late "
+            "interaction choose a checkpoint of the family 'colpali'"
+        )
     names = (*map(str, architectures), kind, _OTHER_NAMES.get(kind))
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
     if family is not None and (family.text is not None or kind in _TOLD_BY_A_WEIGHT):

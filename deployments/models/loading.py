@@ -43,6 +43,8 @@ def load_model(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=torch.float32,
+                # The file's may be for a GPU, or name code on the hub. None: torch's, or eager.
+                attn_implementation=None,
                 output_loading_info=True,
                 **dict(family.options),
             )

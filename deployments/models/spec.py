@@ -93,6 +93,8 @@ _TORCHVISION_ALONE: dict[str, dict[str, Any]] = {
     "Tipsv2ImageProcessor": {"size": {"height": 448, "width": 448}, "do_normalize": False},
 }
 _NAFLEX = "Siglip2ImageProcessor"
+# The least share of an edge that a crop is. Images are made as many times larger first.
+LEAST_CROP = 0.1
 
 
 def read_preprocessing(folder: Path, max_num_patches: int | None = None) -> Preprocessing:
@@ -180,7 +182,9 @@ class _Known:
                 return None
             if edge >= 384:
                 resize = "exact", edge, edge
-            elif 0 < self._number("crop_pct") <= 1:
+            elif self._number("crop_pct") < LEAST_CROP:
+                raise self._error("crop_pct", f"should be {LEAST_CROP} or more")
+            elif self._number("crop_pct") <= 1:
                 resize = "shortest_edge", int(edge / self._number("crop_pct"))
                 crop = edge, edge
             else:

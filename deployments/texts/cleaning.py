@@ -12,6 +12,8 @@ import string
 from collections.abc import Callable
 from typing import NamedTuple
 
+from deployments.texts.mojibake import repairer
+
 _KEY = "first"
 _PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 # Numbers of no character, which Python does not read at all if they have thousands of digits.
@@ -46,16 +48,16 @@ def unwrap(text: str) -> Wrapped:
 
 def _cleaner(kind: str) -> Callable[[str], str]:
     try:
-        import ftfy
+        repair = repairer()
     except ImportError as error:
         raise RuntimeError(
-            "ftfy is not installed, without which this model's texts cannot be read; pip install "
-            "'raylens[openclip]'"
+            "ftfy 6.3 is not installed, without which this model's texts cannot be read; pip "
+            "install 'raylens[openclip]'"
         ) from error
     finish = _KINDS[kind]
 
     def clean(text: str) -> str:
-        return finish(_unescape(_unescape(ftfy.fix_text(text))))
+        return finish(_unescape(_unescape(repair(text))))
 
     return clean
 

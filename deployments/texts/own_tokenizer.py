@@ -43,6 +43,9 @@ class OwnTokenizer:
     def __init__(self, packed: str, *, max_tokens: int) -> None:
         """Returns when the process answers. Raises RuntimeError if it does not."""
         self._files: dict[str, str] = json.loads(packed)[_KEY]
+        for name in self._files:
+            if name in ("", "..") or Path(name).name != name:
+                raise RuntimeError(f"the tokenizer holds {name!r}, which is not a file's name")
         self._max_tokens = max_tokens
         self._process: subprocess.Popen[str] | None = None
         self._finalize: Callable[[], Any] = lambda: None

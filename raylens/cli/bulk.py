@@ -93,7 +93,8 @@ def bulk(
         summary = running.run(
             source,
             destination,
-            config=_with_model(chosen["applications"][0].get("args") or {}, model),
+            config=chosen["applications"][0].get("args") or {},
+            model=model,
             column=column,
             root=root,
             address=address,
@@ -131,16 +132,6 @@ def report(summary: Any) -> str:
             f"{stage.images_per_s:>9,.1f} images/s if it never waited{mark}"
         )
     return "\n".join(lines)
-
-
-def _with_model(args: Any, model: str | None) -> dict[str, Any]:
-    """The settings with another model, without what describes the config's own."""
-    if model is None:
-        return dict(args)
-    own = {"id", "revision", "text_id", "text_revision", "aliases", "pooling"}
-    own |= {"max_num_patches", "matryoshka", "exports"}
-    kept = {k: v for k, v in (args.get("model") or {}).items() if k not in own}
-    return {**args, "model": {**kept, "id": model}}
 
 
 def _range(text: str | None) -> tuple[int, int] | None:

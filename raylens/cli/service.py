@@ -64,6 +64,12 @@ def export(
         typer.Option(help="A folder, or an s3:// or gs:// URI, for `model.exports` to name."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of the id.")] = None,
+    text_id: Annotated[
+        str | None, typer.Option(help="As in model.text_id: what reads the texts instead.")
+    ] = None,
+    text_revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch of --text-id.")
+    ] = None,
     pooling: Annotated[Pooling, typer.Option(help="As in model.pooling.")] = "auto",
     max_num_patches: Annotated[
         int | None, typer.Option(help="As in model.max_num_patches.")
@@ -80,8 +86,11 @@ def export(
     """
     from raylens import exporting
 
+    if text_revision is not None and text_id is None:
+        raise typer.BadParameter("needs a --text-id", param_hint="--text-revision")
     settings = {
         **{"id": model, "revision": revision, "pooling": pooling},
+        **{"text_id": text_id, "text_revision": text_revision},
         **{"max_num_patches": max_num_patches, "precision": precision},
     }
     try:

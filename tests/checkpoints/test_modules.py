@@ -204,3 +204,13 @@ def test_a_list_that_says_anything_else_is_refused(tmp_path: Path, content: byte
     (tmp_path / "modules.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"modules\.json: "):
         read_modules(tmp_path)
+
+
+def test_a_file_of_openclips_beside_a_module_changes_nothing(tmp_path: Path) -> None:
+    folder = write(tmp_path, V2 | {"0_CLIPModel/open_clip_config.json": b"{}"})
+    (folder / "0_CLIPModel/config.json").write_bytes(b'{"model_type": "bert"}')
+    check_files(folder)
+    before = fingerprint(folder)
+    weights = folder / "0_CLIPModel/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert fingerprint(folder) != before

@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 
 from deployments.checkpoints import open_clip_names
-from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.checkpoints.finding import find_checkpoint
 from deployments.checkpoints.hub import download
 from deployments.checkpoints.layout import layout_of
-from deployments.checkpoints.open_clip import find_text_model, find_tokenizer
+from deployments.checkpoints.open_clip import (
+    borrowed,
+    find_text_model,
+    find_tokenizer,
+    is_current,
+)
 from deployments.settings import ModelSettings
 from tests.checkpoints.checkpoints import FILES, write
 from tests.hub import Hub
@@ -57,14 +62,21 @@ def test_what_a_text_tower_needs_comes_from_the_repositories_it_names(hub: Hub) 
     config = {**CONFIG, "model_cfg": {**CONFIG["model_cfg"], "text_cfg": text}}
     own = {"open_clip_config.json": json.dumps(config).encode()}
     hub.add("acme/oc", own | {"open_clip_model.safetensors": WEIGHTS})
-    hub.add("acme/bert", {"config.json": b'{"model_type": "bert"}', "model.safetensors": WEIGHTS})
-    hub.add("acme/words", {"tokenizer.json": b"{}", "config.json": b"{}"})
+    bert = {"config.json": b'{"model_type": "bert"}', "model.safetensors": WEIGHTS}
+    commits = {
+        "acme/bert": hub.add("acme/bert", bert),
+        "acme/words": hub.add("acme/words", {"tokenizer.json": b"{}", "config.json": b"{}"}),
+    }
     folder = download("acme/oc", None)
     tower, tokenizer = find_text_model(folder, "acme/bert"), find_tokenizer(folder, "acme/words")
     assert tower is not None
     assert tokenizer is not None
     assert names(tower) == {"config.json"}
     assert names(tokenizer) == {"tokenizer.json"}
+    assert borrowed(Checkpoint("acme/oc", None, folder)) == commits
+    assert all(is_current(id, commit) for id, commit in commits.items())
+    assert not is_current("acme/bert", commits["acme/words"])
+    assert is_current("acme/elsewhere", "any")
 
 
 def test_a_name_is_read_as_openclips_whatever_else_the_repository_holds(hub: Hub) -> None:

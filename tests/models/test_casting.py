@@ -78,6 +78,17 @@ def test_a_precision_that_fails_gives_way_to_float32_with_its_figures(
     assert torch.equal(run(towers.image), run(Tower(fragile=True)))
 
 
+def test_a_model_that_does_not_run_in_a_precision_runs_in_float32() -> None:
+    class Stubborn(Tower):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.linear(pixels.flatten(1).float())  # type: ignore[no-any-return]
+
+    towers, settled = chosen("bfloat16", Stubborn)
+    assert settled.precision == "float32"
+    assert "bfloat16 is not possible: mat1 and mat2 must have the same dtype" in settled.reason
+    assert torch.equal(run(towers.image), run(Stubborn()))
+
+
 def test_torch_has_no_int8() -> None:
     _, settled = chosen("int8")
     assert settled.precision != "int8"

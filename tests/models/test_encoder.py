@@ -15,7 +15,7 @@ from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.encoder import Encoder
 from deployments.models.spec import Preprocessing
 from deployments.models.towers import ImageTower
-from deployments.settings import ModelSettings
+from deployments.settings import ModelSettings, WantedPrecision
 from deployments.wire import NoMemoryError, ProcessorSpec
 from tests.models.conftest import Tiny
 from tests.models.encoders import MEAN, SPEC, STD, FakeModel, encode, load, noise
@@ -162,10 +162,13 @@ def test_a_model_that_takes_no_images_is_refused() -> None:
 # Loading
 
 
-def test_a_checkpoint_at_odds_with_its_preprocessor_is_refused(changed: Changed) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_checkpoint_at_odds_with_its_preprocessor_is_refused(
+    changed: Changed, precision: WantedPrecision
+) -> None:
     folder = changed("ViT", processor={"size": {"height": 40, "width": 40}})
     with pytest.raises(CheckpointError, match="cannot embed an image of 40 x 40 pixels"):
-        load(folder)
+        Encoder.load(ModelSettings(id=str(folder), precision=precision))
 
 
 def test_the_identity_depends_on_weights_and_pooling_but_not_on_the_folder(

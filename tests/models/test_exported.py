@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deployments.models.exported import (
     find,
     keep_settled,
     read,
+    write_manifest,
 )
 from deployments.models.precision import Settled
 from deployments.settings import ModelSettings
@@ -114,6 +116,22 @@ def test_an_export_is_found_in_the_cache_and_in_a_folder_of_exports(
     found = find(settings)
     assert found is not None
     assert found.folder == home / made.key
+
+
+def test_an_export_of_other_borrowed_files_is_none(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = shutil.copytree(exported("ViT").folder, tmp_path / "export")
+    write_manifest(folder, replace(exported("ViT").manifest, borrowed={"acme/bert": COMMIT}))
+    assert read(folder) is not None  # no copy of acme/bert is here
+    lender = tmp_path / "hub" / "models--acme--bert"
+    (lender / "refs").mkdir(parents=True)
+    for commit in (COMMIT, COMMIT[::-1]):
+        (lender / "snapshots" / commit).mkdir(parents=True)
+        (lender / "snapshots" / commit / "config.json").write_text("{}")
+        (lender / "refs" / "main").write_text(commit)
+        assert (read(folder) is not None) == (commit == COMMIT)
 
 
 def test_an_export_without_a_manifest_does_not_count(exported: Exported, tmp_path: Path) -> None:

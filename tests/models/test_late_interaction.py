@@ -1,6 +1,7 @@
 """ColPali's vectors are those of transformers, and its scores are those of its processor."""
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import ColModernVBertConfig, Idefics3ImageProcessorPil
 
-from deployments.checkpoints.checkpoint import CheckpointError
+from deployments.checkpoints.checkpoint import Checkpoint, CheckpointError
 from deployments.models.encoder import Encoder
 from deployments.models.engines.openvino import OpenvinoEngine
 from deployments.models.export import prepare
-from deployments.models.families import FAMILIES
+from deployments.models.families import FAMILIES, choose_family
 from deployments.models.layouts.colpali import halves
 from deployments.models.probes import least_cosine
 from deployments.service.vectors import maxsim_ranking
@@ -109,6 +112,20 @@ def test_an_export_gives_the_same_vectors(home: Path, folder: Path, late: Encode
     np.testing.assert_allclose(images, late.encode(export.probes().pixels), atol=1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["auto", "cls", "pooler"])
+def test_colmodernvbert_is_refused_because_its_images_differ_in_vectors(
+    tmp_path: Path, pooling: Any
+) -> None:
+    config = {"model_type": ColModernVBertConfig.model_type}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="more or fewer vectors of an image"):
+        choose_family(Checkpoint("acme", None, tmp_path), pooling)
+    processor: Any = Idefics3ImageProcessorPil()
+    images = [Image.new("RGB", size) for size in ((80, 80), (80, 20))]
+    tiles = [processor([image])["pixel_values"].shape[1] for image in images]
+    assert tiles[0] > tiles[1] > 1
+
+
 def test_another_language_model_is_refused(late: Encoder) -> None:
     text = SimpleNamespace(model_type="gemma2")
     config = SimpleNamespace(vlm_config=SimpleNamespace(text_config=text))
@@ -123,6 +140,14 @@ def test_a_tokenizer_without_padding_is_refused(folder: Path, tmp_path: Path) ->
     update(copy / "tokenizer_config.json", {"pad_token": None})
     (copy / "special_tokens_map.json").unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match="no bos_token and pad_token"):
+        Encoder.load(in_float32(copy, device="cpu"))
+
+
+@pytest.mark.parametrize("key", ["visual_prompt_prefix", "query_prefix"])
+def test_a_prompt_that_is_no_text_is_refused(folder: Path, tmp_path: Path, key: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    update(copy / "processor_config.json", {key: None})
+    with pytest.raises(CheckpointError, match=rf"processor_config\.json: {key} is None"):
         Encoder.load(in_float32(copy, device="cpu"))
 
 

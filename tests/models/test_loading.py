@@ -32,6 +32,12 @@ def test_weights_of_half_precision_are_loaded_as_float32(changed: Changed) -> No
     assert not model.training
 
 
+@pytest.mark.parametrize("named", ["flash_attention_2", "kernels-community/flash-attn2", 5])
+def test_a_files_attention_is_passed_over(changed: Changed, named: object) -> None:
+    model = load(changed("CLIP", config={"attn_implementation": named}))
+    assert model.vision_model.config._attn_implementation == "sdpa"
+
+
 def test_heads_and_decoders_are_dropped_without_a_word(
     tiny: Tiny, capfd: pytest.CaptureFixture[str]
 ) -> None:

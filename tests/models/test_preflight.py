@@ -38,6 +38,7 @@ def put(root: Path, model: ModelSettings) -> Path:
         pixels=PixelSpec(resize=("exact", 4, 6), resample=3, crop=None),
         tolerant=False,
         text=None,
+        borrowed={},
     )
     folder = root / exported.export_key(model)
     folder.mkdir(parents=True)

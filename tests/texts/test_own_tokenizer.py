@@ -53,3 +53,9 @@ def test_a_process_that_died_or_hangs_is_replaced(
 def test_files_that_cannot_be_loaded_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="does not answer"):
         OwnTokenizer(pack(tmp_path, []), max_tokens=9)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere/x", "a/b", "..", ""])
+def test_a_file_is_never_written_elsewhere(name: str) -> None:
+    with pytest.raises(RuntimeError, match="which is not a file's name"):
+        OwnTokenizer(json.dumps({"own": {name: ""}}), max_tokens=9)

@@ -38,8 +38,13 @@ def halves(checkpoint: Checkpoint, model: Any, rules: TextRules) -> tuple[nn.Mod
         )
     path = checkpoint.folder / _PROCESSOR
     prompts = read_json(path) if path.is_file() else {}
+    before_text = prompts.get("query_prefix", "Question: ")
+    behind_image = prompts.get("visual_prompt_prefix", "Describe the image.")
+    for key, value in (("query_prefix", before_text), ("visual_prompt_prefix", behind_image)):
+        if not isinstance(value, str):
+            raise CheckpointError(f"{path}: {key} is {value!r}, and should be a text; correct it")
     tokenizer = load_tokenizer(checkpoint.folder)
-    prompt = f"{tokenizer.bos_token}{prompts.get('visual_prompt_prefix', 'Describe the image.')}\n"
+    prompt = f"{tokenizer.bos_token}{behind_image}\n"
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     spec = TextSpec(
         max_tokens=min(
@@ -52,7 +57,7 @@ def halves(checkpoint: Checkpoint, model: Any, rules: TextRules) -> tuple[nn.Mod
     converted = _convert(
         tokenizer,
         checkpoint.folder,
-        prefix=prompts.get("query_prefix", "Question: "),
+        prefix=before_text,
         max_tokens=spec.max_tokens,
         embeddings=config.vocab_size,
     )

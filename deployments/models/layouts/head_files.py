@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -55,7 +56,8 @@ def read_heads(folder: Path, modules: Sequence[Module], gives: Feature) -> nn.Mo
             continue
         path = folder / module.path / CONFIG
         keys = _Keys(path, read_json(path) if path.is_file() or module.kind != "Normalize" else {})
-        head, source, target = _READ[module.kind](keys)
+        with torch.device("meta"):  # sizes alone, before a file has shown that it has so many
+            head, source, target = _READ[module.kind](keys)
         keys.refuse_others()
         if source not in known:
             raise CheckpointError(
@@ -80,7 +82,7 @@ class _Keys:
 
     def take(self, key: str, kind: Any, default: Any = None) -> Any:
         value: Any = self._left.pop(key, default)
-        if type(value) is not kind or (kind is int and value < 1):
+        if type(value) is not kind or (kind is int and value not in range(1, 1 << 31)):
             raise CheckpointError(
                 f"{self.path}: {key} is {value!r}, and should be a {kind.__name__}; "
                 f"{remedy(self.path)}"
@@ -181,5 +183,5 @@ def _with_weights(head: nn.Module, path: Path) -> nn.Module:
             f"{', '.join(f'{name} {tuple(v.shape)}' for name, v in sorted(found.items()))}; "
             f"{remedy(path)}"
         )
-    head.load_state_dict({name: values.float() for name, values in found.items()})
+    head.load_state_dict({name: values.float() for name, values in found.items()}, assign=True)
     return head

@@ -78,6 +78,11 @@ def _text_model_config(folder: Path, config: OpenClipConfig) -> Path | None:
             f"{config.text_model!r}, which is neither in this folder nor in the hub's local cache; "
             "copy it into this folder, or start once with the hub in reach"
         )
+    named = {"attn_implementation", "_attn_implementation"} & read_json(found / CONFIG).keys()
+    if named:
+        raise CheckpointError(
+            f"{found / CONFIG}: has {named.pop()}, which may name code on the hub; remove it"
+        )
     return found
 
 

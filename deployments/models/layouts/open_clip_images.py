@@ -48,6 +48,8 @@ def _pixels(keys: dict[str, Any]) -> PixelSpec:
     match keys["resize_mode"] or "shortest":
         case "longest":
             resize, fill = ("contain", height, width), keys["fill_color"]
+            if type(fill) is not int or fill not in range(256):
+                raise ValueError(f"fill_color is {fill!r}, which is no grey level, 0 to 255")
         case "squash":
             resize, crop = ("exact", height, width), None
         case _ if height == width:

@@ -26,6 +26,7 @@ from deployments.models.layouts.text_models import load_text_model
 from deployments.models.loading import load_model
 from deployments.models.spec import read_preprocessing
 from deployments.settings import ModelSettings
+from deployments.wire import PatchSpec
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -55,6 +56,11 @@ def load(checkpoint: Checkpoint, settings: ModelSettings) -> LoadedCheckpoint:
     else:
         pooling = "projection" if reading.image == "features" else "pooler"
         loaded = transformers.load(inner, settings.model_copy(update={"pooling": pooling}))
+    if isinstance(loaded.preprocessing.pixels, PatchSpec):
+        raise CheckpointError(
+            f"model {checkpoint.id!r} takes patches (NaFlex), which raylens does not have with "
+            f"{MODULES}; set model.id to the model of transformers that it is made of"
+        )
     vision = Heads(loaded.vision, reading.gives, _heads(checkpoint, modules, reading))
     text = None
     if loaded.text is not None and reading.text is not None:

@@ -59,6 +59,11 @@ def load_text_model(
     own = model.config
     positions: int = own.max_position_embeddings
     if _POSITIONS_FROM_PAD[kind]:
+        if type(own.pad_token_id) is not int:
+            raise CheckpointError(
+                f"{path}: pad_token_id is {own.pad_token_id!r}, from which {kind} counts positions;"
+                " correct it"
+            )
         positions -= own.pad_token_id + 1
     limit = min(positions, max_tokens or positions)
     tokenizer = read_tokenizer(

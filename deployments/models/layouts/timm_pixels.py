@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.checkpoints.checkpoint import CheckpointError
-from deployments.models.spec import Preprocessing, is_number
+from deployments.models.spec import LEAST_CROP, Preprocessing, is_number
 from deployments.wire import PixelSpec, Resize
 
 # Pillow's numbers.
@@ -44,8 +44,8 @@ class _DataConfig:
         _, *edges = self.config["input_size"]
         crop = (edges[0], edges[1])
         pct = self.config["crop_pct"]
-        if not (is_number(pct) and pct > 0):
-            raise self._error("crop_pct", "should be a number above 0")
+        if not (is_number(pct) and pct >= LEAST_CROP):
+            raise self._error("crop_pct", f"should be a number, {LEAST_CROP} or more")
         interpolation = self.config["interpolation"]
         if not isinstance(interpolation, str) or interpolation not in _FILTERS:
             raise self._error("interpolation", f"should be one of {', '.join(_FILTERS)}")

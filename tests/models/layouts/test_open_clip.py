@@ -19,6 +19,7 @@ from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.checkpoints.open_clip import read_config
 from deployments.models import texts
 from deployments.models.encoder import Encoder
+from deployments.models.export import prepare
 from deployments.models.layouts import open_clip_tokenizers
 from deployments.models.layouts.open_clip_images import read_preprocessing
 from deployments.models.texts import load_tokenizer
@@ -27,7 +28,7 @@ from deployments.texts import own_tokenizer
 from deployments.texts.tokenizer import TextTokenizer
 from deployments.wire import PixelSpec
 from tests.models.comparison import TEXTS, compare, in_torch
-from tests.models.conftest import in_float32
+from tests.models.conftest import in_float32, update
 from tests.models.odd_images import odd_images, picture
 from tests.models.open_clip_checkpoints import OpenClipReference, write
 
@@ -164,6 +165,7 @@ def test_a_logit_bias_is_not_made_up(changed: Changed) -> None:
         ({"vision_cfg": {"width": 50}}, "open_clip cannot "),
         ({"vision_cfg": {"no_such_key": 1}}, "open_clip cannot build the model"),
         ({"preprocess_cfg": {"resize_mode": "fold"}}, "cannot read its preprocess_cfg"),
+        ({"preprocess_cfg": {"resize_mode": "longest", "fill_color": 999}}, "fill_color is 999"),
     ],
 )
 def test_a_configuration_that_raylens_cannot_follow_is_refused(
@@ -203,6 +205,28 @@ def test_a_text_tower_without_its_configuration_says_which(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = changed("xlm-roberta-base-ViT-B-32", files=["config.json"])
     assert "config.json of 'xlm-roberta-base', which is neither" in refused(folder)
+
+
+@pytest.mark.slow
+def test_an_export_says_which_files_it_borrowed(
+    changed: Changed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = changed("xlm-roberta-base-ViT-B-32")
+    lender = tmp_path / "hub" / "models--xlm-roberta-base"
+    (lender / "snapshots" / "c0ffee").mkdir(parents=True)
+    (lender / "refs").mkdir()
+    (lender / "refs" / "main").write_text("c0ffee")
+    (folder / "config.json").rename(lender / "snapshots" / "c0ffee" / "config.json")
+    export, _ = prepare(in_float32(folder))
+    assert export.manifest.borrowed == {"xlm-roberta-base": "c0ffee"}
+
+
+def test_a_text_tower_that_may_name_code_on_the_hub_is_refused(changed: Changed) -> None:
+    folder = changed("xlm-roberta-base-ViT-B-32")
+    update(folder / "config.json", {"attn_implementation": "acme/attention"})
+    assert "config.json: has attn_implementation, which may name code" in refused(folder)
 
 
 def test_without_the_library_the_sentence_says_what_to_install(

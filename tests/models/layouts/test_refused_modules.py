@@ -19,7 +19,9 @@ from deployments.settings import ModelSettings
 from tests.models.conftest import Tiny, in_float32, update
 from tests.models.sentence_transformers_checkpoints import (
     BOTH,
+    PATCHES,
     WHOLE,
+    XLM_ROBERTA,
     Head,
     dense,
     pooling,
@@ -151,6 +153,12 @@ def test_weights_are_exactly_those_of_the_configuration(
     assert "1_Dense/model.safetensors: should hold linear.weight (2, 4)" in sentence
 
 
+def test_a_head_as_large_as_no_file_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    heads(tmp_path, dense(4, 2))
+    update(tmp_path / "1_Dense/config.json", {"in_features": 2**30})
+    assert "should hold linear.weight (2, 1073741824)" in refused_heads(tmp_path)
+
+
 def test_tokens_that_nothing_pools_are_refused(tmp_path: Path) -> None:
     heads(tmp_path)
     with pytest.raises(CheckpointError, match=r"modules\.json: none of its modules makes one"):
@@ -232,6 +240,29 @@ def test_a_text_id_that_is_no_text_model_is_refused(clip: Path, tiny: Tiny, tmp_
     loaded = choice.load(checkpoint, ModelSettings(id=str(clip)))
     with pytest.raises(CheckpointError, match="text models of the family 'gpt2'"):
         sentence_transformers.with_text_of(loaded, Checkpoint("text", None, text))
+
+
+@pytest.mark.parametrize(
+    ("family", "reading", "head"),
+    [
+        ("SigLIP 2 NaFlex", BOTH, dense(32, 20)),
+        ("SigLIP 2 NaFlex, vision alone", PATCHES, pooling("mean")),
+    ],
+    ids=["features", "hidden"],
+)
+def test_naflex_before_modules_is_refused(
+    tmp_path: Path, family: str, reading: dict[str, Any], head: Head
+) -> None:
+    folder = write_st(tmp_path, [head], family=family, reading=reading)
+    assert "takes patches (NaFlex)" in refused(folder)
+
+
+def test_a_text_model_whose_positions_depend_on_a_pad_id_that_is_not_there_is_refused(
+    tmp_path: Path, tiny: Tiny
+) -> None:
+    text = write_multilingual(tmp_path / "text", family=XLM_ROBERTA)
+    update(text / "config.json", {"pad_token_id": None})
+    assert "config.json: pad_token_id is None" in refused(tiny("CLIP"), text_id=str(text))
 
 
 def test_a_pickled_head_is_refused(tmp_path: Path) -> None:

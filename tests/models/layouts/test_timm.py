@@ -233,7 +233,7 @@ def test_unread_weights_are_refused_unless_timm_knows_of_them(
         ({"mean": None}, "its pretrained_cfg holds no mean, so it does not say what pixels"),
         ({"std": [1, 0, 1]}, "std is [1, 0, 1]; it should not hold a zero"),
         ({"std": [1, 1]}, "std is [1, 1]; it should be three numbers"),
-        ({"crop_pct": -1}, "crop_pct is -1; it should be a number above 0"),
+        ({"crop_pct": -1}, "crop_pct is -1; it should be a number, 0.1 or more"),
         ({"input_size": [3, 160]}, "the model's input_size is [3, 160], and raylens has only [3,"),
         ({"input_size": 160}, "timm cannot read it ('int' object is not subscriptable)"),
         ({"crop_mode": "border", "mean": [2, 2, 2]}, "mean is [2, 2, 2]; it should be a colour"),

@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 
+from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.models.layouts.timm_pixels import read_preprocessing
 from deployments.pixels.geometry import fit
 from deployments.wire import PixelSpec
@@ -69,3 +70,9 @@ def test_values_are_those_of_timms_transform(changes: dict[str, Any]) -> None:
     values = fit(image, read.pixels) * np.array(read.scale) + np.array(read.shift)
     expected = transform(image).permute(1, 2, 0).to(torch.float64).numpy()
     np.testing.assert_allclose(values, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("pct", [1e-9, 5e-324, 0, -1, "all"])
+def test_a_crop_of_next_to_nothing_is_refused(pct: object) -> None:
+    with pytest.raises(CheckpointError, match=r"crop_pct is .* should be a number, 0\.1 or more"):
+        read_preprocessing(Path("config.json"), {**resolved({}), "crop_pct": pct})
