@@ -32,7 +32,7 @@ def head_lost(config: Path, images: Sequence[bytes]) -> dict[str, Any]:
     """The head is lost with its GCS, whose state is in Redis, and Serve's controller; a new one
     takes its place after 15 s. Then a model replica is killed, which the new head has to replace.
     Requests that were going through the HAProxy of the head fail, and those that the new one gets
-    before it knows the replicas: the kernel, which shares them out here, does not ask /-/healthz."""
+    before it knows the replicas: the kernel, which shares them out, does not ask /-/healthz."""
     with tempfile.TemporaryDirectory() as folder, redis(Path(folder)) as address:
         env = {"RAY_REDIS_ADDRESS": address, "RAY_external_storage_namespace": "raylens"}
         with nodes(config, [BOTH, BOTH], env, proxies="EveryNode") as service:
