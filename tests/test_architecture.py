@@ -116,10 +116,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("checkpoints.checkpoint", "models", "service.vectors"),
     },
     "bulk.pipeline": {"bulk"},
-    "checkpoints": set(),
-    "metrics.export": set(),
-    "ray_internals": set(),
-    "config": set(),
+    **{room: set() for room in ("checkpoints", "metrics.export", "ray_internals", "config")},
 }
 
 

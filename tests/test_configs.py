@@ -108,7 +108,8 @@ def test_a_cluster_scales_by_our_policies_and_soon(name: str) -> None:
 
 
 def manifest(name: str) -> Any:
-    return yaml.safe_load((ROOT / "configs" / "cluster" / name).read_text())
+    """The first resource in a file."""
+    return next(yaml.safe_load_all((ROOT / "configs" / "cluster" / name).read_text()))
 
 
 def test_the_cluster_serves_the_profile_for_gpus() -> None:

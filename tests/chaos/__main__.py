@@ -22,6 +22,7 @@ from rich.table import Table
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.growth import growth
 from tests.chaos.hazards import HAZARDS
+from tests.chaos.leaving import head_lost, taken_back
 from tests.chaos.nodes import SkippedError, gcs_restarted, node_lost
 from tests.chaos.overload import beside_a_busy_key, flooded
 from tests.chaos.replica import REPLICA
@@ -49,6 +50,8 @@ def main() -> int:
         "node lost, model": partial(overload, partial(node_lost, lost={"model": 1})),
         "node lost, both": partial(overload, partial(node_lost, lost={"model": 1, "ingress": 1})),
         "GCS restarted": partial(overload, gcs_restarted),
+        "head lost": partial(overload, head_lost),
+        "node taken back": partial(overload, taken_back),
     }
     results = []
     for name in (name for name in runs if arguments.only in name):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -23,6 +24,8 @@ PER_SECOND = 10
 # Ray's custom resource of which a replica takes one, so that a node has room for so many.
 ROOM = {"Ingress": "ingress", "Embedder": "model"}
 Room = Mapping[str, int]
+# Lets several HAProxies listen on one port; Serve's default is one alone.
+SHARED_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
 
 
 class SkippedError(Exception):
@@ -42,9 +45,20 @@ class Nodes:
         node = self.cluster.add_node(resources=dict(room), node_ip_address=address, **options)
         self.running.append(node)
 
-    def lose_last(self) -> None:
-        """Kills all processes of the node that was added last, at once."""
-        node = self.running.pop()
+    def add_head(self, gcs_port: int) -> None:
+        """The first node, which has room for no replica; also a new one in place of a lost one."""
+        node = self.cluster.add_node(
+            num_cpus=0,
+            node_ip_address="127.0.0.2",
+            gcs_server_port=gcs_port,
+            include_dashboard=True,
+            dashboard_port=free_port(),
+        )
+        self.running.insert(0, node)
+
+    def lose(self, number: int = -1) -> None:
+        """Kills all processes of a node at once."""
+        node = self.running.pop(number)
         for process in processes(node):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -72,16 +86,23 @@ def is_full(node: Any, room: Room) -> bool:
 
 @contextlib.contextmanager
 def nodes(
-    config: Path, workers: Sequence[Room], env: Mapping[str, str] | None = None
+    config: Path,
+    workers: Sequence[Room],
+    env: Mapping[str, str] | None = None,
+    *,
+    proxies: str = "HeadOnly",
 ) -> Iterator[Nodes]:
-    """The service with two replicas of each deployment on a head, which has room for none, and
-    `workers`."""
+    """The service on a head, which has room for no replica, and `workers`, whose rooms are all
+    taken. With `proxies` on EveryNode, the kernel shares out connections to the one port among
+    the HAProxies of all nodes, as a load balancer would."""
     content = yaml.safe_load(config.read_text())
-    content["proxy_location"] = "HeadOnly"  # there is one port for the HAProxy of all nodes
+    content["proxy_location"] = proxies
     content["http_options"]["host"] = "0.0.0.0"  # replicas on all nodes are reached
     for deployment in content["applications"][0]["deployments"]:
-        options = {"num_cpus": 1, "resources": {ROOM[deployment["name"]]: 1}}
-        deployment |= {"num_replicas": 2, "ray_actor_options": options}
+        room = ROOM[deployment["name"]]
+        options = {"num_cpus": 1, "resources": {room: 1}}
+        number = sum(worker.get(room, 0) for worker in workers)
+        deployment |= {"num_replicas": number, "ray_actor_options": options}
     config.write_text(yaml.safe_dump(content))
     before = dict(os.environ)
     with (
@@ -90,16 +111,25 @@ def nodes(
     ):
         cleanup.callback(os.environ.update, before)
         cleanup.callback(os.environ.clear)
-        os.environ.update({**serve_environment(Path(folder)), **(env or {})})
+        os.environ.update({**serve_environment(Path(folder)), **SHARED_PORT, **(env or {})})
         from ray.cluster_utils import Cluster
 
         found = Nodes(Cluster())
         cleanup.callback(found.cluster.shutdown)
-        found.add({}, num_cpus=0, include_dashboard=True, dashboard_port=free_port())
-        for room in workers:
-            found.add(room, num_cpus=4)
+        found.add_head(free_port())
+        for worker in workers:
+            found.add(worker, num_cpus=4)
         found.url = deployed(config, Path(folder) / "log", found.cluster.address)
+        # Each time through a HAProxy that the kernel picks: by then all of them know the replicas.
+        until(lambda: all(is_ready(found.url) for _ in range(20)))
         yield found
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def deployed(config: Path, log: Path, address: str) -> str:
@@ -132,7 +162,7 @@ def node_lost(config: Path, images: Sequence[bytes], *, lost: Room) -> dict[str,
         for _ in range(3):
             until(lambda: is_full(service.running[-1], lost))
             time.sleep(5)
-            service.lose_last()
+            service.lose()
             time.sleep(10)
             service.add(lost, num_cpus=4)
         until(lambda: is_full(service.running[-1], lost))
@@ -142,8 +172,6 @@ def node_lost(config: Path, images: Sequence[bytes], *, lost: Room) -> dict[str,
 def gcs_restarted(config: Path, images: Sequence[bytes]) -> dict[str, Any]:
     """The head's GCS, which keeps its state in Redis, is killed and starts again after 10 s; then a
     model replica is killed, which it has to replace."""
-    if shutil.which("redis-server") is None:
-        raise SkippedError("the GCS keeps its state in Redis: install redis-server")
     with tempfile.TemporaryDirectory() as folder, redis(Path(folder)) as address:
         env = {"RAY_REDIS_ADDRESS": address, "RAY_external_storage_namespace": "raylens"}
         with nodes(config, [{"model": 2, "ingress": 2}], env) as service:
@@ -164,6 +192,9 @@ def gcs_restarted(config: Path, images: Sequence[bytes]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
+    """The address of one; raises SkippedError if it is not installed."""
+    if shutil.which("redis-server") is None:
+        raise SkippedError("the GCS keeps its state in Redis: install redis-server")
     port = free_port()
     server = subprocess.Popen(
         ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"],

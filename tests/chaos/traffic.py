@@ -57,7 +57,7 @@ class Traffic:
         headers = {"Content-Type": "image/jpeg"}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = self._connector()
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, headers=headers
         ) as session:
@@ -68,6 +68,9 @@ class Traffic:
                 due = began + len(tasks) / self.per_second
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             await asyncio.gather(*tasks)
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=0)
 
     async def _one(self, session: aiohttp.ClientSession, number: int) -> None:
         began = time.monotonic()
