@@ -91,10 +91,11 @@ def spans(server: Server) -> list[dict[str, Any]]:
     found = []
     for file in (Path(session[0]) / "logs" / "serve" / "spans").glob("*"):
         text, decoder = file.read_text().lstrip(), json.JSONDecoder()
-        while text:
-            span, end = decoder.raw_decode(text)
-            found.append(span)
-            text = text[end:].lstrip()
+        with contextlib.suppress(ValueError):  # the last one is being written
+            while text:
+                span, end = decoder.raw_decode(text)
+                found.append(span)
+                text = text[end:].lstrip()
     return found
 
 
