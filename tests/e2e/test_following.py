@@ -110,7 +110,7 @@ def test_the_spans_of_a_request_hang_below_its_callers_span(server: Server, jpeg
     # While HAProxy is getting to know the replicas, Serve's own proxy serves, which drops the
     # caller's trace: it has started before `tracing_config` was there.
     for number in range(1, 11):
-        found = below(server, jpeg(number), trace=f"{number:032x}")
+        found = below(server, jpeg(100 + number), trace=f"{number:032x}")
         if found:
             break
     printed = [*tree(found, f"0x{SPAN}")]
