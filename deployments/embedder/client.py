@@ -184,12 +184,12 @@ class EmbedderClient:
         self._refused += items
 
     async def ready(self, within_s: float = math.inf) -> ModelCard:
-        card = self.card  # raises at once if there is none yet
+        known = self.card  # raises at once if there is none yet
         if self._asleep.now():
-            return card  # asking would wake it up, and health checks never end
+            return known  # asking would wake it up, and health checks never end
         try:
             async with asyncio.timeout(min(within_s, self._ready_timeout_s)):
-                card = await self._ready.remote()
+                card: ModelCard = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: a recent success proves more than this call.
             if asyncio.get_running_loop().time() - self._last_success < READY_TIMEOUT_S:

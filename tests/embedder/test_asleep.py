@@ -29,7 +29,7 @@ async def asleep(
     """A client that knows the model's card, and whose model has no replicas now."""
     replicas = Replicas()
     opened = EmbedderClient(
-        handle,  # type: ignore[arg-type]  # a fake
+        handle,
         names=frozenset({"fake"}),
         request_timeout_s=10,
         asleep=Asleep(cold_start, replicas),
