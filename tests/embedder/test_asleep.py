@@ -109,4 +109,4 @@ async def test_refused_items_go_along_with_the_next_call_once() -> None:
     opened.refused(0.5)
     await embed(opened)
     await embed(opened)
-    assert [call[-1] for call in handle.methods["embed"].calls] == [3.5, 0.0]
+    assert [call[3:] for call in handle.methods["embed"].calls] == [(3.5,), ()]
