@@ -119,7 +119,9 @@ class ScalingPolicy:
 
         memory.fast = average(memory.fast, demand, FAST_S)
         memory.slow = average(memory.slow, demand, SLOW_S)
-        memory.noise = average(memory.noise, abs(memory.fast - memory.slow), NOISE_S)
+        # A jump is no noise, or the next one would be taken for it.
+        apart = min(abs(memory.fast - memory.slow), 3 * memory.noise + GROWTH * memory.slow)
+        memory.noise = average(memory.noise, apart, NOISE_S)
         memory.at = seen.now
         # Serve itself starts the first replica, and asks nobody meanwhile.
         if demand or seen.backlog_s or not (seen.running and memory.running):

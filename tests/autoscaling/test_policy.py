@@ -154,3 +154,10 @@ def test_a_replica_that_took_long_to_start_is_not_idle_at_once() -> None:
 def test_a_utilisation_is_a_part_of_the_time(utilisation: float) -> None:
     with pytest.raises(ValueError, match="a part of the time"):
         ScalingPolicy(utilisation=utilisation)
+
+
+def test_a_step_soon_after_another_is_met_as_quickly() -> None:
+    deployment = Deployment(ScalingPolicy())
+    deployment.run(60, demand=0.0)
+    deployment.run(30, demand=0.45)
+    assert 2 in deployment.run(2, demand=1.5)
