@@ -19,7 +19,7 @@ CLIP = Profile(batch_s=0.0076, image_s=0.0196, max_batch_size=8, start_s=6.0)
 OURS = "raylens"
 # Serve's policy with the numbers of ongoing requests that it may aim at, and the delays that are
 # its defaults or that somebody might choose who knows them.
-TARGETS = (0.5, 1.0, 2.0)
+TARGETS = (0.5, 0.75, 1.0, 2.0)
 QUICK = {
     "metrics_interval_s": 1,
     "look_back_period_s": 5,
@@ -96,11 +96,16 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             if good:
                 best = min(good, key=lambda row: row.outcome.replica_hours)
                 saved = 1 - ours.outcome.replica_hours / best.outcome.replica_hours
-                lines.append(f"{trace}: {saved:.0%} fewer replica-hours than {best.policy}")
+                lines.append(
+                    f"{trace}: {abs(saved):.0%} {'fewer' if saved >= 0 else 'more'} replica-hours "
+                    f"than {best.policy}"
+                )
             else:
                 best = min(others, key=lambda row: row.outcome.percentile(99))
                 slower = best.outcome.percentile(99) / p99
-                lines.append(f"{trace}: no p99 of {kind} is as low; the best is {slower:.1f} times")
+                lines.append(
+                    f"{trace}: no p99 of {kind} is as low; the best is {slower:.1f} times ours"
+                )
             refused = min(row.outcome.refused for row in others)
             lines[-1] += f"; {ours.outcome.refused} refused, at least {refused} by {kind}"
     return lines

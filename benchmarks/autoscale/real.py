@@ -147,6 +147,7 @@ def measured(wanted: Trace) -> Seen:
         with serve(Path(folder), path, env={"PYTHONPATH": str(ROOT)}) as server:
             time.sleep(5)  # HAProxy has the replica by then
             calibrate(server.url, seen)
+            time.sleep(2 * OPTIONS["policy"]["policy_kwargs"]["down_after_s"])
             thread = threading.Thread(target=lambda: asyncio.run(load(server.url, wanted, seen)))
             thread.start()
             seen.began = time.time()

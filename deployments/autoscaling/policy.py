@@ -23,8 +23,8 @@ MOST_GROWTH = 2.0
 MOST_REFUSED = 3.0
 # A replica that has been busy all the time has between one and two batches waiting or running.
 BATCHES = 2.0
-# Replicas are given back only if those that stay would be so much less busy than they may be.
-HYSTERESIS = 0.1
+# Replicas are given back only if those that stay would be busy for so much less than they may be.
+HYSTERESIS = 0.13
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,10 @@ class ScalingPolicy:
     idle_after_s: float = 300.0
     """The last one is given back after so long without work, if `min_replicas` is 0."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(f"utilisation is a part of the time, above 0, not {self.utilisation}")
+
     def replicas(self, seen: Seen, memory: Memory) -> int:
         """How many there should be from now on, before the limits of the deployment. To be called
         every second or more often."""
@@ -95,7 +99,7 @@ class ScalingPolicy:
         if up >= seen.target:
             needed = up
         else:
-            down = self._needed(seen, memory, self.utilisation - HYSTERESIS)
+            down = self._needed(seen, memory, (1 - HYSTERESIS) * self.utilisation)
             needed = min(down, seen.target)
         idle = seen.now - memory.busy_at >= self.idle_after_s
         return self._held(0 if idle else max(1, needed), seen.now, memory, idle=idle)
@@ -115,7 +119,9 @@ class ScalingPolicy:
 
         memory.fast = average(memory.fast, demand, FAST_S)
         memory.slow = average(memory.slow, demand, SLOW_S)
-        memory.noise = average(memory.noise, abs(memory.fast - memory.slow), NOISE_S)
+        # A jump is no noise, or the next one would be taken for it.
+        apart = min(abs(memory.fast - memory.slow), 3 * memory.noise + GROWTH * memory.slow)
+        memory.noise = average(memory.noise, apart, NOISE_S)
         memory.at = seen.now
         # Serve itself starts the first replica, and asks nobody meanwhile.
         if demand or seen.backlog_s or not (seen.running and memory.running):

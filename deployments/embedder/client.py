@@ -94,8 +94,7 @@ class EmbedderClient:
         self._ready = handle.options(method_name="ready", **over_grpc)
         # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
-        self._images, self._texts = Pace(), Pace()
-        self._refused = 0.0
+        self._images, self._texts, self._refused = Pace(), Pace(), 0.0
         self._asleep = asleep or Asleep()
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
@@ -171,12 +170,12 @@ class EmbedderClient:
         self._refused += items
 
     async def ready(self, within_s: float = math.inf) -> ModelCard:
-        card = self.card  # raises at once if there is none yet
-        if self._asleep.now():
-            return card  # asking would wake it up, and health checks never end
+        known = self.card  # raises at once if there is none yet
+        if self._asleep.now():  # asking would wake it up, and health checks never end
+            return known
         try:
             async with asyncio.timeout(min(within_s, self._ready_timeout_s)):
-                card = await self._ready.remote()
+                card: ModelCard = await self._ready.remote()
         except (TimeoutError, BackPressureError):
             # Busy is not dead: a recent success proves more than this call.
             if asyncio.get_running_loop().time() - self._last_success < READY_TIMEOUT_S:
@@ -220,10 +219,11 @@ class EmbedderClient:
     ) -> StackVectors:
         if refusal := self.refusal():
             raise refusal
-        refused, self._refused = self._refused, 0.0
+        refused = (self._refused,) if self._refused else ()
+        self._refused = 0.0
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                made = await self._call_with_retry(method, stack, identity, tenant, refused)
+                made = await self._call_with_retry(method, stack, identity, tenant, *refused)
         except TimeoutError:
             if not timer.expired():  # raised by the model, not by our deadline
                 logger.exception("The model failed on a stack.")

@@ -63,9 +63,11 @@ def test_a_step_brings_what_it_needs_within_two_seconds_and_little_more() -> Non
 
 
 def test_a_small_overload_shows_in_the_backlog() -> None:
-    deployment = Deployment(ScalingPolicy(utilisation=1.1))
-    deployment.run(30, demand=0.4)
-    assert 2 in deployment.run(10, demand=1.08)
+    deployment = Deployment(ScalingPolicy(utilisation=1.0))
+    deployment.run(300, demand=0.97)
+    assert set(deployment.targets) == {1}
+    deployment.backlog_s = 2.0
+    assert 2 in deployment.run(10, demand=1.0)
 
 
 def test_a_burst_that_is_done_before_a_replica_would_have_started_brings_none() -> None:
@@ -146,3 +148,16 @@ def test_a_replica_that_took_long_to_start_is_not_idle_at_once() -> None:
     deployment.now += 300  # Serve starts one for a caller, and calls no policy meanwhile
     deployment.ready = [deployment.now]
     assert set(deployment.run(50, demand=0.0)) == {1}
+
+
+@pytest.mark.parametrize("utilisation", [0.0, -1.0, 75.0])
+def test_a_utilisation_is_a_part_of_the_time(utilisation: float) -> None:
+    with pytest.raises(ValueError, match="a part of the time"):
+        ScalingPolicy(utilisation=utilisation)
+
+
+def test_a_step_soon_after_another_is_met_as_quickly() -> None:
+    deployment = Deployment(ScalingPolicy())
+    deployment.run(60, demand=0.0)
+    deployment.run(30, demand=0.45)
+    assert 2 in deployment.run(2, demand=1.5)

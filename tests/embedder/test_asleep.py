@@ -29,7 +29,7 @@ async def asleep(
     """A client that knows the model's card, and whose model has no replicas now."""
     replicas = Replicas()
     opened = EmbedderClient(
-        handle,  # type: ignore[arg-type]  # a fake
+        handle,
         names=frozenset({"fake"}),
         request_timeout_s=10,
         asleep=Asleep(cold_start, replicas),
@@ -109,4 +109,4 @@ async def test_refused_items_go_along_with_the_next_call_once() -> None:
     opened.refused(0.5)
     await embed(opened)
     await embed(opened)
-    assert [call[-1] for call in handle.methods["embed"].calls] == [3.5, 0.0]
+    assert [call[3:] for call in handle.methods["embed"].calls] == [(3.5,), ()]
