@@ -32,7 +32,7 @@ async def test_the_answer_is_passed_on_as_the_replica_gave_it() -> None:
     handle = Handle(embed=(ANSWER,))
     assert await embed(client(handle)) is ANSWER
     (arguments,) = handle.methods["embed"].calls
-    assert arguments == (STACK, CARD.identity, None, 0.0)
+    assert arguments == (STACK, CARD.identity, None)
 
 
 def test_arrays_go_by_value_and_not_through_the_object_store() -> None:
@@ -56,7 +56,7 @@ def test_the_largest_stack_fits_into_one_message() -> None:
 async def test_a_call_whose_replica_died_is_retried_on_another(death: Exception) -> None:
     handle = Handle(embed=(death, ANSWER))
     assert await embed(client(handle)) is ANSWER
-    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None, 0.0)] * 2
+    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None)] * 2
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=named)

@@ -62,7 +62,7 @@ async def test_another_version_of_the_model_brings_its_card_and_tokenizer(told_b
 async def test_while_replicas_of_both_models_serve_a_stack_finds_its_own() -> None:
     handle = Handle(embed=(WrongModelError(b"newer"), DEATHS[0], WrongModelError(b"newer"), ANSWER))
     assert await embed(client(handle)) is ANSWER
-    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None, 0.0)] * 4
+    assert handle.methods["embed"].calls == [(STACK, CARD.identity, None)] * 4
 
 
 async def test_a_model_without_text_that_replaces_another_takes_its_tokenizer_away() -> None:
