@@ -42,6 +42,8 @@ class Seen:
     """With the batch times that lone requests had,"""
     beside_s: float = 0.0
     """and what each took beside the model."""
+    earlier: list[tuple[float, int]] = field(default_factory=list)
+    """When those were sent, and how many images each had: the policy remembers them."""
     statuses: list[int] = field(default_factory=list)
     first_s: dict[float, float] = field(default_factory=dict)
     """When each replica's first answer came, in seconds after the load began."""
@@ -126,6 +128,7 @@ def calibrate(url: str, seen: Seen) -> None:
             batches, rest = [], []
             for _ in range(20):
                 began = time.monotonic()
+                seen.earlier.append((time.time(), items))
                 response = client.post(f"{url}/v1/embeddings", json=content).raise_for_status()
                 took_s = time.monotonic() - began
                 stages = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"]))
@@ -176,9 +179,27 @@ def controller_log(server: Server) -> list[str]:
 
 
 def simulated(wanted: Trace, seen: Seen, start_s: float) -> Outcome:
+    """Of the trace, after the same requests as in the service."""
     profile = replace(seen.profile, start_s=start_s)
-    outcome = Simulator(profile, wanted, policies.Served(profile, OPTIONS), replicas=1).run()
-    outcome.latencies_s = [latency_s + seen.beside_s for latency_s in outcome.latencies_s]
+    lead_s = round(seen.began - seen.earlier[0][0]) + 5
+    at = np.array([sent - seen.began + lead_s for sent, _ in seen.earlier])
+    items = np.array([number for _, number in seen.earlier])
+
+    def run(trace: Trace) -> Outcome:
+        return Simulator(profile, trace, policies.Served(profile, OPTIONS), replicas=1).run()
+
+    before = run(Trace("before", at, items, lead_s))
+    outcome = run(
+        Trace(
+            wanted.name,
+            np.concatenate([at, wanted.arrivals_s + lead_s]),
+            np.concatenate([items, wanted.items]),
+            wanted.seconds + lead_s,
+        )
+    )
+    outcome.replica_s -= before.replica_s
+    own = outcome.latencies_s[len(seen.earlier) :]
+    outcome.latencies_s = [latency_s + seen.beside_s for latency_s in own]
     return outcome
 
 
