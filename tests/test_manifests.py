@@ -32,7 +32,8 @@ API_VERSIONS = {
 def resources(kind: str | None = None) -> list[dict[str, Any]]:
     files = sorted(CLUSTER.glob("*.yml"))
     found = [r for file in files for r in yaml.safe_load_all(file.read_text())]
-    return [r for r in found if kind in (None, r["kind"])]
+    # Prometheus's own files are no resources.
+    return [r for r in found if "kind" in r and kind in (None, r["kind"])]
 
 
 def spec() -> dict[str, Any]:
