@@ -4,6 +4,7 @@ Knows nothing of a service: `raylens bench --profile` measured one, and this com
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class Profile:
                 # Callers who are only waiting for their turn at the model wait in its queue.
                 ingress_limits=batch_s + queue_s < 0.5 * busy["p50_ms"] / 1e3,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
             raise ProfileError(
                 "that is no profile of this version: measure with raylens bench --profile FILE"
             ) from None
@@ -123,18 +124,26 @@ def plan(profile: Profile, node: Node, *, images_per_s: float, p99_s: float) -> 
     Raises OutOfReachError if an image takes longer whatever stands beside it, or a replica does not
     fit on a node.
     """
-    least_s = profile.ingress_s + 2 * profile.single_s
+    alone_s = _batch_s(profile, 0)
+    least_s = profile.ingress_s + 2 * alone_s
     if p99_s < least_s:
         raise OutOfReachError(
-            f"one image takes {(profile.ingress_s + profile.single_s) * 1e3:.0f} ms, and "
+            f"one image takes {(profile.ingress_s + alone_s) * 1e3:.0f} ms, and "
             f"{least_s * 1e3:.0f} ms behind another: a p99 of {p99_s * 1e3:.0f} ms needs a faster "
             "model or processor, not more of them"
         )
-    replicas = enough = math.ceil(images_per_s / profile.images_per_s / MOST_BUSY)
+    least = images_per_s / profile.images_per_s / MOST_BUSY
+    if least > _MOST_REPLICAS:
+        raise OutOfReachError(f"that would take {least:,.0f} model replicas")
+    enough = math.ceil(least)
+    replicas = bisect_left(
+        range(_MOST_REPLICAS + 1),
+        -p99_s,
+        lo=enough,
+        key=lambda number: -predicted_p99_s(profile, number, images_per_s),
+    )
     if replicas > _MOST_REPLICAS:
-        raise OutOfReachError(f"that would take {replicas:,} model replicas")
-    while predicted_p99_s(profile, replicas, images_per_s) > p99_s:
-        replicas += 1
+        raise OutOfReachError(f"that would take more than {_MOST_REPLICAS:,} model replicas")
     ingresses = max(1, math.ceil(images_per_s * profile.ingress_s / MOST_DECODING))
     nodes = _nodes(profile, node, replicas, ingresses)
     return Plan(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from raylens.cli import app
-from raylens.plan import Node, OutOfReachError, Profile, erlang_c, plan, predicted_p99_s
+from raylens.plan import (
+    Node,
+    OutOfReachError,
+    Profile,
+    ProfileError,
+    erlang_c,
+    plan,
+    predicted_p99_s,
+)
 
 GPU = Profile(
     replicas=1,
@@ -143,3 +152,30 @@ def test_an_older_profile_does_not_tell_how_many_replicas_it_measured(tmp_path: 
     result = CliRunner().invoke(app, ["plan", *options])
     assert result.exit_code == 2
     assert "no profile of this version" in " ".join(result.output.split())
+
+
+def test_a_plan_ends_where_batches_take_longer_than_single_images() -> None:
+    """However few images a replica gets, then: the callers of this one hindered each other."""
+    hindered = replace(GPU, images_per_s=10.0, batch_s=0.09)
+    with pytest.raises(OutOfReachError, match="184 ms behind another"):
+        plan(hindered, NODE, images_per_s=5, p99_s=0.1)
+
+
+def test_the_largest_plan_is_made_at_once() -> None:
+    with pytest.raises(OutOfReachError, match="more than 100,000 model replicas"):
+        plan(GPU, NODE, images_per_s=2e7, p99_s=0.025)
+
+
+@pytest.mark.parametrize("option", ["--rps", "--p99-ms", "--price"])
+def test_only_finite_numbers_are_planned_for(tmp_path: Path, option: str) -> None:
+    options = {"--rps": "1", "--p99-ms": "100", "--profile": str(written(tmp_path)), option: "inf"}
+    result = CliRunner().invoke(app, ["plan", *(word for pair in options.items() for word in pair)])
+    assert result.exit_code == 2
+    assert "is no finite number" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("replicas", [math.inf, 10**400])
+def test_a_profile_with_endless_numbers_is_refused(tmp_path: Path, replicas: float) -> None:
+    path = written(tmp_path, replicas=replicas)
+    with pytest.raises(ProfileError, match="no profile of this version"):
+        Profile.of(json.loads(path.read_text()))

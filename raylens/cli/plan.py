@@ -1,6 +1,7 @@
 """`raylens plan`: how many replicas and nodes a load needs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,9 @@ def plan(
 
     raylens plan --rps 5000 --p99-ms 200 --profile profile.json --price 1.2
     """
+    for name, value in (("--rps", rps), ("--p99-ms", p99_ms), ("--price", price or 0.0)):
+        if math.isinf(value):
+            raise typer.BadParameter("is no finite number", param_hint=name)
     try:
         measured = Profile.of(json.loads(profile.read_text()))
     except OSError as error:
