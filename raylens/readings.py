@@ -3,6 +3,7 @@
 Knows the names of raylens's metrics and Prometheus's text; `cli/top.py` shows it.
 """
 
+import math
 import os
 import re
 import tempfile
@@ -31,7 +32,8 @@ class Reading:
             for line in text.splitlines():
                 if match := _LINE.fullmatch(line):
                     name, labels, value = match.groups()
-                    self.values[name, tuple(_LABEL.findall(labels or ""))] = float(value)
+                    if (number := _number(value)) is not None:
+                        self.values[name, tuple(_LABEL.findall(labels or ""))] = number
 
     def samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
         """The labels and the value of each series of that name."""
@@ -128,7 +130,8 @@ def _by(reading: Reading, name: str, label: str) -> dict[str, float]:
 
 def quantile(buckets: dict[str, float], part: float) -> float | None:
     """As Prometheus's `histogram_quantile`: cumulative counts by `le`, and even within a bucket."""
-    ends = sorted((float(end), count) for end, count in buckets.items())
+    known = ((_number(end), count) for end, count in buckets.items())
+    ends = sorted((end, count) for end, count in known if end is not None)
     total = ends[-1][1] if ends else 0.0
     if not total:
         return None
@@ -140,6 +143,15 @@ def quantile(buckets: dict[str, float], part: float) -> float | None:
             return low + (end - low) * (part * total - below) / max(count - below, 1e-9)
         low, below = end, count
     return low
+
+
+def _number(text: str) -> float | None:
+    """None where there is none, or one that is not defined."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
 
 
 def local_endpoints() -> list[str]:

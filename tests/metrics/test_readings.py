@@ -106,3 +106,20 @@ def test_top_finds_the_service_of_this_machine(
         (session / "metrics_export_port_0a").write_text(url.rpartition(":")[2])
         done = CliRunner().invoke(app, ["top", "--once", "--window", "0.1"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'ray_raylens_requests_total{outcome="ok"} many',
+        'ray_raylens_request_seconds_bucket{le="long"} 7',
+        "ray_raylens_request_seconds_bucket 7",  # added up over `le`
+        'ray_raylens_request_seconds_bucket{le="0.1"} NaN',
+        'ray_raylens_queue_items{deployment="Ingress"} NaN',
+    ],
+)
+def test_what_is_no_number_is_left_out(line: str) -> None:
+    before = Reading([text(ok=0)], at=0)
+    now = figures(before, Reading([f"{text(ok=10)}\n{line}"], at=10))
+    assert (now.requests_s, now.p50_s) == (1, 0.05)
+    assert now.deployments["Ingress"].waiting == 0
