@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from deployments.errors import RaylensError
+from deployments.errors import Internal, RaylensError
 from deployments.metrics.kinds import Counter, Gauge, Histogram, Metric
 
 # From an answer out of the cache to the longest that a request may take.
@@ -113,16 +113,16 @@ class IngressMetrics(Metrics):
 
     @contextmanager
     def answering(self, method: str) -> Iterator[None]:
-        """Counts a request that came through a handle, and is answered inside."""
+        """Counts a request that came through a handle, and is answered inside. One whose caller has
+        left is not answered."""
         began = time.monotonic()
-        failure: RaylensError | None = None
         try:
             yield
-        except RaylensError as error:
-            failure = error
-            raise
-        finally:
+        except Exception as error:
+            failure = error if isinstance(error, RaylensError) else Internal("")
             self.answered(method, "handle", failure, time.monotonic() - began)
+            raise
+        self.answered(method, "handle", None, time.monotonic() - began)
 
 
 class EmbedderMetrics(Metrics):

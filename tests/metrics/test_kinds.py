@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import resource
 from collections import Counter as Tally
 from typing import Any
 
@@ -132,3 +133,27 @@ def test_names_are_raylenss_own_and_each_says_what_it_is() -> None:
 def test_every_limit_in_the_code_is_known() -> None:
     code = "".join(path.read_text() for path in (ROOT / "deployments").rglob("*.py"))
     assert {*re.findall(r'\blimit="(\w+)"', code)} | {"front"} == {*LIMITS}
+
+
+async def test_a_request_through_a_handle_that_fails_is_no_success() -> None:
+    metrics = IngressMetrics()
+    for error in (ValueError("a bug"), asyncio.CancelledError(), Overloaded("full")):
+        with pytest.raises(type(error)), metrics.answering("embed"):
+            raise error
+    assert metrics.requests.values == {
+        ("embed", "handle", "internal"): 1,
+        ("embed", "handle", "overloaded"): 1,
+    }
+
+
+async def test_a_replica_that_can_open_no_more_files_exports_what_it_knows(sent: Sent) -> None:
+    """Or its health check would fail, and all replicas that are full of connections would go."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    exporter = Exporter(IngressMetrics())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        exporter.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert ("raylens_tasks", ()) in sent
+    assert ("raylens_open_files", ()) not in sent
