@@ -57,7 +57,10 @@ class Admission:
 
         Raises Overloaded or RateLimited if no model could answer in time.
         """
-        refusals = [r for queue in self._queues.values() if (r := queue.refusal(tenant))]
+        # A model that is asked wakes up, and of several it is not known yet which is wanted.
+        asks = len(self._queues) == 1
+        queues = self._queues.values()
+        refusals = [r for queue in queues if (r := queue.refusal(tenant, asks_model=asks))]
         if len(refusals) == len(self._queues):
             self._log.note(1, refusals[0])
             self._tell_models(1)
@@ -153,11 +156,11 @@ class _Queue:
         """Seconds until all is done that waits, here and of other ingress replicas."""
         return self._work.total / _PER_S + self._model.others_s
 
-    def refusal(self, tenant: str | None) -> RaylensError | None:
+    def refusal(self, tenant: str | None, *, asks_model: bool = True) -> RaylensError | None:
         """Overloaded if a newcomer would wait longer than `max_wait_s`, for other ingress replicas'
         work too; RateLimited if this tenant's work alone takes longer than its part of that; or
-        what the model itself refuses requests for."""
-        if refusal := self._model.refusal():
+        what the model itself refuses requests for, if it is asked."""
+        if asks_model and (refusal := self._model.refusal()):
             return refusal
         others_s = self._model.others_s
         wait_s = self.wait_s

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
 from deployments.errors import Overloaded, RateLimited, Unavailable
 from deployments.service.admission import _RefusalLog
-from tests.fakes import FakeModel, service
+from tests.fakes import CARD, FakeModel, service
 from tests.service.conftest import Images
 from tests.service.fakes import HeldModel
 from tests.service.requests import embed
@@ -134,3 +135,21 @@ async def test_a_model_that_is_asleep_refuses_before_a_body_is_read() -> None:
     sleeping.asleep = Unavailable("asleep", retry_after_s=7)
     with pytest.raises(Unavailable), service(sleeping).admission.arriving(None):
         pass
+
+
+async def test_a_request_wakes_no_model_that_it_may_not_be_for() -> None:
+    class Sleeping(FakeModel):
+        woken = 0
+
+        def refusal(self) -> Unavailable:
+            self.woken += 1
+            return Unavailable("asleep")
+
+    awake, sleeping = model(), Sleeping(replace(CARD, id="other"))
+    opened = service(awake, sleeping)
+    with opened.admission.arriving(None):
+        pass
+    assert not sleeping.woken
+    with pytest.raises(Unavailable), service(sleeping).admission.arriving(None):
+        pass
+    assert sleeping.woken
