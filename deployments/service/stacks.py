@@ -71,7 +71,9 @@ class StackEmbedder:
                 slot.row = slot.item
             elif isinstance(slot.item, UrlItem):  # fetched once, however often it is listed
                 first = by_url.setdefault(slot.item.url, slot)
-                slot.duplicate_of = None if first is slot else first
+                if first is not slot:
+                    self._lookups.add(1, "duplicate")
+                    slot.duplicate_of = first
         todo = [slot for slot in job.slots if not slot.is_bad and slot.duplicate_of is None]
         most_bytes = job.model.stack_bytes
         max_images = max(1, min(STACK_ITEMS, most_bytes // job.card.image_bytes))

@@ -96,3 +96,9 @@ async def test_a_job_that_begins_again_is_counted(
     with suppress(ModelReplaced):
         await embed(opened, images(1))
     assert +Counter(opened.metrics.retries.values) == {("model_replaced",): 2}
+
+
+async def test_a_url_that_is_listed_twice_is_a_duplicate(jpeg: Jpeg) -> None:
+    opened = service(fetcher=FakeFetcher(cat=jpeg(1)))  # type: ignore[arg-type]
+    await embed(opened, [UrlItem("https://cat")] * 3)
+    assert +Counter(opened.metrics.cache_lookups.values) == {("miss",): 1, ("duplicate",): 2}
