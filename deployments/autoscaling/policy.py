@@ -88,6 +88,11 @@ class ScalingPolicy:
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
             raise ValueError(f"utilisation is a part of the time, above 0, not {self.utilisation}")
+        times = {"start_s": self.start_s, "down_after_s": self.down_after_s}
+        times |= {"wait_s": self.wait_s or 0.0, "idle_after_s": self.idle_after_s}
+        for name, seconds in times.items():
+            if not (0 <= seconds < math.inf):
+                raise ValueError(f"{name} is in seconds, 0 or more, not {seconds}")
 
     def replicas(self, seen: Seen, memory: Memory) -> int:
         """How many there should be from now on, before the limits of the deployment. To be called
@@ -152,7 +157,7 @@ class ScalingPolicy:
         backlog_s = max(0.0, seen.backlog_s + (demand - coming) * start_s)
         wait_s = BATCHES * seen.batch_s if self.wait_s is None else self.wait_s
         if backlog_s > wait_s * coming:
-            needed = max(needed, demand + backlog_s / max(start_s, wait_s))
+            needed = max(needed, demand + backlog_s / max(start_s, wait_s, FAST_S))
         return math.ceil(needed - 1e-6)
 
     def _held(self, needed: int, now: float, memory: Memory, *, idle: bool) -> int:

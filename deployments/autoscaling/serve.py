@@ -34,7 +34,9 @@ class WaitPolicy:
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         """The number of replicas for an `AutoscalingContext`, and what to remember."""
-        memory = ctx.policy_state.get(_MEMORY) or Memory()
+        memory = ctx.policy_state.get(_MEMORY)
+        if memory is None or ctx.current_time < memory.at:  # the clock was set back
+            memory = Memory()
         seen = self._seen(ctx)
         wanted = self._policy.replicas(seen, memory)
         allowed = min(wanted, ctx.capacity_adjusted_max_replicas)
@@ -82,6 +84,8 @@ def rate(reported: Reported, name: str) -> float:
     """How fast a sum grows now, of all replicas that have reported it twice."""
     total = 0.0
     for points in reported.get(name, {}).values():
+        if not points:
+            continue
         last = points[-1]
         earlier = [p for p in points if p.timestamp <= last.timestamp - RATE_S]
         first = earlier[-1] if earlier else points[0]

@@ -1,5 +1,7 @@
 """The number of replicas, second by second, for deployments of which all is known."""
 
+import math
+
 import pytest
 
 from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
@@ -161,3 +163,16 @@ def test_a_step_soon_after_another_is_met_as_quickly() -> None:
     deployment.run(60, demand=0.0)
     deployment.run(30, demand=0.45)
     assert 2 in deployment.run(2, demand=1.5)
+
+
+@pytest.mark.parametrize("name", ["wait_s", "start_s", "down_after_s", "idle_after_s"])
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+def test_times_are_finite_and_never_below_0(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is in seconds"):
+        ScalingPolicy(**{name: seconds})
+
+
+def test_times_of_0_are_a_wish_for_as_many_replicas_as_can_be() -> None:
+    policy = ScalingPolicy(wait_s=0, start_s=0)
+    seen = Seen(now=0, running=1, target=1, demand=0.5, backlog_s=3, batch_s=0.1)
+    assert policy.replicas(seen, Memory()) > 1

@@ -141,3 +141,17 @@ def test_a_context_is_all_that_it_needs() -> None:
         capacity_adjusted_max_replicas=2,
     )
     assert called(WAIT)(needed)[0] == 1
+
+
+def test_a_clock_that_is_set_back_while_a_replica_starts_asks_for_no_more() -> None:
+    policy, state = called(WAIT), dict[str, Any]()
+    half = {"asked_s": [(98.0, 0.0), (100.0, 1.0)], "batch_s": [(100.0, 0.1)]}
+    for now, running, target in ((5000.0, 1, 1), (5001.0, 1, 2), (1400.0, 1, 2), (1410.0, 2, 2)):
+        seen = context(now, state, running, **half)
+        seen.target_num_replicas = target
+        wanted, state = policy(seen)
+    assert wanted <= 2
+
+
+def test_a_replica_may_have_reported_nothing_lately() -> None:
+    assert called(WAIT)(context(101, {}, 1, asked_s=[], batch_s=[]))[0] == 1
