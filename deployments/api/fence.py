@@ -5,6 +5,7 @@ request id unchecked. `raylens serve` puts this middleware around Serve's own th
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH; the stock `serve run` does so when that is set.
 """
 
+import os
 import re
 import uuid
 
@@ -37,6 +38,10 @@ def request_id(request: Request) -> str:
     return given
 
 
+# What HAProxy tells the service (`front`), in place of whatever a caller sends.
+_OF_HAPROXY = frozenset({b"x-raylens-refused"})
+
+
 class _WithoutBody:
     """A `receive` for methods without a body: if a caller sends one all the same, Serve would
     buffer it without limit."""
@@ -58,8 +63,9 @@ class _WithoutBody:
 class Fence:
     """ASGI middleware; see the module."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, behind_haproxy: bool = False) -> None:
         self._app = app
+        self._removed = SERVE_CONTROLS if behind_haproxy else SERVE_CONTROLS | _OF_HAPROXY
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # not supported; Serve would answer with a 500
@@ -74,7 +80,7 @@ class Fence:
         kept = [
             (name, value)
             for name, value in scope["headers"]
-            if name != REQUEST_ID and name.replace(b"_", b"-") not in SERVE_CONTROLS
+            if name != REQUEST_ID and name.replace(b"_", b"-") not in self._removed
         ]
 
         async def send_with_one_id(message: Message) -> None:
@@ -90,4 +96,5 @@ class Fence:
 
 def middlewares() -> list[Middleware]:
     """Named by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH; called once per HTTP server."""
-    return [Middleware(Fence)]
+    behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+    return [Middleware(Fence, behind_haproxy=behind_haproxy)]

@@ -111,3 +111,19 @@ async def test_a_method_without_a_body_reads_none_and_still_sees_a_disconnect(me
         {"type": "http.request", "body": b"", "more_body": False},
         {"type": "http.disconnect"},
     ]
+
+
+@pytest.mark.parametrize(("haproxy", "kept"), [("1", ["7"]), ("0", []), (None, [])])
+async def test_only_haproxy_tells_how_many_it_has_refused(
+    haproxy: str | None, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
+    if haproxy is not None:
+        monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", haproxy)
+    (middleware,) = middlewares()
+    app: Any = middleware.cls(echo, *middleware.args, **middleware.kwargs)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://test"
+    ) as client:
+        seen = (await client.get("/", headers={"X-Raylens-Refused": "7"})).json()
+    assert [value for name, value in seen if name == "x-raylens-refused"] == kept
