@@ -29,6 +29,9 @@ class WaitPolicy:
     Options are the fields of `ScalingPolicy`.
     """
 
+    _worked = "asked_s"
+    """What every replica reports: the sum of its work."""
+
     def __init__(self, **options: float) -> None:
         self._policy = ScalingPolicy(**options)
 
@@ -37,6 +40,10 @@ class WaitPolicy:
         memory = ctx.policy_state.get(_MEMORY)
         if memory is None or ctx.current_time < memory.at:  # the clock was set back
             memory = Memory()
+        reported: Reported = ctx.raw_metrics or {}
+        if ctx.current_num_replicas and not any(reported.get(self._worked, {}).values()):
+            # They have just started, or are so busy that Serve gets no answer: not idle.
+            return ctx.target_num_replicas, {_MEMORY: memory}
         seen = self._seen(ctx)
         wanted = self._policy.replicas(seen, memory)
         allowed = min(wanted, ctx.capacity_adjusted_max_replicas)
@@ -54,7 +61,7 @@ class WaitPolicy:
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
-            demand=rate(reported, "asked_s"),
+            demand=rate(reported, self._worked),
             refused=rate(reported, "refused_s"),
             backlog_s=math.fsum(latest(reported, "backlog_s")),
             batch_s=max(latest(reported, "batch_s"), default=0.0),
@@ -64,6 +71,8 @@ class WaitPolicy:
 class ProcessorPolicy(WaitPolicy):
     """For the ingress: so many replicas that their processors are not busy all the time."""
 
+    _worked = "processor_s"
+
     def _seen(self, ctx: Any) -> Seen:
         reported: Reported = ctx.raw_metrics or {}
         processors = max(latest(reported, "processors"), default=1.0)
@@ -71,7 +80,7 @@ class ProcessorPolicy(WaitPolicy):
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
-            demand=rate(reported, "processor_s") / processors,
+            demand=rate(reported, self._worked) / processors,
         )
 
 

@@ -155,3 +155,13 @@ def test_a_clock_that_is_set_back_while_a_replica_starts_asks_for_no_more() -> N
 
 def test_a_replica_may_have_reported_nothing_lately() -> None:
     assert called(WAIT)(context(101, {}, 1, asked_s=[], batch_s=[]))[0] == 1
+
+
+@pytest.mark.parametrize(("name", "metric"), [(WAIT, "asked_s"), (PROCESSORS, "processor_s")])
+def test_replicas_that_are_too_busy_to_report_are_not_given_back(name: str, metric: str) -> None:
+    policy, state = called(name, down_after_s=60, idle_after_s=60), dict[str, Any]()
+    for now in (100.0, 101.0):
+        _, state = policy(context(now, state, 3, **{metric: [(98.0, 0.0), (100.0, 1.4)]}))
+    for now in range(102, 230):
+        wanted, state = policy(context(now, state, 3))
+    assert wanted == 3
