@@ -147,10 +147,10 @@ class Gate:
             items = sum(len(piece.stack) for piece in pieces)
             self._running += items
             began = time.monotonic()
-            await asyncio.gather(*map(self._run_piece, pieces))
-            took_s = time.monotonic() - began
-            self._batch_time.took(items, took_s)
-            self._took(took_s / items, is_full=2 * items >= self.max_batch_size)
+            if all(await asyncio.gather(*map(self._run_piece, pieces))):
+                took_s = time.monotonic() - began
+                self._batch_time.took(items, took_s)
+                self._took(took_s / items, is_full=2 * items >= self.max_batch_size)
             if len(self._queue) < self.max_batch_size:
                 await asyncio.sleep(self.linger_s)
 
@@ -159,7 +159,8 @@ class Gate:
         if is_full:
             self._full_item_s += (0.2 if self._full_item_s else 1.0) * (item_s - self._full_item_s)
 
-    async def _run_piece(self, piece: Piece) -> None:
+    async def _run_piece(self, piece: Piece) -> bool:
+        """Whether the model has embedded it. A failure would pass for a fast model."""
         submitted = piece.waiting
         assert isinstance(submitted, _Submitted)  # noqa: S101  (nothing else is put)
         submitted.started = submitted.started or time.monotonic()
@@ -170,3 +171,4 @@ class Gate:
         finally:
             self._running -= len(piece.stack)  # before its caller asks for the state
         submitted.finish(piece.start, part)
+        return not isinstance(part, Exception)

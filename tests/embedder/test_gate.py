@@ -258,3 +258,20 @@ async def test_it_tells_what_has_been_asked_of_it_as_if_batches_were_full() -> N
         assert opened.work().refused_s == pytest.approx(1.5 * first.batch_s)
         await asyncio.gather(*waiting)
         assert opened.work().backlog_s == 0
+
+
+async def test_batches_that_fail_tell_nothing_of_how_fast_the_model_is() -> None:
+    model = FakeModel()
+    async with gate(model) as opened:
+        first = asyncio.create_task(opened.submit(images(1, 2, 3, 4)))
+        await turns()
+        await asyncio.sleep(0.05)
+        model.release.set()
+        await first
+        await turns()
+        known = opened.work().batch_s, opened.state().item_s
+        model.fail_on = 7
+        for _ in range(20):
+            with pytest.raises(ValueError, match="boom"):
+                await opened.submit(images(7, 7, 7, 7))
+        assert (opened.work().batch_s, opened.state().item_s) == known
