@@ -6,6 +6,7 @@ Knows the names of raylens's metrics and Prometheus's text; `cli/top.py` shows i
 import math
 import os
 import re
+import socket
 import tempfile
 import time
 from collections import defaultdict
@@ -159,4 +160,12 @@ def local_endpoints() -> list[str]:
     parent = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
     session = Path(parent) / "ray" / "session_latest"
     ports = (file.read_text().strip() for file in session.glob("metrics_export_port_*"))
-    return [f"http://127.0.0.1:{port}/metrics" for port in ports]
+    return [f"http://127.0.0.1:{port}/metrics" for port in ports if _is_open(port)]
+
+
+def _is_open(port: str) -> bool:
+    """Not if its node has gone: Ray leaves the file behind."""
+    if not port.isdecimal():
+        return False
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0

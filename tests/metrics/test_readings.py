@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from raylens.cli import app
-from raylens.readings import Reading, figures, quantile
+from raylens.readings import Reading, figures, local_endpoints, quantile
 from tests.answering import answering
 
 
@@ -123,3 +123,20 @@ def test_what_is_no_number_is_left_out(line: str) -> None:
     now = figures(before, Reading([f"{text(ok=10)}\n{line}"], at=10))
     assert (now.requests_s, now.p50_s) == (1, 0.05)
     assert now.deployments["Ingress"].waiting == 0
+
+
+def test_top_leaves_out_nodes_that_have_gone(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray leaves the files with their ports behind."""
+    parent = tmp_path_factory.mktemp("ray")
+    monkeypatch.setenv("RAY_TMPDIR", str(parent))
+    session = parent / "ray" / "session_latest"
+    session.mkdir(parents=True)
+    with answering(lambda path: (200, text(ok=1).encode())) as url:
+        port = url.rpartition(":")[2]
+    (session / "metrics_export_port_0a").write_text(port)
+    (session / "metrics_export_port_0b").write_text("")
+    with answering(lambda path: (200, text(ok=1).encode())) as url:
+        (session / "metrics_export_port_0c").write_text(url.rpartition(":")[2])
+        assert local_endpoints() == [f"http://127.0.0.1:{url.rpartition(':')[2]}/metrics"]
