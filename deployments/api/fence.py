@@ -1,7 +1,7 @@
 """The outermost middleware of every HTTP server that Serve starts; filters headers in and out.
 
-Serve acts on some request headers before the application sees them, and echoes the caller's
-request id unchecked. `raylens serve` puts this middleware around Serve's own through
+Serve acts on some request headers before the application sees them, fails at others, and echoes the
+caller's request id unchecked. `raylens serve` puts this middleware around Serve's own through
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH; the stock `serve run` does so when that is set.
 """
 
@@ -42,6 +42,13 @@ def request_id(request: Request) -> str:
 _OF_HAPROXY = frozenset({b"x-raylens-refused"})
 
 
+# A caller's trace (W3C Trace Context). Serve reads it where tracing is on, and fails at other bytes.
+TRACE_CONTEXT = {
+    b"traceparent": re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+    b"tracestate": re.compile(rb"[\x20-\x7e]{0,512}"),
+}
+
+
 class _WithoutBody:
     """A `receive` for methods without a body: if a caller sends one all the same, Serve would
     buffer it without limit."""
@@ -80,7 +87,9 @@ class Fence:
         kept = [
             (name, value)
             for name, value in scope["headers"]
-            if name != REQUEST_ID and name.replace(b"_", b"-") not in self._removed
+            if name != REQUEST_ID
+            and name.replace(b"_", b"-") not in self._removed
+            and (name not in TRACE_CONTEXT or TRACE_CONTEXT[name].fullmatch(value))
         ]
 
         async def send_with_one_id(message: Message) -> None:

@@ -127,3 +127,24 @@ async def test_only_haproxy_tells_how_many_it_has_refused(
     ) as client:
         seen = (await client.get("/", headers={"X-Raylens-Refused": "7"})).json()
     assert [value for name, value in seen if name == "x-raylens-refused"] == kept
+
+
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_kept"),
+    [
+        (b"traceparent", TRACE, True),
+        (b"traceparent", b"\xff", False),
+        (b"traceparent", TRACE[:-1], False),
+        (b"traceparent", TRACE + b"\n{}", False),
+        (b"tracestate", b"vendor=a, other=b", True),
+        (b"tracestate", b"vendor=\xe4", False),
+        (b"tracestate", b"a=" + b"x" * 512, False),
+    ],
+)
+async def test_only_a_valid_trace_context_gets_in(name: bytes, value: bytes, is_kept: bool) -> None:
+    """While tracing is on, Serve fails at bytes that are not UTF-8, and keeps anything else."""
+    _, seen = await get((name, value))
+    assert ((name.decode(), value.decode("latin-1")) in seen) == is_kept
