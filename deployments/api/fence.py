@@ -42,7 +42,7 @@ def request_id(request: Request) -> str:
 _OF_HAPROXY = frozenset({b"x-raylens-refused"})
 
 
-# A caller's trace (W3C Trace Context). Serve reads it where tracing is on, and fails at other bytes.
+# A caller's trace (W3C Trace Context). Serve reads it where tracing is on, and fails at some bytes.
 TRACE_CONTEXT = {
     b"traceparent": re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
     b"tracestate": re.compile(rb"[\x20-\x7e]{0,512}"),
