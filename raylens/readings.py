@@ -118,6 +118,8 @@ def _deployments(risen: Reading, now: Reading) -> dict[str, Deployment]:
     for deployment, number in batches.items():
         if number:
             found[deployment].batch_size = items[deployment] / number
+    for deployment, number in _by(risen, "raylens_batch_seconds_count", "deployment").items():
+        if number:  # those that have ended
             found[deployment].batch_s = took[deployment] / number
     return dict(sorted(found.items(), reverse=True))
 

@@ -34,6 +34,7 @@ def text(**numbers: float) -> str:
             f'ray_raylens_batch_size_sum{{{model},modality="image"}} {n["batches"] * 4}',
             f'ray_raylens_batch_size_count{{{model},modality="image"}} {n["batches"]}',
             f'ray_raylens_batch_seconds_sum{{{model},modality="image"}} {n["batches"] * 0.02}',
+            f'ray_raylens_batch_seconds_count{{{model},modality="image"}} {n["batches"]}',
             "ray_gcs_something 1.0",
         ]
     )
@@ -57,6 +58,12 @@ def test_figures_are_what_has_happened_between_two_readings() -> None:
 def test_a_service_that_began_again_counts_from_nothing() -> None:
     now = figures(Reading([text(ok=1000)], at=0), Reading([text(ok=10)], at=10))
     assert now.requests_s == 1
+
+
+def test_a_batch_that_still_runs_or_failed_took_no_time_that_is_known() -> None:
+    begun = 'ray_raylens_batch_size_count{deployment="Embedder",modality="image"} 1'
+    model = figures(Reading([""], at=0), Reading([begun], at=10)).deployments["Embedder"]
+    assert (model.batch_size, model.batch_s) == (0, None)
 
 
 def test_nothing_is_known_of_times_without_requests() -> None:
