@@ -129,6 +129,7 @@ def test_the_command_prints_the_plan(tmp_path: Path) -> None:
     [
         (None, "cannot read"),
         ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
         ("[]", "no profile of this version"),
         ('{"runs": []}', "no profile of this version"),
     ],

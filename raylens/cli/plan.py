@@ -53,7 +53,7 @@ def plan(
         fail(f"cannot read {profile}: {error.strerror}", USAGE)
     except ProfileError as error:
         fail(f"{profile}: {error}", USAGE)
-    except ValueError:
+    except (ValueError, RecursionError):
         fail(f"{profile} is no JSON", USAGE)
     part = 1 if measured.has_gpu else max(1, measured.cpus // measured.replicas)
     node = Node(
