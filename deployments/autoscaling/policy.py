@@ -23,6 +23,8 @@ MOST_GROWTH = 2.0
 MOST_REFUSED = 3.0
 # A replica that has been busy all the time has between one and two batches waiting or running.
 BATCHES = 2.0
+# Nothing that waits can be gone sooner than in the next round of Serve's control loop.
+ROUND_S = 0.1
 # Replicas are given back only if those that stay would be busy for so much less than they may be.
 HYSTERESIS = 0.13
 
@@ -157,7 +159,7 @@ class ScalingPolicy:
         backlog_s = max(0.0, seen.backlog_s + (demand - coming) * start_s)
         wait_s = BATCHES * seen.batch_s if self.wait_s is None else self.wait_s
         if backlog_s > wait_s * coming:
-            needed = max(needed, demand + backlog_s / max(start_s, wait_s, FAST_S))
+            needed = max(needed, demand + backlog_s / max(start_s, wait_s, ROUND_S))
         return math.ceil(needed - 1e-6)
 
     def _held(self, needed: int, now: float, memory: Memory, *, idle: bool) -> int:
