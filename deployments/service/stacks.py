@@ -106,6 +106,7 @@ class StackEmbedder:
         for slot, flight in following.items():
             slot.flight = None
             if flight.done() and not flight.cancelled():
+                self._lookups.add(1, "shared")
                 slot.take(flight.result(), truncate=job.options.truncate)
             elif not job.is_doomed:
                 left.append(slot)
@@ -127,7 +128,6 @@ class StackEmbedder:
             return False
         flight = self._cache.flight(key)
         if flight is not None and not job.impatient:
-            self._lookups.add(1, "shared")
             slot.flight = flight
             return False
         self._lookups.add(1, "miss")

@@ -1,19 +1,20 @@
 """What a job leaves in the metrics: its stages, its waits, the cache's part, and refusals."""
 
+import asyncio
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from deployments.errors import ModelReplaced, Overloaded
+from deployments.errors import ModelReplaced, Overloaded, Unavailable
 from deployments.items import PathItem, TextItem, UrlItem
 from deployments.service import embedding
 from deployments.wire import StackVectors
 from tests.conftest import Jpeg
 from tests.fakes import TEXT, FakeModel, service
 from tests.service.conftest import Images
-from tests.service.fakes import FakeFetcher
+from tests.service.fakes import FakeFetcher, HeldModel
 from tests.service.requests import embed
 
 
@@ -102,3 +103,23 @@ async def test_a_url_that_is_listed_twice_is_a_duplicate(jpeg: Jpeg) -> None:
     opened = service(fetcher=FakeFetcher(cat=jpeg(1)))  # type: ignore[arg-type]
     await embed(opened, [UrlItem("https://cat")] * 3)
     assert +Counter(opened.metrics.cache_lookups.values) == {("miss",): 1, ("duplicate",): 2}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_item_that_another_request_has_under_way_counts_once(
+    images: Images, fails: bool
+) -> None:
+    held = HeldModel()
+    opened = service(held)
+    tasks = [asyncio.create_task(embed(opened, images(1)))]
+    await held.taken(1)
+    tasks.append(asyncio.create_task(embed(opened, images(1))))
+    await asyncio.sleep(0.1)  # the second one decodes, and waits for the first one's vector
+    if fails:
+        held.calls[0].set_exception(Unavailable("no"))
+        await held.taken(2)
+    held.calls[-1].set_result(None)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    counts = opened.metrics.cache_lookups.values
+    assert counts["miss",] == 1 + fails
+    assert sum(counts.values()) == 2
