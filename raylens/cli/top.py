@@ -85,9 +85,9 @@ def _shown(now: Figures, urls: list[str]) -> Group:
     for name in ("refused/s", "failed/s", "bad items/s"):
         traffic.add_column(name, justify="right", style="red")
     traffic.add_row(
-        *(_rate(rate) for rate in (now.requests_s, now.images_s, now.texts_s)),
-        *(_ms(now.p50_s), _ms(now.p99_s), "-" if now.saved is None else f"{now.saved:.0%}"),
-        *(_rate(rate) for rate in (now.refused_s, now.failed_s, now.bad_items_s)),
+        *(_rate(rate) for rate in (now.requests_per_s, now.images_per_s, now.texts_per_s)),
+        *(_ms(now.p50_s), _ms(now.p99_s), "-" if now.cached is None else f"{now.cached:.0%}"),
+        *(_rate(rate) for rate in (now.refused_per_s, now.failed_per_s, now.bad_items_per_s)),
     )
     parts = Table(box=box.SIMPLE_HEAD)
     parts.add_column("deployment")
