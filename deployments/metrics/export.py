@@ -56,34 +56,31 @@ class Exporter:
 def _sender(metric: Metric) -> Send:
     match metric:
         case Counter():
-            return _number_sender(metric, f"{metric.name}_total", lambda: metric.values)
+            return _number_sender(metric, lambda: metric.values)
         case Gauge():
-            return _number_sender(metric, metric.name, metric.now)
+            return _number_sender(metric, metric.now)
         case Histogram():
             return _histogram_sender(metric)
     raise TypeError(f"{metric.name} is of no kind")
 
 
-def _number_sender(metric: Metric, name: str, now: Callable[[], dict[Labels, float]]) -> Send:
-    made = _gauge(name, metric.description, metric.labels)
+def _number_sender(metric: Metric, now: Callable[[], dict[Labels, float]]) -> Send:
+    (gauge,) = _gauges(metric)
 
     def send() -> None:
         for labels, value in now().items():
-            made.set(value, tags=_tags(metric.labels, labels))
+            gauge.set(value, tags=_tags(metric.labels, labels))
 
     return send
 
 
 def _histogram_sender(histogram: Histogram) -> Send:
-    name, told, keys = histogram.name, histogram.description, histogram.labels
-    buckets = _gauge(f"{name}_bucket", told, (*keys, "le"))
-    sums = _gauge(f"{name}_sum", told, keys)
-    counts = _gauge(f"{name}_count", told, keys)
+    buckets, sums, counts = _gauges(histogram)
     ends = [*(f"{boundary:g}" for boundary in histogram.boundaries), "+Inf"]
 
     def send() -> None:
         for labels, found in histogram.values.items():
-            tags = _tags(keys, labels)
+            tags = _tags(histogram.labels, labels)
             upto = [*accumulate(found.counts)]
             for end, count in zip(ends, upto, strict=True):
                 buckets.set(count, tags={**tags, "le": end})
@@ -93,8 +90,16 @@ def _histogram_sender(histogram: Histogram) -> Send:
     return send
 
 
-def _gauge(name: str, description: str, labels: Labels) -> Any:
-    return serve_metrics.Gauge(name, description=description, tag_keys=labels)
+def _gauges(metric: Metric) -> list[Any]:
+    """Ray's gauge for each of its series."""
+    return [
+        serve_metrics.Gauge(
+            name,
+            description=metric.description,
+            tag_keys=(*metric.labels, "le") if name.endswith("_bucket") else metric.labels,
+        )
+        for name in metric.series
+    ]
 
 
 def _tags(keys: Labels, values: Labels) -> dict[str, str]:

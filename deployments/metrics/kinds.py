@@ -23,9 +23,9 @@ class Metric:
         self.labels = labels
 
     @property
-    def exported(self) -> list[str]:
-        """What Prometheus calls it."""
-        return [f"ray_{self.name}"]
+    def series(self) -> list[str]:
+        """What Ray is told that it is called; Prometheus sees a `ray_` before that."""
+        return [self.name]
 
 
 class Counter(Metric):
@@ -44,8 +44,8 @@ class Counter(Metric):
             self.values[()] = 0
 
     @property
-    def exported(self) -> list[str]:
-        return [f"ray_{self.name}_total"]
+    def series(self) -> list[str]:
+        return [f"{self.name}_total"]
 
     def add(self, number: float, *labels: str) -> None:
         self.values[labels] = self.values.get(labels, 0) + number
@@ -91,8 +91,8 @@ class Histogram(Metric):
         self.values: dict[Labels, Distribution] = {}
 
     @property
-    def exported(self) -> list[str]:
-        return [f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count")]
+    def series(self) -> list[str]:
+        return [f"{self.name}_{part}" for part in ("bucket", "sum", "count")]
 
     def observe(self, value: float, *labels: str) -> None:
         found = self.values.get(labels)
