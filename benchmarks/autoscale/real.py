@@ -138,7 +138,7 @@ def measured(wanted: Trace) -> Seen:
         log = controller_log(server)
     seen.starts_s = [float(match[1]) for match in map(STARTED.search, log) if match]
     for line in log:
-        if "wanted. Work" in line:
+        if "wanted. What arrives" in line:
             at = datetime.strptime(line[5:24], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
             after_s = at.timestamp() + int(line[25:28]) / 1e3 - seen.began - STEP_S
             seen.decisions.append(f"{after_s:6.1f} s after the step:{line.split('--')[1]}")

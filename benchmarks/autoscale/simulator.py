@@ -22,9 +22,9 @@ class Profile:
     """What has been measured of a model on some machine."""
 
     batch_s: float
-    """Of each batch, whatever it holds,"""
+    """What each batch takes, whatever it holds."""
     image_s: float
-    """and for each of its images."""
+    """What each image adds to that."""
     max_batch_size: int
     start_s: float
     """From the decision to have a replica until it serves."""

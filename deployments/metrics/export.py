@@ -2,7 +2,7 @@
 
 All are gauges to Ray, under the names that Prometheus expects of counters and histograms; it does
 not look at the type. Ray's own counters cannot begin at 0. Its histograms record each value by
-itself, in the replica and again in the agent, and tell a wrong sum (ray 2.60,
+itself, in the replica and again in the agent, and export a wrong sum (ray 2.60,
 `record_histogram_aggregated_batch`).
 """
 
@@ -17,7 +17,6 @@ from deployments.metrics.declared import ReplicaMetrics
 from deployments.metrics.kinds import Counter, Gauge, Histogram, Labels, Metric
 
 Send = Callable[[], None]
-
 
 # Ray's agent forgets a gauge that it has not heard of for twice RAY_metrics_report_interval_ms,
 # which is 4 s under `raylens serve`. Health checks may come later than that on a busy machine.
@@ -43,7 +42,7 @@ class Exporter:
             await asyncio.sleep(EVERY_S)
 
     def flush(self) -> None:
-        """Sends all, because Ray forgets what falls silent."""
+        """Sends all of them, changed or not, because Ray forgets what is not repeated."""
         for send in self._sends:
             send()
 

@@ -36,8 +36,8 @@ class Counter(Metric):
     def __init__(
         self, name: str, description: str, labels: Labels = (), *, known: Sequence[str] = ()
     ) -> None:
-        """`known` are values of its only label: they count from 0 on, and not from the first time,
-        in which Prometheus would see no rise."""
+        """`known` are values of its only label. They are sent as 0 from the beginning: Prometheus
+        sees no rise in a series that begins at 1."""
         super().__init__(name, description, labels)
         self.values: dict[Labels, float] = {(value,): 0 for value in known}
         if not labels:
@@ -52,7 +52,7 @@ class Counter(Metric):
 
 
 class Gauge(Metric):
-    """What is so now."""
+    """A value of this moment."""
 
     kind = "gauge"
 
@@ -61,7 +61,7 @@ class Gauge(Metric):
         self._reads: dict[Labels, Callable[[], float]] = {}
 
     def watch(self, read: Callable[[], float], *labels: str) -> None:
-        """`read` tells the value whenever it is asked for."""
+        """`read` is called for the value whenever that is sent."""
         self._reads[labels] = read
 
     def now(self) -> dict[Labels, float]:
@@ -73,19 +73,19 @@ class Distribution:
     """One series of a histogram."""
 
     counts: list[int]
-    """Of each bucket by itself; the last one is for what is beyond all boundaries."""
+    """Of each bucket by itself; the last one has what is beyond all boundaries."""
     sum: float = field(default=0.0)
 
 
 class Histogram(Metric):
-    """How values are distributed."""
+    """How many values fell into each bucket, and their sum."""
 
     kind = "histogram"
 
     def __init__(
         self, name: str, description: str, boundaries: Sequence[float], labels: Labels = ()
     ) -> None:
-        """`boundaries` rise; each belongs to the bucket below it."""
+        """`boundaries` rise; a value at one belongs to the bucket below."""
         super().__init__(name, description, labels)
         self.boundaries = tuple(boundaries)
         self.values: dict[Labels, Distribution] = {}

@@ -66,7 +66,7 @@ def test_a_model_deployment_scales_on_what_its_replicas_report(
     with caplog.at_level(logging.INFO, "ray.serve"):
         wanted, _ = policy(context(101, {}, 2, **busy))
     assert wanted == 3  # 1.2 seconds a second, at half of the time
-    assert "Embedder: 2 replicas, 3 wanted. Work for 1.20 arrives" in caplog.text
+    assert "Embedder: 2 replicas, 3 wanted. What arrives keeps 1.20 busy" in caplog.text
 
 
 def test_what_it_remembers_goes_through_the_state() -> None:
