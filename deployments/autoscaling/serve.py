@@ -42,8 +42,8 @@ class WaitPolicy:
         if max(allowed, ctx.capacity_adjusted_min_replicas) != seen.target:
             logger.info(
                 f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. What arrives "
-                f"keeps {memory.fast:.2f} busy, {memory.slow:.2f} on average; what waits would keep "
-                f"one busy for {seen.backlog_s:.1f} s; one starts in "
+                f"keeps {memory.fast:.2f} busy, {memory.slow:.2f} on average; what waits would "
+                f"keep one busy for {seen.backlog_s:.1f} s; one starts in "
                 f"{policy.startup_s(memory):.1f} s."
             )
         return wanted, {_MEMORY: memory}

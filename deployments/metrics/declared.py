@@ -74,8 +74,8 @@ class IngressMetrics(Metrics):
         )
         self.cache_lookups = Counter(
             "raylens_cache_lookups",
-            "Items by whether the model had to run: `hit` in the cache, `shared` with a request that "
-            "had it under way, `duplicate` in its own request, or `miss`.",
+            "Items by whether the model had to run: `hit` in the cache, `shared` with a request "
+            "that had it under way, `duplicate` in its own request, or `miss`.",
             ("result",),
             known=("hit", "shared", "duplicate", "miss"),
         )
