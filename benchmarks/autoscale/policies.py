@@ -100,7 +100,7 @@ class Served:
         profile = self._profile
         waiting = len(replica.queue) + replica.running
         return {
-            "asked_s": replica.asked_s,
+            "accepted_s": replica.accepted_s,
             "refused_s": replica.refused_s,
             "backlog_s": waiting * profile.full_image_s,
             "batch_s": profile.full_image_s * profile.max_batch_size,

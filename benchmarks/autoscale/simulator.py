@@ -49,7 +49,7 @@ class Replica:
     running: int = 0
     """Images in the batch that is being computed."""
     calls: int = 0
-    asked_s: float = 0.0
+    accepted_s: float = 0.0
     refused_s: float = 0.0
 
 
@@ -176,7 +176,7 @@ class Simulator:
                 replica = serving[first - other]
         replica.calls += 1
         each_s = self.profile.full_image_s
-        replica.asked_s += call.left * each_s
+        replica.accepted_s += call.left * each_s
         replica.refused_s += self._refused * each_s
         self._refused = 0.0
         replica.queue.put(call)

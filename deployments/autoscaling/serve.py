@@ -54,7 +54,7 @@ class WaitPolicy:
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
-            demand=rate(reported, "asked_s"),
+            demand=rate(reported, "accepted_s"),
             refused=rate(reported, "refused_s"),
             backlog_s=math.fsum(latest(reported, "backlog_s")),
             batch_s=max(latest(reported, "batch_s"), default=0.0),
