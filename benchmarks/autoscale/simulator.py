@@ -43,12 +43,14 @@ class Replica:
     """One replica, and what it reports."""
 
     since: float
+    """When it was asked for."""
     ready: bool = False
     leaving: bool = False
     queue: BatchQueue = field(default_factory=BatchQueue)
     running: int = 0
     """Images in the batch that is being computed."""
     calls: int = 0
+    """Requests that wait or are being computed."""
     accepted_s: float = 0.0
     refused_s: float = 0.0
 
@@ -58,9 +60,11 @@ class State:
     """What a policy may know at one moment."""
 
     now: float
+    """In seconds since the trace began."""
     replicas: tuple[Replica, ...]
     """Those that serve."""
     target: int
+    """Replicas that were asked for last."""
     waiting: int
     """Calls for which there is no replica."""
 
@@ -74,20 +78,27 @@ class Outcome:
     """What became of a trace."""
 
     seconds: float
+    """How long the trace is."""
     latencies_s: list[float] = field(default_factory=list)
+    """Of the requests that were answered, without those of the bulk job."""
     refused: int = 0
+    """Requests."""
     bulk_s: float = 0.0
     """How long the bulk job took."""
     replica_s: float = 0.0
+    """Seconds of all replicas, from the decision to have them until they were gone."""
     changes: int = 0
+    """How often the policy wanted another number of replicas."""
     most: int = 0
+    """The largest number that it wanted."""
 
     @property
     def replica_hours(self) -> float:
         return self.replica_s / 3600
 
-    def percentile(self, share: float) -> float:
-        return float(np.percentile(self.latencies_s, share)) if self.latencies_s else float("nan")
+    def percentile(self, percent: float) -> float:
+        """Of the latencies, in seconds; NaN without any."""
+        return float(np.percentile(self.latencies_s, percent)) if self.latencies_s else float("nan")
 
 
 @dataclass(eq=False, slots=True)
