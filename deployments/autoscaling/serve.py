@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
+from deployments.autoscaling.policy import Memory, Observation, ScalingPolicy
 
 logger = logging.getLogger("ray.serve")
 
-# Rates are taken over so long at least, of the points that a replica has reported.
+# Rates are taken over at least this long, from the points that a replica has reported.
 RATE_S = 1.5
 _MEMORY = "raylens"
 
@@ -24,7 +24,7 @@ Reported = Mapping[str, Mapping[Any, Sequence[Any]]]
 
 
 class WaitPolicy:
-    """For model deployments: so many replicas that items will not wait long.
+    """For model deployments: enough replicas that items do not wait long.
 
     Options are the fields of `ScalingPolicy`.
     """
@@ -35,24 +35,26 @@ class WaitPolicy:
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         """The number of replicas for an `AutoscalingContext`, and what to remember."""
         memory = ctx.policy_state.get(_MEMORY) or Memory()
-        seen = self._seen(ctx)
-        wanted = self._policy.replicas(seen, memory)
+        seen = self._observed(ctx)
+        policy = self._policy
+        wanted = policy.replicas(seen, memory)
         allowed = min(wanted, ctx.capacity_adjusted_max_replicas)
         if max(allowed, ctx.capacity_adjusted_min_replicas) != seen.target:
             logger.info(
-                f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. Work for "
-                f"{memory.fast:.2f} arrives, {memory.slow:.2f} on average; what waits would take "
-                f"one {seen.backlog_s:.1f} s. A replica starts within {memory.start_s or 0:.1f} s."
+                f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. What arrives "
+                f"keeps {memory.fast:.2f} busy, {memory.slow:.2f} on average; what waits would "
+                f"keep one busy for {seen.backlog_s:.1f} s; one starts in "
+                f"{policy.startup_s(memory):.1f} s."
             )
         return wanted, {_MEMORY: memory}
 
-    def _seen(self, ctx: Any) -> Seen:
+    def _observed(self, ctx: Any) -> Observation:
         reported: Reported = ctx.raw_metrics or {}
-        return Seen(
+        return Observation(
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
-            demand=rate(reported, "asked_s"),
+            demand=rate(reported, "accepted_s"),
             refused=rate(reported, "refused_s"),
             backlog_s=math.fsum(latest(reported, "backlog_s")),
             batch_s=max(latest(reported, "batch_s"), default=0.0),
@@ -60,12 +62,12 @@ class WaitPolicy:
 
 
 class ProcessorPolicy(WaitPolicy):
-    """For the ingress: so many replicas that their processors are not busy all the time."""
+    """For the ingress: enough replicas that their processors are not busy all the time."""
 
-    def _seen(self, ctx: Any) -> Seen:
+    def _observed(self, ctx: Any) -> Observation:
         reported: Reported = ctx.raw_metrics or {}
         processors = max(latest(reported, "processors"), default=1.0)
-        return Seen(
+        return Observation(
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
@@ -79,7 +81,8 @@ def latest(reported: Reported, name: str) -> list[float]:
 
 
 def rate(reported: Reported, name: str) -> float:
-    """How fast a sum grows now, of all replicas that have reported it twice."""
+    """How fast a running total grows now, per second, at all replicas that have reported it
+    twice."""
     total = 0.0
     for points in reported.get(name, {}).values():
         last = points[-1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
+from deployments.autoscaling.policy import Memory, Observation, ScalingPolicy
 
 STEP_S = 0.5
 
@@ -26,7 +26,7 @@ class Deployment:
             self.now += STEP_S
             running = sum(ready <= self.now for ready in self.ready)
             self.backlog_s = max(0.0, self.backlog_s + (demand - running) * STEP_S)
-            seen = Seen(
+            seen = Observation(
                 now=self.now,
                 running=running,
                 target=len(self.ready),
@@ -151,8 +151,8 @@ def test_a_replica_that_took_long_to_start_is_not_idle_at_once() -> None:
 
 
 @pytest.mark.parametrize("utilisation", [0.0, -1.0, 75.0])
-def test_a_utilisation_is_a_part_of_the_time(utilisation: float) -> None:
-    with pytest.raises(ValueError, match="a part of the time"):
+def test_a_utilisation_is_a_fraction_of_the_time(utilisation: float) -> None:
+    with pytest.raises(ValueError, match="a fraction of the time"):
         ScalingPolicy(utilisation=utilisation)
 
 
