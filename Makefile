@@ -102,7 +102,7 @@ bench-encoder: $(ENGINES_INSTALLED)
 bench-text: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.text_latency $(URL)
 
-# Scaling policies on four traces, simulated; BENCH=--real measures a small one.
+# Scaling policies on four traces, simulated; BENCH=--real measures a small one, BENCH=--plan what raylens plan says.
 bench-autoscale: $(DEV_INSTALLED)
 	$(BIN)/python -m benchmarks.autoscale $(BENCH)
 

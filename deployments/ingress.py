@@ -23,8 +23,8 @@ from deployments.api.routes import Api
 from deployments.api.schema import ClassifyBody, Dtype, EmbeddingOptions, parse
 from deployments.autoscaling.processor_time import ProcessorTime
 from deployments.checkpoints import open_clip_names
-from deployments.embedder.asleep import Asleep
 from deployments.embedder.client import EmbedderClient
+from deployments.embedder.cold_start import ColdStart
 from deployments.errors import BadRequest, RaylensError, TextUnsupported, Unavailable
 from deployments.items import PathItem, TextItem, parse_items
 from deployments.metrics.declared import IngressMetrics
@@ -89,7 +89,7 @@ class Ingress:
                 others=frozenset(open_clip_names.names_of(model)) - configured,
                 request_timeout_s=limits.request_timeout_s,
                 prepare=self._warm_up,
-                asleep=Asleep(model.cold_start, partial(running_replicas, embedder)),
+                cold_start=ColdStart(model.cold_start, partial(running_replicas, embedder)),
                 metrics=metrics,
             )
             for embedder, model in zip(embedders, models, strict=True)

@@ -110,7 +110,7 @@ class ModelSettings(Batching):
     threads: Positive | Literal["auto"] = "auto"
     """Threads of each model replica. Lower it when several replicas share a machine."""
     cold_start: Literal["none", "wait", "refuse"] = "none"
-    """For `min_replicas: 0`: the first caller waits for a replica, or gets 503 and Retry-After."""
+    """For `min_replicas: 0`: first callers `wait` for a replica, or get 503 and Retry-After."""
     stuck_after_s: Seconds = 45.0
     """A forward pass that takes longer makes the replica unhealthy, and Serve replaces it."""
 

@@ -6,11 +6,12 @@ Measures through HTTP, as callers would; the benchmarks that compare engines are
 import asyncio
 import io
 import itertools
+import os
 import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -147,6 +148,17 @@ def _reason(response: httpx.Response) -> str:
 def _pause_s(response: httpx.Response) -> float:
     retry_after = response.headers.get("Retry-After", "")
     return min(_MOST_PAUSE_S, float(retry_after) if retry_after.isdecimal() else 0.0)
+
+
+def profile(model: Mapping[str, Any], runs: Sequence[Run], replicas: int) -> dict[str, Any]:
+    """What `raylens plan` reads; `model` is its entry in `/v1/models`, `replicas` are its own."""
+    described = ("id", "revision", "dimensions", "engine", "device", "precision")
+    return {
+        "model": {name: model[name] for name in described},
+        "replicas": replicas,
+        "cpus": os.cpu_count(),
+        "runs": [run.as_json() for run in runs],
+    }
 
 
 def plot(runs: Sequence[Run], title: str, path: str) -> None:

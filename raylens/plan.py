@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# More of its time a replica is not planned to work: what comes is never as even as its average.
+# The most of its time that a replica is planned to work: arrivals are never as even as their mean.
 MOST_BUSY = 0.9
 # The same for the processors that decode. Their waits are short, but add to every request.
 MOST_DECODING = 0.7
@@ -24,21 +24,21 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True)
 class Profile:
-    """What one service did. Times are in seconds."""
+    """What one service did when it was measured."""
 
     replicas: int
-    """Of the model, when it was measured."""
+    """Of the model."""
     cpus: int
-    """Of the machine that it was measured from, which is the service's own on one machine."""
+    """Processors of the machine that measured it, which is usually the service's own."""
     has_gpu: bool
     images_per_s: float
-    """Of one model replica, with as many callers as it wants."""
+    """Of one model replica, with enough callers to keep it busy."""
     batch_s: float
-    """The model's time for a batch then."""
+    """The model's time for a batch with that many callers."""
     single_s: float
-    """And for a single image."""
+    """The model's time for a single image."""
     ingress_s: float
-    """All else that a single image takes: decoding, HTTP, handles."""
+    """Everything else that a single image takes: decoding, HTTP, handles."""
     ingress_limits: bool
     """Whether the model waited for the ingress, so that it could do more than was measured."""
 
@@ -104,12 +104,12 @@ class Plan:
     """With one processor each."""
     nodes: int
     images_per_s: float
-    """What that many replicas can do when they never rest."""
+    """What that many replicas can do at most."""
     busy: float
-    """The share of it that is asked for."""
+    """The fraction of that which is asked for."""
     p99_s: float
     limit: str
-    """What more of would be needed first."""
+    """What decided the number of replicas: the model's rate, or the p99."""
     price: float | None
     """Of an hour of all nodes."""
 

@@ -67,17 +67,17 @@ class Deployment:
 class Figures:
     """What happened between two readings."""
 
-    requests_s: float
-    images_s: float
-    texts_s: float
+    requests_per_s: float
+    images_per_s: float
+    texts_per_s: float
     p50_s: float | None
     """Half of all requests took no longer; None if there were none."""
     p99_s: float | None
-    refused_s: float
-    failed_s: float
+    refused_per_s: float
+    failed_per_s: float
     """Requests that failed through no fault of their callers."""
-    bad_items_s: float
-    saved: float | None
+    bad_items_per_s: float
+    cached: float | None
     """The part of items for which the model need not run."""
     deployments: dict[str, Deployment] = field(default_factory=dict)
 
@@ -92,15 +92,15 @@ def figures(before: Reading, after: Reading) -> Figures:
     looked = sum(lookups.values())
     buckets = _by(risen, "raylens_request_seconds_bucket", "le")
     return Figures(
-        requests_s=sum(outcomes.values()) / seconds,
-        images_s=sum(n for source, n in good if source != "text") / seconds,
-        texts_s=sum(n for source, n in good if source == "text") / seconds,
+        requests_per_s=sum(outcomes.values()) / seconds,
+        images_per_s=sum(n for source, n in good if source != "text") / seconds,
+        texts_per_s=sum(n for source, n in good if source == "text") / seconds,
         p50_s=quantile(buckets, 0.5),
         p99_s=quantile(buckets, 0.99),
-        refused_s=sum(_by(risen, "raylens_refusals_total", "limit").values()) / seconds,
-        failed_s=sum(outcomes[outcome] for outcome in FAILURES) / seconds,
-        bad_items_s=sum(n for labels, n in items if labels.get("outcome") != "ok") / seconds,
-        saved=1 - lookups["miss"] / looked if looked else None,
+        refused_per_s=sum(_by(risen, "raylens_refusals_total", "limit").values()) / seconds,
+        failed_per_s=sum(outcomes[outcome] for outcome in FAILURES) / seconds,
+        bad_items_per_s=sum(n for labels, n in items if labels.get("outcome") != "ok") / seconds,
+        cached=1 - lookups["miss"] / looked if looked else None,
         deployments=_deployments(risen, after),
     )
 

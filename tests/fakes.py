@@ -12,12 +12,12 @@ import numpy as np
 from deployments.errors import ModelReplaced, RaylensError, Unavailable
 from deployments.pixels.decode import decode
 from deployments.service.embedding import EmbeddingService
-from deployments.service.job import Trace
 from deployments.service.loader import ImageLoader
 from deployments.settings import Settings
 from deployments.sources.fetch import Fetcher
 from deployments.sources.files import ImageRoots
 from deployments.texts.tokenizer import Encoded
+from deployments.tracing import StageSpans
 from deployments.wire import (
     Decoded,
     ImageSpec,
@@ -165,7 +165,7 @@ def service(
     roots: Sequence[Path] = (),
     fetcher: Fetcher | None = None,
     workers: InProcess | None = None,
-    trace: Trace | None = None,
+    trace: StageSpans | None = None,
     **sections: Any,
 ) -> EmbeddingService:
     """The real service around fake models."""

@@ -76,7 +76,7 @@ VOCABULARY = (
 # Which rooms and top-level files each room may import, besides the vocabulary, which all may.
 ALONE = (
     *("autoscaling.policy", "autoscaling.processor_time", "bulk.places", "bulk.stages"),
-    *("bulk.unread", "embedder.asleep", "embedder.batch_queue", "embedder.batch_time"),
+    *("bulk.unread", "embedder.cold_start", "embedder.batch_queue", "embedder.batch_time"),
     *("embedder.messages", "embedder.pace", "embedder.replacement"),
 )
 MAY_IMPORT: dict[str, set[str]] = {
@@ -84,7 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": {"config", "ingress", "embedder.deployment"},
     "ingress": {
         *("api", "service", "sources", "pixels", "embedder.client", "metrics.export"),
-        *("embedder.asleep", "autoscaling.processor_time"),
+        *("embedder.cold_start", "autoscaling.processor_time"),
         "checkpoints.open_clip_names",
     },
     "api": {"service"},
@@ -93,7 +93,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pixels": set(),
     "autoscaling.serve": {"autoscaling.policy"},
     "embedder.client": {
-        *("embedder.asleep", "embedder.messages", "embedder.pace", "embedder.replacement"),
+        *("embedder.cold_start", "embedder.messages", "embedder.pace", "embedder.replacement"),
     },
     "embedder.gate": {"embedder.batch_queue", "embedder.batch_time"},
     "embedder.proof": {"models"},

@@ -88,9 +88,11 @@ def table(rows: Sequence[Row]) -> Table:
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """What was promised: fewer replica-hours at the same p99, and fewer refusals in a crowd."""
     lines = []
-    for kind in ("Serve,", "Serve quick,"):
+    for kind in ("Serve", "Serve quick"):
         for trace, ours in ((row.trace, row) for row in rows if row.policy == OURS):
-            others = [row for row in rows if row.trace == trace and row.policy.startswith(kind)]
+            others = [
+                row for row in rows if row.trace == trace and row.policy.startswith(f"{kind},")
+            ]
             p99 = ours.outcome.percentile(99)
             good = [row for row in others if row.outcome.percentile(99) <= p99]
             if good:

@@ -7,11 +7,13 @@ delays and factors that Serve puts on top of both are its own as well (ray 2.60)
 from collections import deque
 from typing import Any
 
+import yaml
 from ray.serve import autoscaling_policy as of_serve
 from ray.serve._private.common import DeploymentID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from benchmarks.autoscale.simulator import Profile, Replica, State
+from tests.servers import ROOT
 
 EMBEDDER = DeploymentID("Embedder", "raylens")
 
@@ -98,7 +100,7 @@ class Served:
         profile = self._profile
         waiting = len(replica.queue) + replica.running
         return {
-            "asked_s": replica.asked_s,
+            "accepted_s": replica.accepted_s,
             "refused_s": replica.refused_s,
             "backlog_s": waiting * profile.full_image_s,
             "batch_s": profile.full_image_s * profile.max_batch_size,
@@ -106,19 +108,13 @@ class Served:
 
 
 def ours(*, min_replicas: int = 1, max_replicas: int = 12, **options: float) -> dict[str, Any]:
-    """The `autoscaling_config` of configs/gpu.yaml and configs/cluster.yaml."""
-    return {
-        "min_replicas": min_replicas,
-        "max_replicas": max_replicas,
-        "metrics_interval_s": 0.5,
-        "look_back_period_s": 5,
-        "upscale_delay_s": 0,
-        "downscale_delay_s": 0,
-        "policy": {
-            "policy_function": "deployments.autoscaling.serve:WaitPolicy",
-            "policy_kwargs": options,
-        },
-    }
+    """The `autoscaling_config` of a model in configs/, with other limits and `policy_kwargs`."""
+    content = yaml.safe_load((ROOT / "configs" / "cpu-cluster.yaml").read_text())
+    (embedder,) = (d for d in content["applications"][0]["deployments"] if d["name"] == "Embedder")
+    config: dict[str, Any] = embedder["autoscaling_config"]
+    policy = config["policy"] | {"policy_kwargs": options}
+    limits = {"min_replicas": min_replicas, "max_replicas": max_replicas}
+    return config | limits | {"policy": policy}
 
 
 def serves_default(

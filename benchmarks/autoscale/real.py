@@ -6,26 +6,23 @@ the starts of replicas and the batches are real.
 
 import asyncio
 import base64
-import io
 import re
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import httpx
 import numpy as np
-import yaml
-from PIL import Image
 
 from benchmarks.autoscale import policies, traces
+from benchmarks.autoscale.service import serving
 from benchmarks.autoscale.simulator import Outcome, Profile, Simulator
 from benchmarks.autoscale.traces import Trace
-from tests.servers import ROOT, Server, serve
+from raylens import bench
+from tests.servers import Server
 
 PROFILE = Profile(batch_s=0.05, image_s=0.05, max_batch_size=8, start_s=5.0, tick_s=0.5)
 STEP_S = 30.0
@@ -39,11 +36,12 @@ class Seen:
 
     latencies_s: list[float] = field(default_factory=list)
     profile: Profile = PROFILE
-    """With the batch times that lone requests had,"""
+    """With the batch times of lone requests."""
     beside_s: float = 0.0
-    """and what each took beside the model."""
+    """What each of those took beside the model."""
     earlier: list[tuple[float, int]] = field(default_factory=list)
-    """When those were sent, and how many images each had: the policy remembers them."""
+    """When those were sent (seconds since 1970), and how many images each had: the policy
+    remembers them."""
     statuses: list[int] = field(default_factory=list)
     first_s: dict[float, float] = field(default_factory=dict)
     """When each replica's first answer came, in seconds after the load began."""
@@ -61,33 +59,9 @@ def trace() -> Trace:
     return traces.trace("small", load, PROFILE.full_image_s, seed=6, mean=1)
 
 
-def config() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    (application,) = content["applications"]
-    application["import_path"] = "benchmarks.autoscale.stub:build_app"
-    application["args"] = {
-        "sleeps": {"batch_s": PROFILE.batch_s, "image_s": PROFILE.image_s},
-        "model": {"max_batch_size": PROFILE.max_batch_size},
-        "limits": {"max_wait_s": PROFILE.max_wait_s},
-        "cache": {"max_bytes": 0},
-    }
-    for deployment in application["deployments"]:
-        if deployment["name"] == "Embedder":
-            del deployment["num_replicas"]
-            deployment["autoscaling_config"] = OPTIONS
-            deployment["ray_actor_options"] = {"num_cpus": 0.25}
-    return content
-
-
 def images(number: int) -> list[str]:
     """So many different ones, in base64."""
-    random = np.random.default_rng(0)
-    found = []
-    for _ in range(number):
-        out = io.BytesIO()
-        Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(out, "JPEG")
-        found.append(base64.b64encode(out.getvalue()).decode())
-    return found
+    return [base64.b64encode(image).decode() for image in bench.photos(number, (16, 16))]
 
 
 async def load(url: str, wanted: Trace, seen: Seen) -> None:
@@ -144,26 +118,27 @@ def calibrate(url: str, seen: Seen) -> None:
 def measured(wanted: Trace) -> Seen:
     """Starts the service and runs the trace against it."""
     seen = Seen()
-    with tempfile.TemporaryDirectory(prefix="raylens-") as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump(config()))
-        with serve(Path(folder), path, env={"PYTHONPATH": str(ROOT)}) as server:
-            time.sleep(5)  # HAProxy has the replica by then
-            calibrate(server.url, seen)
-            time.sleep(2 * OPTIONS["policy"]["policy_kwargs"]["down_after_s"])
-            thread = threading.Thread(target=lambda: asyncio.run(load(server.url, wanted, seen)))
-            thread.start()
-            seen.began = time.time()
-            began = before = time.monotonic()
-            while (now := time.monotonic()) < began + wanted.seconds:
-                seen.replica_s += len(server.replicas("Embedder")) * (now - before)
-                before = now
-                time.sleep(0.2)
-            thread.join()
-            log = controller_log(server)
+    with serving(
+        batch_s=PROFILE.batch_s,
+        image_s=PROFILE.image_s,
+        max_batch_size=PROFILE.max_batch_size,
+        embedder={"autoscaling_config": OPTIONS},
+    ) as server:
+        calibrate(server.url, seen)
+        time.sleep(2 * OPTIONS["policy"]["policy_kwargs"]["down_after_s"])
+        thread = threading.Thread(target=lambda: asyncio.run(load(server.url, wanted, seen)))
+        thread.start()
+        seen.began = time.time()
+        began = before = time.monotonic()
+        while (now := time.monotonic()) < began + wanted.seconds:
+            seen.replica_s += len(server.replicas("Embedder")) * (now - before)
+            before = now
+            time.sleep(0.2)
+        thread.join()
+        log = controller_log(server)
     seen.starts_s = [float(match[1]) for match in map(STARTED.search, log) if match]
     for line in log:
-        if "wanted. Work" in line:
+        if "wanted. What arrives" in line:
             at = datetime.strptime(line[5:24], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
             after_s = at.timestamp() + int(line[25:28]) / 1e3 - seen.began - STEP_S
             seen.decisions.append(f"{after_s:6.1f} s after the step:{line.split('--')[1]}")

@@ -22,9 +22,9 @@ class Profile:
     """What has been measured of a model on some machine."""
 
     batch_s: float
-    """Of each batch, whatever it holds,"""
+    """What each batch takes, whatever it holds."""
     image_s: float
-    """and for each of its images."""
+    """What each image adds to that."""
     max_batch_size: int
     start_s: float
     """From the decision to have a replica until it serves."""
@@ -43,13 +43,15 @@ class Replica:
     """One replica, and what it reports."""
 
     since: float
+    """When it was asked for."""
     ready: bool = False
     leaving: bool = False
     queue: BatchQueue = field(default_factory=BatchQueue)
     running: int = 0
     """Images in the batch that is being computed."""
     calls: int = 0
-    asked_s: float = 0.0
+    """Requests that wait or are being computed."""
+    accepted_s: float = 0.0
     refused_s: float = 0.0
 
 
@@ -58,9 +60,11 @@ class State:
     """What a policy may know at one moment."""
 
     now: float
+    """In seconds since the trace began."""
     replicas: tuple[Replica, ...]
     """Those that serve."""
     target: int
+    """Replicas that were asked for last."""
     waiting: int
     """Calls for which there is no replica."""
 
@@ -74,20 +78,27 @@ class Outcome:
     """What became of a trace."""
 
     seconds: float
+    """How long the trace is."""
     latencies_s: list[float] = field(default_factory=list)
+    """Of the requests that were answered, without those of the bulk job."""
     refused: int = 0
+    """Requests."""
     bulk_s: float = 0.0
     """How long the bulk job took."""
     replica_s: float = 0.0
+    """Seconds of all replicas, from the decision to have them until they were gone."""
     changes: int = 0
+    """How often the policy wanted another number of replicas."""
     most: int = 0
+    """The largest number that it wanted."""
 
     @property
     def replica_hours(self) -> float:
         return self.replica_s / 3600
 
-    def percentile(self, share: float) -> float:
-        return float(np.percentile(self.latencies_s, share)) if self.latencies_s else float("nan")
+    def percentile(self, percent: float) -> float:
+        """Of the latencies, in seconds; NaN without any."""
+        return float(np.percentile(self.latencies_s, percent)) if self.latencies_s else float("nan")
 
 
 @dataclass(eq=False, slots=True)
@@ -176,7 +187,7 @@ class Simulator:
                 replica = serving[first - other]
         replica.calls += 1
         each_s = self.profile.full_image_s
-        replica.asked_s += call.left * each_s
+        replica.accepted_s += call.left * each_s
         replica.refused_s += self._refused * each_s
         self._refused = 0.0
         replica.queue.put(call)

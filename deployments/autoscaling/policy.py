@@ -1,36 +1,37 @@
-"""How many replicas a deployment should have, from what has been seen of it. Plain arithmetic.
+"""How many replicas a deployment should have, from what has been observed of it. Plain arithmetic.
 
 Knows neither Ray nor models: `serve` fills in what the replicas have reported, and the simulator in
-`benchmarks/autoscale` what they would have. Work is counted in seconds of one replica's time.
+`benchmarks/autoscale` what they would have. Work is in seconds of one replica's time, and demand is
+work per second: a demand of 2 keeps two replicas busy.
 """
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
 
-# Time constants of the two averages of the demand. A change shows in the first one soon; the second
-# is what the number of replicas is based on while nothing changes.
+# Time constants of two moving averages of the demand. The fast one soon shows a change; the slow
+# one decides the number of replicas while nothing changes.
 FAST_S = 1.5
 SLOW_S = 20.0
-# How far the first must be above the second to count as growth: by this part of it, and by so many
-# times the distance that they usually have. That is remembered for so long.
+# Demand counts as growing once the fast average is above the slow one by this fraction of it, and
+# by this many times their usual distance, which is itself an average over NOISE_S.
 GROWTH = 0.2
 NOISE = 5.0
 NOISE_S = 120.0
-# A plan is for at most so many times the present demand, however fast it grows.
+# However fast the demand grows, a plan is for at most this many times the present one.
 MOST_GROWTH = 2.0
-# Refused requests come again, so they count for at most so many times the accepted ones.
+# Refused requests are sent again, so they count for at most this many times the accepted ones.
 MOST_REFUSED = 3.0
-# A replica that has been busy all the time has between one and two batches waiting or running.
+# A replica that is busy all the time has between one and two batches waiting or running.
 BATCHES = 2.0
 # Nothing that waits can be gone sooner than in the next round of Serve's control loop.
 ROUND_S = 0.1
-# Replicas are given back only if those that stay would be busy for so much less than they may be.
+# Replicas are given back only if the others would stay this fraction below `utilisation`.
 HYSTERESIS = 0.13
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """A deployment at one moment."""
 
     now: float
@@ -38,67 +39,72 @@ class Seen:
     running: int
     """Replicas that serve."""
     target: int
-    """Replicas that there will be after what has been decided so far."""
+    """Replicas that were asked for last."""
     demand: float
-    """Work that was accepted, in seconds for each second."""
+    """Work that is accepted, in seconds per second."""
     refused: float = 0.0
-    """The same of what was refused."""
+    """Work that is refused, in seconds per second."""
     backlog_s: float = 0.0
-    """Work that waits or is being done, of all replicas."""
+    """Work that waits or is under way, at all replicas together."""
     batch_s: float = 0.0
-    """One full batch."""
+    """What a full batch takes."""
 
 
 @dataclass(slots=True)
 class Memory:
-    """What a policy remembers of one deployment from call to call."""
+    """What a policy remembers of one deployment from call to call. Times are on `now`'s clock."""
 
     since: float | None = None
-    """When it was called first,"""
+    """When it was first called."""
     at: float = 0.0
-    """and last."""
+    """When it was last called."""
     fast: float = 0.0
+    """The average of the demand over about FAST_S."""
     slow: float = 0.0
+    """And over about SLOW_S."""
     noise: float = 0.0
-    """How far they are apart, on average."""
+    """How far apart these two usually are."""
     running: int = 0
+    """Replicas that served at the last call."""
     starting: deque[float] = field(default_factory=deque)
-    """When each replica was asked for that does not serve yet."""
+    """When each replica that does not serve yet was asked for."""
     start_s: float | None = None
     """How long the last replicas took, from the decision until they served."""
     busy_at: float = 0.0
     """When there was last any work."""
     wanted: deque[tuple[float, int]] = field(default_factory=deque)
-    """Numbers that were wanted lately, falling: the largest first."""
+    """When how many replicas were wanted lately, in falling numbers: the largest first."""
 
 
 @dataclass(frozen=True)
 class ScalingPolicy:
-    """The number of replicas with which nobody will wait long once more of them have started."""
+    """As many replicas as keep waits short, now and when another one would have started."""
 
     utilisation: float = 0.75
-    """The part of its time that a replica may be busy. Lower it for shorter waits."""
+    """The fraction of its time that a replica may be busy. Lower it for shorter waits."""
     wait_s: float | None = None
-    """How long an item may wait at a replica; without it, for as long as two full batches take."""
+    """How long an item may wait at a replica; by default, as long as two full batches take."""
     start_s: float = 10.0
     """How long a replica takes to start, until that has been measured."""
     down_after_s: float = 120.0
-    """Replicas are given back when fewer have been enough for so long."""
+    """Replicas are given back once fewer have been enough for this long."""
     idle_after_s: float = 300.0
-    """The last one is given back after so long without work, if `min_replicas` is 0."""
+    """The last one is given back after this long without work, if `min_replicas` is 0."""
 
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
-            raise ValueError(f"utilisation is a part of the time, above 0, not {self.utilisation}")
+            raise ValueError(
+                f"utilisation is a fraction of the time, from 0 to 1: {self.utilisation}"
+            )
         times = {"start_s": self.start_s, "down_after_s": self.down_after_s}
         times |= {"wait_s": self.wait_s or 0.0, "idle_after_s": self.idle_after_s}
         for name, seconds in times.items():
             if not (0 <= seconds < math.inf):
                 raise ValueError(f"{name} is in seconds, 0 or more, not {seconds}")
 
-    def replicas(self, seen: Seen, memory: Memory) -> int:
-        """How many there should be from now on, before the limits of the deployment. To be called
-        every second or more often."""
+    def replicas(self, seen: Observation, memory: Memory) -> int:
+        """How many there should be from now on, before the deployment's own limits. Call it at
+        least once a second."""
         self._remember(seen, memory)
         if seen.running == 0:  # they are starting, or none is wanted before somebody calls
             return seen.target
@@ -111,7 +117,11 @@ class ScalingPolicy:
         idle = seen.now - memory.busy_at >= self.idle_after_s
         return self._held(0 if idle else max(1, needed), seen.now, memory, idle=idle)
 
-    def _remember(self, seen: Seen, memory: Memory) -> None:
+    def startup_s(self, memory: Memory) -> float:
+        """How long a replica takes to start, in seconds."""
+        return self.start_s if memory.start_s is None else memory.start_s
+
+    def _remember(self, seen: Observation, memory: Memory) -> None:
         demand = seen.demand + min(seen.refused, MOST_REFUSED * seen.demand)
         if memory.since is None:
             memory.since = memory.at = memory.busy_at = seen.now
@@ -126,7 +136,7 @@ class ScalingPolicy:
 
         memory.fast = average(memory.fast, demand, FAST_S)
         memory.slow = average(memory.slow, demand, SLOW_S)
-        # A jump is no noise, or the next one would be taken for it.
+        # A jump must not count as noise, or the next jump would be taken for noise.
         apart = min(abs(memory.fast - memory.slow), 3 * memory.noise + GROWTH * memory.slow)
         memory.noise = average(memory.noise, apart, NOISE_S)
         memory.at = seen.now
@@ -143,18 +153,18 @@ class ScalingPolicy:
         starting.extend([seen.now] * (missing - len(starting)))
         memory.running = seen.running
 
-    def _needed(self, seen: Seen, memory: Memory, utilisation: float) -> int:
-        start_s = self.start_s if memory.start_s is None else memory.start_s
+    def _needed(self, seen: Observation, memory: Memory, utilisation: float) -> int:
+        start_s = self.startup_s(memory)
         growth = memory.fast - memory.slow
         demand = memory.slow
         if growth > max(GROWTH * memory.slow, NOISE * memory.noise):
-            # Of a demand that grows evenly, an average tells what was so long ago as its time
-            # constant. By the time a replica has started it will have grown further.
+            # An average lags behind a steady growth by its time constant. By the time a replica
+            # has started, the demand will have grown further.
             per_s = growth / (SLOW_S - FAST_S)
             ahead = memory.fast + per_s * (FAST_S + start_s)
             demand = min(ahead, MOST_GROWTH * memory.fast)
         needed = demand / utilisation
-        # What will wait when a replica has started that is asked for now.
+        # What will be waiting by the time a replica that is asked for now has started.
         coming = max(seen.running, seen.target)
         backlog_s = max(0.0, seen.backlog_s + (demand - coming) * start_s)
         wait_s = BATCHES * seen.batch_s if self.wait_s is None else self.wait_s

@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
+from deployments.autoscaling.policy import Memory, Observation, ScalingPolicy
 
 logger = logging.getLogger("ray.serve")
 
-# Rates are taken over so long at least, of the points that a replica has reported.
+# Rates are taken over at least this long, from the points that a replica has reported.
 RATE_S = 1.5
 _MEMORY = "raylens"
 
@@ -24,12 +24,12 @@ Reported = Mapping[str, Mapping[Any, Sequence[Any]]]
 
 
 class WaitPolicy:
-    """For model deployments: so many replicas that items will not wait long.
+    """For model deployments: enough replicas that items do not wait long.
 
     Options are the fields of `ScalingPolicy`.
     """
 
-    _worked = "asked_s"
+    _worked = "accepted_s"
     """What every replica reports: the sum of its work."""
 
     def __init__(self, **options: float) -> None:
@@ -44,20 +44,22 @@ class WaitPolicy:
         if ctx.current_num_replicas and not any(reported.get(self._worked, {}).values()):
             # They have just started, or are so busy that Serve gets no answer: not idle.
             return ctx.target_num_replicas, {_MEMORY: memory}
-        seen = self._seen(ctx)
-        wanted = self._policy.replicas(seen, memory)
+        seen = self._observed(ctx)
+        policy = self._policy
+        wanted = policy.replicas(seen, memory)
         allowed = min(wanted, ctx.capacity_adjusted_max_replicas)
         if max(allowed, ctx.capacity_adjusted_min_replicas) != seen.target:
             logger.info(
-                f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. Work for "
-                f"{memory.fast:.2f} arrives, {memory.slow:.2f} on average; what waits would take "
-                f"one {seen.backlog_s:.1f} s. A replica starts within {memory.start_s or 0:.1f} s."
+                f"{ctx.deployment_name}: {seen.target} replicas, {wanted} wanted. What arrives "
+                f"keeps {memory.fast:.2f} busy, {memory.slow:.2f} on average; what waits would "
+                f"keep one busy for {seen.backlog_s:.1f} s; one starts in "
+                f"{policy.startup_s(memory):.1f} s."
             )
         return wanted, {_MEMORY: memory}
 
-    def _seen(self, ctx: Any) -> Seen:
+    def _observed(self, ctx: Any) -> Observation:
         reported: Reported = ctx.raw_metrics or {}
-        return Seen(
+        return Observation(
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
@@ -69,14 +71,14 @@ class WaitPolicy:
 
 
 class ProcessorPolicy(WaitPolicy):
-    """For the ingress: so many replicas that their processors are not busy all the time."""
+    """For the ingress: enough replicas that their processors are not busy all the time."""
 
     _worked = "processor_s"
 
-    def _seen(self, ctx: Any) -> Seen:
+    def _observed(self, ctx: Any) -> Observation:
         reported: Reported = ctx.raw_metrics or {}
         processors = max(latest(reported, "processors"), default=1.0)
-        return Seen(
+        return Observation(
             now=ctx.current_time,
             running=ctx.current_num_replicas,
             target=ctx.target_num_replicas,
@@ -90,7 +92,8 @@ def latest(reported: Reported, name: str) -> list[float]:
 
 
 def rate(reported: Reported, name: str) -> float:
-    """How fast a sum grows now, of all replicas that have reported it twice."""
+    """How fast a running total grows now, per second, at all replicas that have reported it
+    twice."""
     total = 0.0
     for points in reported.get(name, {}).values():
         if not points:

@@ -5,17 +5,17 @@ HALF = 40
 
 
 class BatchTime:
-    """A line through the times of recent batches: so much for a batch, and so much for each item.
+    """A line fitted to the times of recent batches: a fixed time, and one for each item.
 
-    A model that is not busy sees small batches only, of which each item takes longer. The line says
-    what an item would take in full ones, which is what the model can do.
+    A model that is not busy sees only small batches, in which each item takes longer. The line says
+    what an item would take in full ones.
     """
 
     def __init__(self) -> None:
         self._weight = self._k = self._kk = self._t = self._kt = 0.0
 
     def took(self, items: int, seconds: float) -> None:
-        """Takes what one batch took."""
+        """Notes what one batch took."""
         keep = 0.5 ** (1 / HALF)
         self._weight = keep * self._weight + 1
         self._k = keep * self._k + items
@@ -24,7 +24,7 @@ class BatchTime:
         self._kt = keep * self._kt + items * seconds
 
     def seconds(self, items: int) -> float:
-        """Of a batch of so many; 0 before the first one."""
+        """What a batch of so many items takes; 0 before the first batch."""
         if not self._weight:
             return 0.0
         k, t = self._k / self._weight, self._t / self._weight

@@ -15,7 +15,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from deployments.embedder.asleep import Asleep
+from deployments.embedder.cold_start import ColdStart
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.pace import Pace
 from deployments.embedder.replacement import warn_of_another
@@ -68,13 +68,13 @@ class EmbedderClient:
         others: frozenset[str] = frozenset(),
         request_timeout_s: float,
         prepare: Callable[[ModelCard], Awaitable[None]] = _nothing,
-        asleep: Asleep | None = None,
+        cold_start: ColdStart | None = None,
         metrics: IngressMetrics | None = None,
     ) -> None:
         """`names` are what the settings call the model: its id and aliases; `others` are those by
         which clients may know it besides. A call's deadline is about `request_timeout_s` after its
         request began. `prepare` is awaited before requests are made for a model that has not been
-        seen. `asleep` is for a model that may have no replicas.
+        seen. `cold_start` is for a model that may have no replicas.
         """
         self._names, self._others = names, others
         self._prepare = prepare
@@ -95,7 +95,7 @@ class EmbedderClient:
         # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._images, self._texts, self._refused = Pace(), Pace(), 0.0
-        self._asleep = asleep or Asleep()
+        self._cold_start = cold_start or ColdStart()
         self._card: ModelCard | None = None
         self._tokenizer: TextTokenizer | None = None
         self._reloading: asyncio.Task[bool] | None = None
@@ -164,14 +164,14 @@ class EmbedderClient:
             await asyncio.wait([self._reloading])
 
     def refusal(self) -> RaylensError | None:
-        return self._asleep.refusal(self._ready.remote) if self._card is not None else None
+        return self._cold_start.refusal(self._ready.remote) if self._card is not None else None
 
     def refused(self, items: float) -> None:
         self._refused += items
 
     async def ready(self, within_s: float = math.inf) -> ModelCard:
         known = self.card  # raises at once if there is none yet
-        if self._asleep.now():  # asking would wake it up, and health checks never end
+        if self._cold_start.is_asleep():  # asking would wake it up, and health checks never end
             return known
         try:
             async with asyncio.timeout(min(within_s, self._ready_timeout_s)):

@@ -45,16 +45,16 @@ class _Submitted(Waiting):
 
 
 class Work(NamedTuple):
-    """Work in seconds of this replica's time."""
+    """What a replica reports for scaling, in seconds of its own time."""
 
-    asked_s: float = 0.0
-    """Of all items since it started."""
+    accepted_s: float = 0.0
+    """All items since it started."""
     refused_s: float = 0.0
-    """Of all items that had to be refused meanwhile."""
+    """All items that the ingress had to refuse meanwhile."""
     backlog_s: float = 0.0
-    """Of the items that wait or are being computed."""
+    """The items that wait or are being computed."""
     batch_s: float = 0.0
-    """Of a full batch."""
+    """A full batch."""
 
 
 class Gate:
@@ -80,7 +80,7 @@ class Gate:
         self._item_s = 0.0  # the model's average time for one
         self._full_item_s = 0.0  # and in batches that were at least half full
         self._batch_time = BatchTime()
-        self._asked_s = 0.0
+        self._accepted_s = 0.0
         self._refused_s = 0.0
         self._running = 0
         self._queue = BatchQueue()
@@ -97,7 +97,7 @@ class Gate:
         if not len(stack):
             raise ValueError("a stack has at least one item")
         each_s = self._batch_s / self.max_batch_size
-        self._asked_s += len(stack) * each_s
+        self._accepted_s += len(stack) * each_s
         self._refused_s += refused * each_s
         due = time.monotonic() + len(stack) * self._item_s
         submitted = _Submitted(stack, tenant, due)
@@ -115,11 +115,11 @@ class Gate:
         return QueueState(waiting=len(self._queue) + self._running, item_s=item_s)
 
     def work(self) -> Work:
-        """What has been asked of it, as if all batches were full."""
+        """The work so far, as if all batches were full."""
         batch_s = self._batch_s
         waiting = len(self._queue) + self._running
         return Work(
-            asked_s=self._asked_s,
+            accepted_s=self._accepted_s,
             refused_s=self._refused_s,
             backlog_s=waiting * batch_s / self.max_batch_size,
             batch_s=batch_s,

@@ -47,7 +47,7 @@ class IngressMetrics(Metrics):
             ("endpoint", "dialect", "outcome"),
         )
         self.request_seconds = Histogram(
-            "raylens_request_seconds", "How long these took.", _REQUEST_S, ("endpoint",)
+            "raylens_request_seconds", "How long each request took.", _REQUEST_S, ("endpoint",)
         )
         self.refusals = Counter(
             "raylens_refusals",
@@ -58,7 +58,7 @@ class IngressMetrics(Metrics):
         )
         self.items = Counter(
             "raylens_items",
-            "Images and texts of those requests. `source` is how an item came: `path`, `url`, "
+            "Images and texts of requests. `source` is how an item came: `path`, `url`, "
             "`base64`, `data_uri`, `bytes`, `text`, or `unreadable`.",
             ("source", "outcome"),
         )
@@ -74,8 +74,8 @@ class IngressMetrics(Metrics):
         )
         self.cache_lookups = Counter(
             "raylens_cache_lookups",
-            "Items by what the model was spared: `hit` in the cache, `shared` with a request that "
-            "had it under way, `duplicate` in its own request, or `miss`.",
+            "Items by whether the model had to run: `hit` in the cache, `shared` with a request "
+            "that had it under way, `duplicate` in its own request, or `miss`.",
             ("result",),
             known=("hit", "shared", "duplicate", "miss"),
         )
@@ -85,10 +85,12 @@ class IngressMetrics(Metrics):
             _REQUEST_S,
         )
         self.wait_seconds = Histogram(
-            "raylens_wait_seconds", "And how long it took from then on.", _REQUEST_S
+            "raylens_wait_seconds",
+            "How long each request took from when its items were known.",
+            _REQUEST_S,
         )
         self.backlog_items = Gauge(
-            "raylens_backlog_items", "Items that were accepted and are not answered."
+            "raylens_backlog_items", "Items that were accepted and are not answered yet."
         )
         self.backlog_seconds = Gauge(
             "raylens_backlog_seconds", "How long a newcomer would wait, as admission sees it."
@@ -104,7 +106,7 @@ class IngressMetrics(Metrics):
     def answered(
         self, endpoint: str, dialect: str, error: RaylensError | None, seconds: float | None = None
     ) -> None:
-        """Counts a request, and how long it took if an endpoint had it."""
+        """Counts a request, and the time that it took if it reached an endpoint."""
         self.requests.add(1, endpoint, dialect, error.code if error else "ok")
         if seconds is not None:
             self.request_seconds.observe(seconds, endpoint)
@@ -136,7 +138,7 @@ class EmbedderMetrics(Metrics):
             _MODALITY,
         )
         self.batch_seconds = Histogram(
-            "raylens_batch_seconds", "How long each took.", _STAGE_S, _MODALITY
+            "raylens_batch_seconds", "How long each forward pass took.", _STAGE_S, _MODALITY
         )
         self.queue_items = Gauge(
             "raylens_queue_items", "Items that wait for the model or are in it.", _MODALITY
@@ -144,7 +146,7 @@ class EmbedderMetrics(Metrics):
 
 
 class ReplicaMetrics(Metrics):
-    """What every replica tells of itself. Threads, tasks and files stay flat unless they leak."""
+    """What every replica reports of itself. Threads, tasks and files stay flat unless they leak."""
 
     def __init__(self) -> None:
         """To be made when the replica begins to start."""
@@ -154,7 +156,8 @@ class ReplicaMetrics(Metrics):
             "When the replica was ready, in seconds since 1970.",
         )
         self.start_seconds = Gauge(
-            "raylens_start_seconds", "How long that took, from the first line of its own code."
+            "raylens_start_seconds",
+            "How long the replica took to start, from the first line of its own code.",
         )
         process = psutil.Process()
         self.threads = Gauge("raylens_threads", "Threads of the replica's process.")

@@ -2,7 +2,7 @@
 
 All are gauges to Ray, under the names that Prometheus expects of counters and histograms; it does
 not look at the type. Ray's own counters cannot begin at 0. Its histograms record each value by
-itself, in the replica and again in the agent, and tell a wrong sum (ray 2.60,
+itself, in the replica and again in the agent, and export a wrong sum (ray 2.60,
 `record_histogram_aggregated_batch`).
 """
 
@@ -18,7 +18,6 @@ from deployments.metrics.declared import ReplicaMetrics
 from deployments.metrics.kinds import Counter, Gauge, Histogram, Labels, Metric
 
 Send = Callable[[], None]
-
 
 # Ray's agent forgets a gauge that it has not heard of for twice RAY_metrics_report_interval_ms,
 # which is 4 s under `raylens serve`. Health checks may come later than that on a busy machine.
@@ -44,7 +43,7 @@ class Exporter:
             await asyncio.sleep(EVERY_S)
 
     def flush(self) -> None:
-        """Sends all, because Ray forgets what falls silent."""
+        """Sends all of them, changed or not, because Ray forgets what is not repeated."""
         for send in self._sends:
             # With no file left to open, a process cannot read its own numbers in /proc. It can
             # serve those that are connected, if a health check does not fail for this.
@@ -60,34 +59,31 @@ class Exporter:
 def _sender(metric: Metric) -> Send:
     match metric:
         case Counter():
-            return _number_sender(metric, f"{metric.name}_total", lambda: metric.values)
+            return _number_sender(metric, lambda: metric.values)
         case Gauge():
-            return _number_sender(metric, metric.name, metric.now)
+            return _number_sender(metric, metric.now)
         case Histogram():
             return _histogram_sender(metric)
     raise TypeError(f"{metric.name} is of no kind")
 
 
-def _number_sender(metric: Metric, name: str, now: Callable[[], dict[Labels, float]]) -> Send:
-    made = _gauge(name, metric.description, metric.labels)
+def _number_sender(metric: Metric, now: Callable[[], dict[Labels, float]]) -> Send:
+    (gauge,) = _gauges(metric)
 
     def send() -> None:
         for labels, value in now().items():
-            made.set(value, tags=_tags(metric.labels, labels))
+            gauge.set(value, tags=_tags(metric.labels, labels))
 
     return send
 
 
 def _histogram_sender(histogram: Histogram) -> Send:
-    name, told, keys = histogram.name, histogram.description, histogram.labels
-    buckets = _gauge(f"{name}_bucket", told, (*keys, "le"))
-    sums = _gauge(f"{name}_sum", told, keys)
-    counts = _gauge(f"{name}_count", told, keys)
+    buckets, sums, counts = _gauges(histogram)
     ends = [*(f"{boundary:g}" for boundary in histogram.boundaries), "+Inf"]
 
     def send() -> None:
         for labels, found in histogram.values.items():
-            tags = _tags(keys, labels)
+            tags = _tags(histogram.labels, labels)
             upto = [*accumulate(found.counts)]
             for end, count in zip(ends, upto, strict=True):
                 buckets.set(count, tags={**tags, "le": end})
@@ -97,8 +93,16 @@ def _histogram_sender(histogram: Histogram) -> Send:
     return send
 
 
-def _gauge(name: str, description: str, labels: Labels) -> Any:
-    return serve_metrics.Gauge(name, description=description, tag_keys=labels)
+def _gauges(metric: Metric) -> list[Any]:
+    """Ray's gauge for each of its series."""
+    return [
+        serve_metrics.Gauge(
+            name,
+            description=metric.description,
+            tag_keys=(*metric.labels, "le") if name.endswith("_bucket") else metric.labels,
+        )
+        for name in metric.series
+    ]
 
 
 def _tags(keys: Labels, values: Labels) -> dict[str, str]:

@@ -23,9 +23,9 @@ class Metric:
         self.labels = labels
 
     @property
-    def exported(self) -> list[str]:
-        """What Prometheus calls it."""
-        return [f"ray_{self.name}"]
+    def series(self) -> list[str]:
+        """What Ray is told that it is called; Prometheus sees a `ray_` before that."""
+        return [self.name]
 
 
 class Counter(Metric):
@@ -36,23 +36,23 @@ class Counter(Metric):
     def __init__(
         self, name: str, description: str, labels: Labels = (), *, known: Sequence[str] = ()
     ) -> None:
-        """`known` are values of its only label: they count from 0 on, and not from the first time,
-        in which Prometheus would see no rise."""
+        """`known` are values of its only label. They are sent as 0 from the beginning: Prometheus
+        sees no rise in a series that begins at 1."""
         super().__init__(name, description, labels)
         self.values: dict[Labels, float] = {(value,): 0 for value in known}
         if not labels:
             self.values[()] = 0
 
     @property
-    def exported(self) -> list[str]:
-        return [f"ray_{self.name}_total"]
+    def series(self) -> list[str]:
+        return [f"{self.name}_total"]
 
     def add(self, number: float, *labels: str) -> None:
         self.values[labels] = self.values.get(labels, 0) + number
 
 
 class Gauge(Metric):
-    """What is so now."""
+    """A value of this moment."""
 
     kind = "gauge"
 
@@ -61,7 +61,7 @@ class Gauge(Metric):
         self._reads: dict[Labels, Callable[[], float]] = {}
 
     def watch(self, read: Callable[[], float], *labels: str) -> None:
-        """`read` tells the value whenever it is asked for."""
+        """`read` is called for the value whenever that is sent."""
         self._reads[labels] = read
 
     def now(self) -> dict[Labels, float]:
@@ -73,26 +73,26 @@ class Distribution:
     """One series of a histogram."""
 
     counts: list[int]
-    """Of each bucket by itself; the last one is for what is beyond all boundaries."""
+    """Of each bucket by itself; the last one has what is beyond all boundaries."""
     sum: float = field(default=0.0)
 
 
 class Histogram(Metric):
-    """How values are distributed."""
+    """How many values fell into each bucket, and their sum."""
 
     kind = "histogram"
 
     def __init__(
         self, name: str, description: str, boundaries: Sequence[float], labels: Labels = ()
     ) -> None:
-        """`boundaries` rise; each belongs to the bucket below it."""
+        """`boundaries` rise; a value at one belongs to the bucket below."""
         super().__init__(name, description, labels)
         self.boundaries = tuple(boundaries)
         self.values: dict[Labels, Distribution] = {}
 
     @property
-    def exported(self) -> list[str]:
-        return [f"ray_{self.name}_{part}" for part in ("bucket", "sum", "count")]
+    def series(self) -> list[str]:
+        return [f"{self.name}_{part}" for part in ("bucket", "sum", "count")]
 
     def observe(self, value: float, *labels: str) -> None:
         found = self.values.get(labels)

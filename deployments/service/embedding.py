@@ -27,7 +27,6 @@ from deployments.service.job import (
     Options,
     Slot,
     Timing,
-    Trace,
     is_text,
 )
 from deployments.service.loader import ImageLoader, LoadLimits
@@ -41,6 +40,7 @@ from deployments.service.stacks import StackEmbedder
 from deployments.service.tasks import all_or_none
 from deployments.service.vectors import finished
 from deployments.settings import Settings
+from deployments.tracing import StageSpans
 from deployments.wire import ImageFacts, ModelCard, Vector
 
 # The last part of a request's time, kept for the model to embed what has been decoded by then.
@@ -82,7 +82,7 @@ class EmbeddingService:
         models: Sequence[ModelClient],
         loader: ImageLoader,
         metrics: IngressMetrics | None = None,
-        trace: Trace | None = None,
+        trace: StageSpans | None = None,
     ) -> None:
         """The first of `models` serves requests that name none."""
         self.settings = settings

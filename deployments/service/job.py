@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -16,8 +16,6 @@ from deployments.wire import ImageFacts, ModelCard, Pixels, StackVectors, Tokens
 
 OnError = Literal["fail", "report"]
 Stage = Literal["fetch", "decode", "queue", "model"]
-Trace = Callable[[str, float], None]
-"""Records that a stage has just ended, and how many seconds it took."""
 
 
 class ModelClient(Protocol):

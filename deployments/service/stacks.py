@@ -25,9 +25,10 @@ from deployments.errors import (
 from deployments.items import PathItem, TextItem, UrlItem
 from deployments.metrics.declared import IngressMetrics
 from deployments.service.cache import Entry, VectorCache
-from deployments.service.job import Job, Slot, Trace, is_text, too_many_tokens
+from deployments.service.job import Job, Slot, is_text, too_many_tokens
 from deployments.service.loader import ImageLoader
-from deployments.service.tasks import all_or_none, in_parts
+from deployments.service.tasks import all_or_none, in_stacks
+from deployments.tracing import StageSpans
 from deployments.wire import Pixels, StackVectors, pad_tokens
 
 logger = logging.getLogger("ray.serve")
@@ -52,7 +53,7 @@ class StackEmbedder:
         *,
         max_text_chars: int,
         metrics: IngressMetrics,
-        trace: Trace | None = None,
+        trace: StageSpans | None = None,
     ) -> None:
         self._loader = loader
         self._cache = cache
@@ -84,8 +85,8 @@ class StackEmbedder:
                 texts = [slot for slot in todo if is_text(slot)]
                 await all_or_none(
                     [
-                        in_parts(self._embed_images, job, images, max_images),
-                        in_parts(self._embed_texts, job, texts, max_texts),
+                        in_stacks(self._embed_images, job, images, max_images),
+                        in_stacks(self._embed_texts, job, texts, max_texts),
                     ]
                 )
                 todo = await self._follow(job)

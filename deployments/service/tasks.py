@@ -1,4 +1,4 @@
-"""Coroutines side by side, for the parts of one job."""
+"""Coroutines side by side, for the stacks of one job."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -12,7 +12,7 @@ T = TypeVar("T")
 STACKS_IN_FLIGHT = 2
 
 
-async def in_parts(
+async def in_stacks(
     embed: Callable[[Job, Sequence[Slot]], Awaitable[None]],
     job: Job,
     slots: Sequence[Slot],

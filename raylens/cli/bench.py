@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
@@ -67,7 +66,9 @@ def bench(
     out.print(plain(name), markup=False, soft_wrap=True)
     try:
         if profile is not None:
-            profile.write_text(json.dumps(_profile(model, runs, replicas), indent=2) + "\n")
+            profile.write_text(
+                json.dumps(benchmark.profile(model, runs, replicas), indent=2) + "\n"
+            )
         if plot is not None:
             benchmark.plot(runs, name, str(plot))
     except OSError as error:
@@ -123,13 +124,3 @@ def _table(runs: list[benchmark.Run]) -> Table:
             *(f"{stages.get(stage, 0):.1f} ms" for stage in ("decode", "queue", "model")),
         )
     return table
-
-
-def _profile(model: dict[str, Any], runs: list[benchmark.Run], replicas: int) -> dict[str, Any]:
-    described = ("id", "revision", "dimensions", "engine", "device", "precision")
-    return {
-        "model": {name: model[name] for name in described},
-        "replicas": replicas,
-        "cpus": os.cpu_count(),
-        "runs": [run.as_json() for run in runs],
-    }

@@ -82,13 +82,15 @@ def _shown(now: Figures, urls: list[str]) -> Group:
     traffic = Table(box=box.SIMPLE_HEAD, title=escape(plain(", ".join(urls))), title_style="dim")
     for name in ("requests/s", "images/s", "texts/s", "p50", "p99", "cached"):
         traffic.add_column(name, justify="right")
-    for name in ("refused/s", "failed/s", "bad items/s"):
-        traffic.add_column(name, justify="right", style="red")
     traffic.add_row(
-        *(_rate(rate) for rate in (now.requests_s, now.images_s, now.texts_s)),
-        *(_ms(now.p50_s), _ms(now.p99_s), "-" if now.saved is None else f"{now.saved:.0%}"),
-        *(_rate(rate) for rate in (now.refused_s, now.failed_s, now.bad_items_s)),
+        *(_rate(rate) for rate in (now.requests_per_s, now.images_per_s, now.texts_per_s)),
+        *(_ms(now.p50_s), _ms(now.p99_s), "-" if now.cached is None else f"{now.cached:.0%}"),
     )
+    failures = Table(box=box.SIMPLE_HEAD)
+    for name in ("refused/s", "failed/s", "bad items/s"):
+        failures.add_column(name, justify="right", style="red")
+    lost = now.refused_per_s, now.failed_per_s, now.bad_items_per_s
+    failures.add_row(*map(_rate, lost))
     parts = Table(box=box.SIMPLE_HEAD)
     parts.add_column("deployment")
     for name in ("replicas", "queue", "batch size", "batch"):
@@ -102,7 +104,7 @@ def _shown(now: Figures, urls: list[str]) -> Group:
             "-" if size is None else f"{size:.1f}",
             _ms(deployment.batch_s),
         )
-    return Group(traffic, parts)
+    return Group(traffic, failures, parts)
 
 
 def _rate(per_s: float) -> str:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from deployments.autoscaling.policy import Memory, ScalingPolicy, Seen
+from deployments.autoscaling.policy import Memory, Observation, ScalingPolicy
 
 STEP_S = 0.5
 
@@ -28,7 +28,7 @@ class Deployment:
             self.now += STEP_S
             running = sum(ready <= self.now for ready in self.ready)
             self.backlog_s = max(0.0, self.backlog_s + (demand - running) * STEP_S)
-            seen = Seen(
+            seen = Observation(
                 now=self.now,
                 running=running,
                 target=len(self.ready),
@@ -153,8 +153,8 @@ def test_a_replica_that_took_long_to_start_is_not_idle_at_once() -> None:
 
 
 @pytest.mark.parametrize("utilisation", [0.0, -1.0, 75.0])
-def test_a_utilisation_is_a_part_of_the_time(utilisation: float) -> None:
-    with pytest.raises(ValueError, match="a part of the time"):
+def test_a_utilisation_is_a_fraction_of_the_time(utilisation: float) -> None:
+    with pytest.raises(ValueError, match="a fraction of the time"):
         ScalingPolicy(utilisation=utilisation)
 
 
@@ -174,5 +174,5 @@ def test_times_are_finite_and_never_below_0(name: str, seconds: float) -> None:
 
 def test_times_of_0_are_a_wish_for_as_many_replicas_as_can_be() -> None:
     policy = ScalingPolicy(wait_s=0, start_s=0)
-    seen = Seen(now=0, running=1, target=1, demand=0.5, backlog_s=3, batch_s=0.1)
+    seen = Observation(now=0, running=1, target=1, demand=0.5, backlog_s=3, batch_s=0.1)
     assert policy.replicas(seen, Memory()) > 1

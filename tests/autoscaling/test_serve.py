@@ -62,24 +62,24 @@ def test_a_model_deployment_scales_on_what_its_replicas_report(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     policy = called(WAIT, utilisation=0.5)
-    busy = {"asked_s": [(98.0, 1.0), (99.0, 1.6), (100.0, 2.2)], "batch_s": [(100.0, 0.2)]}
+    busy = {"accepted_s": [(98.0, 1.0), (99.0, 1.6), (100.0, 2.2)], "batch_s": [(100.0, 0.2)]}
     with caplog.at_level(logging.INFO, "ray.serve"):
         wanted, _ = policy(context(101, {}, 2, **busy))
     assert wanted == 3  # 1.2 seconds a second, at half of the time
-    assert "Embedder: 2 replicas, 3 wanted. Work for 1.20 arrives" in caplog.text
+    assert "Embedder: 2 replicas, 3 wanted. What arrives keeps 1.20 busy" in caplog.text
 
 
 def test_what_it_remembers_goes_through_the_state() -> None:
     policy = called(WAIT, down_after_s=60)
-    _, state = policy(context(101, {}, 3, asked_s=[(98.0, 0.0), (100.0, 1.4)]))
+    _, state = policy(context(101, {}, 3, accepted_s=[(98.0, 0.0), (100.0, 1.4)]))
     idle: list[tuple[float, float]] = [(148.0, 1.4), (150.0, 1.4)]
-    assert policy(context(151, state, 3, asked_s=idle))[0] == 3
-    assert policy(context(162, state, 3, asked_s=idle))[0] == 1
+    assert policy(context(151, state, 3, accepted_s=idle))[0] == 3
+    assert policy(context(162, state, 3, accepted_s=idle))[0] == 1
 
 
 def test_the_log_is_quiet_at_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ray.serve"):
-        wanted, _ = called(WAIT)(context(101, {}, 4, asked_s=[(98.0, 0.0), (100.0, 9.0)]))
+        wanted, _ = called(WAIT)(context(101, {}, 4, accepted_s=[(98.0, 0.0), (100.0, 9.0)]))
     assert wanted > 4
     assert not caplog.text
 
@@ -102,8 +102,8 @@ def test_a_rate_needs_two_points_of_a_replica_and_spans_more_than_one_interval()
         "new": series((100.0, 5.0)),
         "steady": series((98.0, 1.0), (98.9, 1.9), (99.9, 2.9), (100.0, 3.0)),
     }
-    assert rate({"asked_s": points}, "asked_s") == pytest.approx(1.0)
-    assert rate({}, "asked_s") == 0
+    assert rate({"accepted_s": points}, "accepted_s") == pytest.approx(1.0)
+    assert rate({}, "accepted_s") == 0
 
 
 def test_unknown_options_are_refused() -> None:
@@ -145,7 +145,7 @@ def test_a_context_is_all_that_it_needs() -> None:
 
 def test_a_clock_that_is_set_back_while_a_replica_starts_asks_for_no_more() -> None:
     policy, state = called(WAIT), dict[str, Any]()
-    half = {"asked_s": [(98.0, 0.0), (100.0, 1.0)], "batch_s": [(100.0, 0.1)]}
+    half = {"accepted_s": [(98.0, 0.0), (100.0, 1.0)], "batch_s": [(100.0, 0.1)]}
     for now, running, target in ((5000.0, 1, 1), (5001.0, 1, 2), (1400.0, 1, 2), (1410.0, 2, 2)):
         seen = context(now, state, running, **half)
         seen.target_num_replicas = target
@@ -154,10 +154,10 @@ def test_a_clock_that_is_set_back_while_a_replica_starts_asks_for_no_more() -> N
 
 
 def test_a_replica_may_have_reported_nothing_lately() -> None:
-    assert called(WAIT)(context(101, {}, 1, asked_s=[], batch_s=[]))[0] == 1
+    assert called(WAIT)(context(101, {}, 1, accepted_s=[], batch_s=[]))[0] == 1
 
 
-@pytest.mark.parametrize(("name", "metric"), [(WAIT, "asked_s"), (PROCESSORS, "processor_s")])
+@pytest.mark.parametrize(("name", "metric"), [(WAIT, "accepted_s"), (PROCESSORS, "processor_s")])
 def test_replicas_that_are_too_busy_to_report_are_not_given_back(name: str, metric: str) -> None:
     policy, state = called(name, down_after_s=60, idle_after_s=60), dict[str, Any]()
     for now in (100.0, 101.0):

@@ -6,7 +6,6 @@ The references are transformers' own, computed here from the same checkpoints.
 import asyncio
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
+from raylens.bench import numbered
 from tests.e2e.service.clients import run_python
-from tests.load import embed_image
+from tests.load import embed_image, queue_ms
 from tests.models import families
 from tests.models.comparison import LABELS, TEXTS, unit
 from tests.models.reference import TransformersReference, upright_rgb
@@ -137,40 +137,39 @@ def test_the_models_are_listed_with_their_modalities_and_text_lengths(server: Se
 
 
 async def test_a_text_does_not_wait_for_the_images_of_others(server: Server, jpeg: Jpeg) -> None:
-    images = [jpeg(i, (640, 480)) for i in range(64)]
+    callers = 64
+    images = numbered([jpeg(i, (640, 480)) for i in range(8)])  # the cache knows none
 
-    async def text_times(number: int) -> list[float]:
-        times = []
+    async def texts(number: int) -> list[float]:
+        queued = []
         async with httpx.AsyncClient(timeout=30) as client:
             for i in range(number):
-                began = time.perf_counter()
                 answer = await client.post(f"{server.url}/v1/embeddings", json={"input": f"{i}"})
                 assert answer.status_code == 200
-                times.append(time.perf_counter() - began)
-        return times
+                queued.append(queue_ms(answer))
+        return queued
 
-    async def send_images(client: httpx.AsyncClient, number: int) -> list[float]:
-        times = []
+    async def send_images(client: httpx.AsyncClient) -> list[float]:
+        queued = []
         while not enough.is_set():
-            outcome = await embed_image(client, server.url, images[number])
+            outcome = await embed_image(client, server.url, next(images))
             assert outcome.status == 200
-            times.append(outcome.took_s)
+            queued.append(outcome.queue_ms)
             busy.release()
-        return times
+        return queued
 
     enough = asyncio.Event()
     busy = asyncio.Semaphore(0)
-    await text_times(20)
-    limits = httpx.Limits(max_connections=len(images))
+    limits = httpx.Limits(max_connections=callers)
     async with httpx.AsyncClient(limits=limits, timeout=60) as client:
-        load = [asyncio.create_task(send_images(client, n)) for n in range(len(images))]
-        for _ in images:
+        load = [asyncio.create_task(send_images(client)) for _ in range(callers)]
+        for _ in range(callers):
             await busy.acquire()
-        texts = await text_times(30)
+        text_ms = await texts(30)
         enough.set()
-        photos = [took_s for times in await asyncio.gather(*load) for took_s in times]
-    # Each image waited behind about 63 others; a text that had to would take as long.
-    assert statistics.median(texts) < 0.5 * statistics.median(photos)
+        image_ms = [ms for queued in await asyncio.gather(*load) for ms in queued]
+    # In front of the model, where images wait for each other.
+    assert statistics.median(text_ms) < 0.5 * statistics.median(image_ms)
 
 
 def test_an_alias_selects_the_default_model_and_an_unknown_name_is_404(server: Server) -> None:

@@ -1,7 +1,9 @@
 """One service over the nodes of a Ray cluster: two ingress and three model replicas."""
 
+import asyncio
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import psutil
 import yaml
 
+from benchmarks.photos import jpeg
 from raylens.cluster import free_port
 from tests.chaos.__main__ import write_config
 from tests.chaos.nodes import Nodes, is_full, is_ready, nodes, processes, replicas
@@ -19,12 +22,15 @@ from tests.until import until
 WORKERS = ({"model": 2, "ingress": 1}, {"model": 1, "ingress": 1})
 
 
-async def test_all_replicas_on_all_nodes_answer_alike(
-    tmp_path: Path, jpeg: Callable[..., bytes]
-) -> None:
+def test_all_replicas_on_all_nodes_answer_alike(tmp_path: Path) -> None:
+    # In a process of its own: Ray looks only once in a process whether it takes tokens.
+    subprocess.run([sys.executable, "-m", "tests.e2e.test_nodes", tmp_path], cwd=ROOT, check=True)
+
+
+async def all_replicas_on_all_nodes_answer_alike(folder: Path) -> None:
     """Behind the head's HAProxy, and then, deployed by Serve's own command, behind every node's."""
-    config = write_config(tmp_path)
-    images = [jpeg(seed, (320, 240)) for seed in range(8)]
+    config = write_config(folder)
+    images = [jpeg(seed) for seed in range(8)]
     with nodes(config, WORKERS) as service:
         await assert_all_answer(service, images, with_haproxy=[True, False, False])
         serve(service, "shutdown", "--yes")
@@ -70,3 +76,7 @@ def serve(service: Nodes, command: str, *arguments: str) -> None:
     dashboard = f"http://{service.cluster.webui_url}"
     serve = RAYLENS.parent / "serve"
     subprocess.run([serve, command, "--address", dashboard, *arguments], cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(all_replicas_on_all_nodes_answer_alike(Path(sys.argv[1])))

@@ -249,12 +249,12 @@ async def test_it_tells_what_has_been_asked_of_it_as_if_batches_were_full() -> N
         await opened.submit(images(1, 2))
         await asyncio.sleep(0.02)  # its lane has noted the batch by then
         first = opened.work()
-        assert first.asked_s == 0  # nobody knew yet what it would take
+        assert first.accepted_s == 0  # nobody knew yet what it would take
         assert first.batch_s >= 0.02  # two of two
         waiting = [asyncio.create_task(opened.submit(images(1, 2), refused=3)) for _ in range(2)]
         await asyncio.sleep(0)
         assert opened.work().backlog_s == pytest.approx(first.batch_s)
-        assert opened.work().asked_s == pytest.approx(first.batch_s)
+        assert opened.work().accepted_s == pytest.approx(first.batch_s)
         assert opened.work().refused_s == pytest.approx(1.5 * first.batch_s)
         await asyncio.gather(*waiting)
         assert opened.work().backlog_s == 0

@@ -47,4 +47,4 @@ def names_in(expression: str) -> set[str]:
 def exported() -> dict[str, tuple[str, ...]]:
     """The labels of each of raylens's metrics by the name that Prometheus sees."""
     declared = (*IngressMetrics(), *EmbedderMetrics(), *ReplicaMetrics())
-    return {name: metric.labels for metric in declared for name in metric.exported}
+    return {f"ray_{name}": metric.labels for metric in declared for name in metric.series}

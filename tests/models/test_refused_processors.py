@@ -41,6 +41,11 @@ def test_a_broken_setting_is_named(tmp_path: Path, key: str, value: object) -> N
     assert str(caught.value).startswith(expected)
 
 
+def test_a_crop_of_next_to_nothing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"preprocessor_config.json: crop_pct is 0; it shoul"):
+        read(tmp_path, image_processor_type="ConvNextImageProcessor", crop_pct=0)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -50,7 +55,6 @@ def test_a_broken_setting_is_named(tmp_path: Path, key: str, value: object) -> N
         {"size": "64"},
         {"crop_size": {"shortest_edge": 48}},
         {"do_pad": True, "pad_size": 20},
-        {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0},
         {"image_processor_type": "ConvNextImageProcessor", "size": {"height": 64, "width": 64}},
         {"image_processor_type": "LevitImageProcessor", "size": {"longest_edge": 64}},
         {"image_processor_type": "LevitImageProcessor", "image_std": [1.0, 0.0, 1.0]},

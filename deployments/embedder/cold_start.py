@@ -14,7 +14,7 @@ logger = logging.getLogger("ray.serve")
 START_S = 10.0
 
 
-class Asleep:
+class ColdStart:
     """Whether a model has no replicas now, and what its first callers get then.
 
     Serve starts a replica as soon as a call waits for one.
@@ -32,14 +32,14 @@ class Asleep:
         self._start_s = START_S
         self._waking: asyncio.Task[None] | None = None
 
-    def now(self) -> bool:
+    def is_asleep(self) -> bool:
         """Whether there is no replica because none has been needed."""
         return self._cold_start != "none" and self._replicas() == 0
 
     def refusal(self, call: Callable[[], Awaitable[Any]]) -> RaylensError | None:
         """Unavailable if there is no replica and callers are not to wait for one. Then `call`, of
         the model, wakes it up."""
-        if self._cold_start != "refuse" or not self.now():
+        if self._cold_start != "refuse" or not self.is_asleep():
             return None
         if self._waking is None or self._waking.done():
             self._waking = asyncio.create_task(self._wake(call))

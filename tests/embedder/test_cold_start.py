@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from deployments.embedder.asleep import START_S, Asleep
 from deployments.embedder.client import EmbedderClient
+from deployments.embedder.cold_start import START_S, ColdStart
 from deployments.errors import Unavailable
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, Handle, after, embed, never
@@ -32,7 +32,7 @@ async def asleep(
         handle,
         names=frozenset({"fake"}),
         request_timeout_s=10,
-        asleep=Asleep(cold_start, replicas),
+        cold_start=ColdStart(cold_start, replicas),
     )
     await opened.wait_until_loaded()
     replicas.number = 0
