@@ -77,7 +77,7 @@ VOCABULARY = (
 ALONE = (
     *("autoscaling.policy", "autoscaling.processor_time", "bulk.places", "bulk.stages"),
     *("bulk.unread", "embedder.cold_start", "embedder.batch_queue", "embedder.batch_time"),
-    *("embedder.messages", "embedder.pace", "embedder.replacement"),
+    *("embedder.messages", "embedder.pace", "embedder.replacement", "embedder.routing"),
 )
 MAY_IMPORT: dict[str, set[str]] = {
     **{name: set() for name in ALONE},
@@ -98,7 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embedder.gate": {"embedder.batch_queue", "embedder.batch_time"},
     "embedder.proof": {"models"},
     "embedder.deployment": {
-        *("embedder.gate", "embedder.messages", "embedder.proof"),
+        *("embedder.gate", "embedder.messages", "embedder.proof", "embedder.routing"),
         *("checkpoints.checkpoint", "models", "metrics.export"),
         "checkpoints.open_clip_names",
     },
@@ -149,7 +149,7 @@ def test_the_vocabulary_knows_nothing_of_the_rooms() -> None:
 
 def test_only_the_rim_of_the_deployments_imports_ray() -> None:
     serving = ("app", "ingress", "embedder.deployment", "embedder.client", "metrics.export")
-    rim = (*serving, "bulk.pipeline", "ray_internals")
+    rim = (*serving, "embedder.routing", "bulk.pipeline", "ray_internals")
     assert importers("ray") & room("deployments") == {f"deployments.{name}" for name in rim}
 
 

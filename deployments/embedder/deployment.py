@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import ray
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from deployments.checkpoints import open_clip_names
 from deployments.checkpoints.checkpoint import CheckpointError
 from deployments.embedder.gate import Gate, Work
 from deployments.embedder.messages import STACK_BYTES
 from deployments.embedder.proof import Proof
+from deployments.embedder.routing import FewestUnderWay
 from deployments.metrics.declared import EmbedderMetrics
 from deployments.metrics.export import Exporter
 from deployments.models.engines.choice import load_engine
@@ -105,6 +107,7 @@ class BatchedTower:
     graceful_shutdown_timeout_s=20,
     max_surge_percent=100,  # a new version starts before the old one stops
     ray_actor_options={"num_cpus": 1},
+    request_router_config=RequestRouterConfig(request_router_class=FewestUnderWay),
 )
 class Embedder:
     """Holds the model. Its callers are the ingress replicas, through deployment handles."""
