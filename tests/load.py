@@ -1,7 +1,6 @@
 """Load on a running service, for tests: many callers at once, or a steady rate."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ class Outcome:
     took_s: float
     status: int
     body: Any
-    queue_ms: float = 0.0
-    """Of that, in front of the model, as the service says."""
 
 
 async def embed_image(client: httpx.AsyncClient, url: str, image: bytes) -> Outcome:
@@ -28,15 +25,9 @@ async def embed_image(client: httpx.AsyncClient, url: str, image: bytes) -> Outc
     response = await client.post(
         f"{url}/v1/embeddings", content=image, headers={"content-type": "image/jpeg"}
     )
-    took_s = time.monotonic() - began
-    body = orjson.loads(response.content)
-    return Outcome(began, took_s, response.status_code, body, queue_ms(response))
-
-
-def queue_ms(response: httpx.Response) -> float:
-    """From Server-Timing; 0 if it does not say."""
-    found = re.search(r"queue;dur=([\d.]+)", response.headers.get("Server-Timing", ""))
-    return float(found[1]) if found else 0.0
+    return Outcome(
+        began, time.monotonic() - began, response.status_code, orjson.loads(response.content)
+    )
 
 
 async def at_once(url: str, images: Sequence[bytes], *, callers: int) -> list[Outcome]:

@@ -3,9 +3,7 @@
 The references are transformers' own, computed here from the same checkpoints.
 """
 
-import asyncio
 import json
-import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from raylens.bench import numbered
 from tests.e2e.service.clients import run_python
-from tests.load import embed_image, queue_ms
 from tests.models import families
 from tests.models.comparison import LABELS, TEXTS, unit
 from tests.models.reference import TransformersReference, upright_rgb
@@ -134,42 +130,6 @@ def test_the_models_are_listed_with_their_modalities_and_text_lengths(server: Se
         ("siglip", ["image", "text"], 64),
     ]
     assert models[0]["aliases"] == ["text-embedding-3-small"]
-
-
-async def test_a_text_does_not_wait_for_the_images_of_others(server: Server, jpeg: Jpeg) -> None:
-    callers = 64
-    images = numbered([jpeg(i, (640, 480)) for i in range(8)])  # the cache knows none
-
-    async def texts(number: int) -> list[float]:
-        queued = []
-        async with httpx.AsyncClient(timeout=30) as client:
-            for i in range(number):
-                answer = await client.post(f"{server.url}/v1/embeddings", json={"input": f"{i}"})
-                assert answer.status_code == 200
-                queued.append(queue_ms(answer))
-        return queued
-
-    async def send_images(client: httpx.AsyncClient) -> list[float]:
-        queued = []
-        while not enough.is_set():
-            outcome = await embed_image(client, server.url, next(images))
-            assert outcome.status == 200
-            queued.append(outcome.queue_ms)
-            busy.release()
-        return queued
-
-    enough = asyncio.Event()
-    busy = asyncio.Semaphore(0)
-    limits = httpx.Limits(max_connections=callers)
-    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
-        load = [asyncio.create_task(send_images(client)) for _ in range(callers)]
-        for _ in range(callers):
-            await busy.acquire()
-        text_ms = await texts(30)
-        enough.set()
-        image_ms = [ms for queued in await asyncio.gather(*load) for ms in queued]
-    # In front of the model, where images wait for each other.
-    assert statistics.median(text_ms) < 0.5 * statistics.median(image_ms)
 
 
 def test_an_alias_selects_the_default_model_and_an_unknown_name_is_404(server: Server) -> None:

@@ -140,6 +140,17 @@ async def check_that_it_fails_alone(
     assert isinstance(second, StackVectors)
 
 
+async def test_a_text_does_not_wait_for_the_images_of_others(started: Start) -> None:
+    replica, engine = await started()
+    images = [asyncio.create_task(replica.embed(STACK, CARD.identity)) for _ in range(64)]
+    await asyncio.sleep(0)
+    await replica.embed_text(TOKENS, CARD.identity)
+    (number,) = (n for n, stack in enumerate(engine.stacks) if stack.ndim == 2)
+    assert number < 3, "the text came after images that had come before it"
+    await asyncio.gather(*images)
+    assert len(engine.stacks) > 10
+
+
 async def test_a_text_with_a_vector_for_each_token_has_those_of_its_own_stack(
     started: Start,
 ) -> None:
