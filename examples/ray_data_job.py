@@ -25,7 +25,8 @@ class Embed:
         rows = self.client.embed(list(batch["bytes"]), errors="return")
         return {
             "path": batch["path"],
-            "embedding": [None if isinstance(row, Exception) else row for row in rows],
+            # As lists: Ray Data pickles a column of arrays in which one is missing.
+            "embedding": [None if isinstance(row, Exception) else row.tolist() for row in rows],
             "error": [str(row) if isinstance(row, Exception) else None for row in rows],
         }
 
