@@ -53,15 +53,11 @@ class Caller:
     def __init__(self) -> None:
         from ray import serve
 
+        from deployments.embedder.client import OVER_GRPC
+
         handle = serve.get_deployment_handle("Model", "nodes")
-        # As in deployments/embedder/client.py.
-        options: Any = {
-            "_by_reference": False,
-            "request_serialization": "pickle",
-            "response_serialization": "pickle",
-        }
-        self._embed = handle.options(method_name="embed", **options)
-        self._cpu_s = handle.options(method_name="cpu_s", **options)
+        self._embed = handle.options(method_name="embed", **OVER_GRPC)
+        self._cpu_s = handle.options(method_name="cpu_s", **OVER_GRPC)
 
     async def measure(self, stack: Any, times: int, at_once: int) -> tuple[float, float]:
         """Milliseconds an image, and of both processes' processor time."""

@@ -46,6 +46,14 @@ REPLICA_DIED = (RayActorError, RequestCancelledError, grpc.RpcError)
 
 READY_TIMEOUT_S = 5.0
 
+# By value, that is over gRPC: by reference every array would go through the object store.
+# cloudpickle, the default, costs 0.7 ms more per image.
+OVER_GRPC: dict[str, Any] = {
+    "_by_reference": False,
+    "request_serialization": "pickle",
+    "response_serialization": "pickle",
+}
+
 # While a model is being replaced, replicas of both may serve. How many replicas
 # to try for the model that a stack was made for, before switching to the other model.
 MODEL_TRIES = 4
@@ -81,17 +89,10 @@ class EmbedderClient:
         self._retries = (metrics or IngressMetrics()).retries
         self._request_timeout_s = request_timeout_s
         self._ready_timeout_s = min(READY_TIMEOUT_S, 0.8 * request_timeout_s)
-        # Made once: a handle per call costs more than the call. By value, that is over gRPC:
-        # by reference every array would go through the object store. cloudpickle, the default,
-        # costs 0.7 ms more per image.
-        over_grpc: Any = {
-            "_by_reference": False,
-            "request_serialization": "pickle",
-            "response_serialization": "pickle",
-        }
-        self._embed = handle.options(method_name="embed", **over_grpc)
-        self._embed_text = handle.options(method_name="embed_text", **over_grpc)
-        self._ready = handle.options(method_name="ready", **over_grpc)
+        # Made once: a handle per call costs more than the call.
+        self._embed = handle.options(method_name="embed", **OVER_GRPC)
+        self._embed_text = handle.options(method_name="embed_text", **OVER_GRPC)
+        self._ready = handle.options(method_name="ready", **OVER_GRPC)
         # Called once, for tens of megabytes, which gRPC would refuse.
         self._read_tokenizer = handle.options(method_name="tokenizer", _by_reference=True)
         self._images, self._texts, self._refused = Pace(), Pace(), 0.0
