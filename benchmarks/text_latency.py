@@ -10,6 +10,7 @@ import multiprocessing
 import re
 import statistics
 import time
+from contextlib import aclosing
 from multiprocessing.synchronize import Event
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.photos import jpeg, variant
+from raylens.client.connections import Connections
 
 IMAGE_CALLERS = 64
 WARM_UP_S = 5.0
@@ -31,21 +33,22 @@ async def send_images(url: str, stop: Event) -> list[float]:
     """64 callers, one image a request, until told to stop; how long the model took, in ms."""
     batches: list[float] = []
 
-    async def caller(client: httpx.AsyncClient) -> None:
+    async def caller(connections: Connections) -> None:
         headers = {"Content-Type": "image/jpeg"}
-        while not stop.is_set():
-            number = next(numbers)
-            data = variant(photos[number % len(photos)], number)
-            response = await client.post(f"{url}/v1/embeddings", content=data, headers=headers)
-            response.raise_for_status()
-            took = re.search(r"model;dur=([\d.]+)", response.headers["server-timing"])
-            batches.append(float(took[1]) if took else 0.0)
+        async with connections.one() as connection:
+            while not stop.is_set():
+                number = next(numbers)
+                data = variant(photos[number % len(photos)], number)
+                response = await connection.post("/v1/embeddings", content=data, headers=headers)
+                response.raise_for_status()
+                took = re.search(r"model;dur=([\d.]+)", response.headers["server-timing"])
+                batches.append(float(took[1]) if took else 0.0)
 
     photos = [jpeg(seed) for seed in range(16)]
     numbers = itertools.count(time.time_ns())  # new ones, also to a cache that saw an earlier run
-    limits = httpx.Limits(max_connections=IMAGE_CALLERS)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-        await asyncio.gather(*(caller(client) for _ in range(IMAGE_CALLERS)))
+    connections = Connections(IMAGE_CALLERS, base_url=url, timeout=60, trust_env=False)
+    async with aclosing(connections):
+        await asyncio.gather(*(caller(connections) for _ in range(IMAGE_CALLERS)))
     return batches
 
 

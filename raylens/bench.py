@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import httpx
 import numpy as np
 
+from raylens.client.connections import Connections
+
 # A run ends early rather than fill the memory of this machine.
 _MOST_REQUESTS = 1_000_000
 # The longest wait before a caller that was refused asks again.
@@ -103,39 +105,44 @@ def numbered(images: Sequence[bytes]) -> Iterator[bytes]:
 
 
 async def measure(
-    client: httpx.AsyncClient, load: Load, seconds: float, images: Sequence[bytes]
+    connections: Connections, load: Load, seconds: float, images: Sequence[bytes]
 ) -> Run:
-    """Runs one load for about `seconds`. Raises httpx.HTTPError if the service is gone."""
+    """Runs one load for about `seconds`, each caller with a connection. Raises httpx.HTTPError if
+    the service is gone."""
     run = Run(load)
     endless = numbered(images)
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for _ in range(load.callers):
-            group.create_task(_call(client, run, endless, until=began + seconds))
+            group.create_task(_call(connections, run, endless, until=began + seconds))
     run.seconds = time.monotonic() - began
     return run
 
 
 async def _call(
-    client: httpx.AsyncClient, run: Run, images: Iterator[bytes], *, until: float
+    connections: Connections, run: Run, images: Iterator[bytes], *, until: float
 ) -> None:
-    while time.monotonic() < until and len(run.waits_ms) < _MOST_REQUESTS:
-        batch = list(itertools.islice(images, run.load.images))
-        began = time.monotonic()
-        response = await client.post(
-            "/v1/embeddings",
-            headers={"Accept": "application/x-npy"},
-            files=[("file", image) for image in batch],
-        )
-        took_ms = (time.monotonic() - began) * 1e3
-        if response.status_code != 200:
-            run.failed[_reason(response)] += 1
-            await asyncio.sleep(_pause_s(response))
-            continue
-        run.waits_ms.append(took_ms)
-        timing = response.headers.get("Server-Timing", "")
-        for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", timing):
-            run.stages_ms.setdefault(stage, []).append(float(ms))
+    async with connections.one() as connection:
+        while time.monotonic() < until and len(run.waits_ms) < _MOST_REQUESTS:
+            await _request(connection, run, list(itertools.islice(images, run.load.images)))
+
+
+async def _request(connection: httpx.AsyncClient, run: Run, images: Sequence[bytes]) -> None:
+    began = time.monotonic()
+    response = await connection.post(
+        "/v1/embeddings",
+        headers={"Accept": "application/x-npy"},
+        files=[("file", image) for image in images],
+    )
+    took_ms = (time.monotonic() - began) * 1e3
+    if response.status_code != 200:
+        run.failed[_reason(response)] += 1
+        await asyncio.sleep(_pause_s(response))
+        return
+    run.waits_ms.append(took_ms)
+    timing = response.headers.get("Server-Timing", "")
+    for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", timing):
+        run.stages_ms.setdefault(stage, []).append(float(ms))
 
 
 def _reason(response: httpx.Response) -> str:

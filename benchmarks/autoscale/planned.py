@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks.autoscale.service import serving
 from raylens import bench
+from raylens.client.connections import Connections
 from raylens.plan import Profile, predicted_p99_s
 
 # 23 images/s with one replica: with three, two processors are not the limit.
@@ -27,13 +29,14 @@ SECONDS = 30.0
 
 def measured(url: str, loads: Sequence[bench.Load], images: Sequence[bytes]) -> list[bench.Run]:
     async def run() -> list[bench.Run]:
-        limits = httpx.Limits(max_connections=max(load.callers for load in loads))
-        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
-            runs = []
+        most = max(load.callers for load in loads)
+        connections = Connections(most, base_url=url, timeout=60, trust_env=False)
+        runs = []
+        async with aclosing(connections):
             for load in loads:
-                await bench.measure(client, load, 2, images)
-                runs.append(await bench.measure(client, load, 10, images))
-            return runs
+                await bench.measure(connections, load, 2, images)
+                runs.append(await bench.measure(connections, load, 10, images))
+        return runs
 
     return asyncio.run(run())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from raylens.cli.console import (
     out,
     plain,
 )
+from raylens.client.connections import Connections
 from raylens.client.http import DEFAULT_URL, needs_proxy
 
 
@@ -92,20 +94,17 @@ def _photos(folder: Path | None) -> list[bytes]:
 async def _run_all(url: str, seconds: float, images: list[bytes]) -> list[benchmark.Run]:
     most = max(load.callers for load in benchmark.LOADS)
     runs = []
-    async with httpx.AsyncClient(
-        base_url=url,
-        headers=authorization(),
-        limits=httpx.Limits(max_connections=most),
-        timeout=60,
-        trust_env=needs_proxy(url),
-    ) as client:
-        with err.status("warming up") as status:
+    connections = Connections(
+        most, base_url=url, headers=authorization(), timeout=60, trust_env=needs_proxy(url)
+    )
+    with err.status("warming up") as status:
+        async with aclosing(connections):
             try:
                 for load in benchmark.LOADS:
                     status.update(f"{load.name}, warming up")
-                    await benchmark.measure(client, load, min(2.0, seconds), images)
+                    await benchmark.measure(connections, load, min(2.0, seconds), images)
                     status.update(f"{load.name}, {seconds:g} s")
-                    runs.append(await benchmark.measure(client, load, seconds, images))
+                    runs.append(await benchmark.measure(connections, load, seconds, images))
             except* httpx.HTTPError as group:
                 fail(f"the service at {url} went away ({group.exceptions[0]!r})", UNREACHABLE)
     return runs

@@ -9,6 +9,7 @@ import httpx
 
 from raylens.client import answers
 from raylens.client.bodies import JsonBody
+from raylens.client.connections import Connections
 from raylens.client.errors import ApiError
 from raylens.client.items import SentItem
 from raylens.client.transport import EmbedOptions, Ranked, Row
@@ -23,7 +24,7 @@ def needs_proxy(url: str) -> bool:
 
 
 class HttpTransport:
-    """A pool of connections to one service."""
+    """Connections to one service."""
 
     def __init__(
         self,
@@ -44,18 +45,16 @@ class HttpTransport:
         key = (api_key or os.environ.get("RAYLENS_API_KEY") or "").strip()
         if not (key.isascii() and key.isprintable()):  # the message must not contain it
             raise ValueError("the API key has characters that no key has")
-        self._client = httpx.AsyncClient(
+        self._connections = Connections(
+            max_concurrency,
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             # Half of the time for the connection: more than it needs, and less than would be
             # taken for a service that is there and slow.
             timeout=httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=None),
-            limits=httpx.Limits(max_connections=max_concurrency),
             trust_env=needs_proxy(self.url),
         )
         self._timeout_s = timeout_s
-        # As many as there are connections, so that nothing waits for one while its time runs.
-        self._places = asyncio.Semaphore(max_concurrency)
 
     async def embed(self, items: Sequence[SentItem], options: EmbedOptions) -> list[Row]:
         asked = {name: value for name, value in vars(options).items() if value is not None}
@@ -81,12 +80,12 @@ class HttpTransport:
         return answers.ranked(response, len(items), labels)
 
     async def models(self) -> dict[str, Any]:
-        response = await self._answer(self._client.build_request("GET", "/v1/models"))
+        response = await self._answer("GET", "/v1/models")
         return answers.models(response)
 
     async def ready(self) -> bool:
         try:
-            await self._answer(self._client.build_request("GET", "/readyz"))
+            await self._answer("GET", "/readyz")
         except (ConnectionError, TimeoutError):
             return False
         except ApiError as error:
@@ -96,7 +95,7 @@ class HttpTransport:
         return True
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._connections.aclose()
 
     async def _post(self, path: str, body: JsonBody, *, accept: str) -> httpx.Response:
         headers = {
@@ -104,15 +103,14 @@ class HttpTransport:
             "Content-Length": str(len(body)),  # or it would be sent in chunks
             "Accept": accept,
         }
-        return await self._answer(
-            self._client.build_request("POST", path, content=body, headers=headers)
-        )
+        return await self._answer("POST", path, content=body, headers=headers)
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
-        """An answer with status 200."""
+    async def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """An answer with status 200; `options` are those of `httpx.AsyncClient.request`."""
         try:
-            async with self._places, asyncio.timeout(self._timeout_s):
-                response = await self._client.send(request)
+            # The time begins when a connection is free.
+            async with self._connections.one() as connection, asyncio.timeout(self._timeout_s):
+                response = await connection.request(method, path, **options)
         except httpx.ConnectTimeout as error:
             raise ConnectionError(f"nothing answers at {self.url} ({error})") from None
         except (TimeoutError, httpx.TimeoutException):

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.routes import Api
-from raylens import ApiError, Client
+from raylens import ApiError, AsyncClient, Client
 from raylens.cluster import free_port
 from tests.client.conftest import Serve, running
 from tests.fakes import FakeModel, service
@@ -246,3 +246,15 @@ def test_the_item_errors_of_a_large_batch_are_all_known(serve: Serve) -> None:
     with serve() as url, Client(url) as client:
         rows = client.embed([b"no image"] * 2000, errors="return")
     assert all(isinstance(row, ApiError) and row.code == "unsupported_image" for row in rows)
+
+
+async def test_many_requests_at_once_cost_no_more_than_a_few(serve: Serve) -> None:
+    async def cost_s(url: str, max_concurrency: int) -> float:
+        async with AsyncClient(url, max_concurrency=max_concurrency) as client:
+            for _ in range(2):  # the second time, there are connections already
+                before_s = time.thread_time()
+                await asyncio.gather(*(client.models() for _ in range(192)))
+        return time.thread_time() - before_s
+
+    with serve() as url:
+        assert await cost_s(url, 192) < 3 * await cost_s(url, 8)
