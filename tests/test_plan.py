@@ -15,7 +15,6 @@ from raylens.plan import (
     OutOfReachError,
     Profile,
     ProfileError,
-    erlang_c,
     plan,
     predicted_p99_s,
 )
@@ -57,24 +56,18 @@ def written(tmp_path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_half_of_the_arrivals_wait_for_a_server_that_is_half_busy() -> None:
-    assert erlang_c(1, 0.5) == pytest.approx(0.5)
-    # Two servers with an offered load of 1: a third waits (Erlang's own formula).
-    assert erlang_c(2, 0.5) == pytest.approx(1 / 3)
-    assert erlang_c(100, 0.5) < 1e-5
-
-
 def test_a_fuller_service_answers_later_and_an_overfull_one_never() -> None:
-    times = [predicted_p99_s(GPU, 2, rate) for rate in (1, 400, 800, 1200, 1270)]
+    times = [predicted_p99_s(GPU, 2, 8, rate) for rate in (1, 400, 800, 1200)]
     assert times == sorted(times)
-    assert times[0] == pytest.approx(GPU.ingress_s + 2 * GPU.single_s, rel=0.05)
-    assert math.isinf(predicted_p99_s(GPU, 2, 1280))
+    assert times[0] < GPU.ingress_s + 2 * GPU.single_s
+    assert times[-1] > GPU.ingress_s + GPU.batch_s
+    assert math.isinf(predicted_p99_s(GPU, 2, 8, 1280))
 
 
 def test_replicas_nodes_and_price_follow_the_load() -> None:
-    small = plan(GPU, NODE, images_per_s=500, p99_s=0.5)
+    small = plan(GPU, NODE, requests_per_s=500, p99_s=0.5)
     assert (small.replicas, small.nodes) == (1, 1)
-    large = plan(GPU, Node(16, 2, 1, price=3.0), images_per_s=5000, p99_s=0.5)
+    large = plan(GPU, Node(16, 2, 1, price=3.0), requests_per_s=5000, p99_s=0.5)
     assert large.replicas == 9  # 5000 / 640, and a tenth to spare
     assert large.nodes == 5  # two GPUs each
     assert large.price == 15.0
@@ -84,20 +77,29 @@ def test_replicas_nodes_and_price_follow_the_load() -> None:
 
 
 def test_a_shorter_p99_takes_more_replicas_until_none_can_do_it() -> None:
-    in_time = plan(GPU, NODE, images_per_s=5000, p99_s=0.05)
+    in_time = plan(GPU, NODE, requests_per_s=5000, p99_s=0.05)
     assert in_time.replicas > 9
     assert in_time.limit == "the p99"
     assert in_time.p99_s <= 0.05
-    assert predicted_p99_s(GPU, in_time.replicas - 1, 5000) > 0.05
-    with pytest.raises(OutOfReachError, match="one image takes 14 ms"):
-        plan(GPU, NODE, images_per_s=1, p99_s=0.02)
+    assert predicted_p99_s(GPU, in_time.replicas - 1, in_time.ingresses, 5000) > 0.05
+    with pytest.raises(OutOfReachError, match="a request takes 14 ms"):
+        plan(GPU, NODE, requests_per_s=1, p99_s=0.01)
+
+
+def test_the_images_of_a_request_wait_for_each_other() -> None:
+    one = plan(GPU, NODE, requests_per_s=640, p99_s=1)
+    several = plan(GPU, NODE, requests_per_s=10, images=64, p99_s=1)
+    assert (one.replicas, one.ingresses) == (several.replicas, several.ingresses) == (2, 4)
+    assert several.p99_s > 64 * GPU.ingress_s + GPU.batch_s > 2 * one.p99_s
+    with pytest.raises(OutOfReachError, match="a request takes 356 ms"):
+        plan(GPU, NODE, requests_per_s=10, images=64, p99_s=0.3)
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(OutOfReachError, match="does not fit on a node"):
-        plan(GPU, Node(cpus=1, gpus=1, replica_cpus=2), images_per_s=1, p99_s=1)
+        plan(GPU, Node(cpus=1, gpus=1, replica_cpus=2), requests_per_s=1, p99_s=1)
     with pytest.raises(OutOfReachError, match="model replicas"):
-        plan(GPU, NODE, images_per_s=1e12, p99_s=1)
+        plan(GPU, NODE, requests_per_s=1e12, p99_s=1)
 
 
 def test_a_profile_is_what_the_bench_wrote(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_the_command_prints_the_plan(tmp_path: Path) -> None:
     assert lines["nodes"] == "14, with 4 processors each"  # the ingress takes 8 processors
     assert lines["images/s"] == "1000 of 1200 possible: 83% busy"
     assert lines["price"] == "7.00 an hour, 1.94 for a million images"
-    tight = CliRunner().invoke(app, [*arguments[:4], "30", *arguments[5:]])
+    tight = CliRunner().invoke(app, [*arguments[:4], "20", *arguments[5:]])
     assert tight.exit_code == 1
     assert "needs a faster model or processor" in " ".join(tight.output.split())
 
@@ -155,16 +157,18 @@ def test_an_older_profile_does_not_tell_how_many_replicas_it_measured(tmp_path: 
     assert "no profile of this version" in " ".join(result.output.split())
 
 
-def test_a_plan_ends_where_batches_take_longer_than_single_images() -> None:
-    """However few images a replica gets, then: the callers of this one hindered each other."""
-    hindered = replace(GPU, images_per_s=10.0, batch_s=0.09)
-    with pytest.raises(OutOfReachError, match="184 ms behind another"):
-        plan(hindered, NODE, images_per_s=5, p99_s=0.1)
+def test_a_batch_that_took_longer_than_its_part_of_the_rate_keeps_the_rate() -> None:
+    """Two batches at a time in one replica, or callers that hindered each other."""
+    for rate, batch_s in ((10.0, 0.09), (10.0, 0.5), (100.0, 0.014), (640.0, 0.009)):
+        odd = replace(GPU, images_per_s=rate, batch_s=batch_s)
+        assert odd.batch_size / odd.model_s(odd.batch_size) >= 0.999 * rate
+        found = plan(odd, NODE, requests_per_s=0.8 * rate, p99_s=5)
+        assert (found.replicas, found.limit) == (1, "the model")
 
 
-def test_the_largest_plan_is_made_at_once() -> None:
+def test_the_largest_plan_is_made_within_seconds() -> None:
     with pytest.raises(OutOfReachError, match="more than 100,000 model replicas"):
-        plan(GPU, NODE, images_per_s=2e7, p99_s=0.025)
+        plan(GPU, NODE, requests_per_s=3e7, p99_s=0.0145)
 
 
 @pytest.mark.parametrize("option", ["--rps", "--p99-ms", "--price"])

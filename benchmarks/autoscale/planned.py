@@ -24,7 +24,7 @@ from raylens.plan import Profile, predicted_p99_s
 MODEL: Any = {"batch_s": 0.1, "image_s": 0.03, "max_batch_size": 8}
 REPLICAS = (1, 2, 3)
 BUSY = (0.5, 0.8)
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def measured(url: str, loads: Sequence[bench.Load], images: Sequence[bytes]) -> list[bench.Run]:
@@ -88,7 +88,7 @@ def main() -> None:
                     replicas,
                     f"p99, ms, {busy:.0%} busy",
                     1e3 * float(np.percentile(took, 99)),
-                    1e3 * predicted_p99_s(profile, replicas, rate),
+                    1e3 * predicted_p99_s(profile, replicas, 1, rate),
                 )
 
 

@@ -1,8 +1,8 @@
 """The model deployment as a queue: replicas that start and stop, batches, refusals. No Ray.
 
-The queue in each replica is raylens's own (`BatchQueue`). Calls go to the less busy of two replicas
-chosen at random, as Serve's do. The ingress is not simulated: it refuses what would wait for longer
-than `limits.max_wait_s`, and otherwise takes no time.
+The queue in each replica is raylens's own (`BatchQueue`). Each call goes to the replica with the
+fewest, as those of one ingress replica do (`embedder.routing`). The ingress is not simulated
+otherwise: it refuses what would wait for longer than `limits.max_wait_s`, and takes no time.
 """
 
 import heapq
@@ -177,14 +177,8 @@ class Simulator:
         if not self._serving:
             self._held.append(call)
             return
-        serving = self._serving
-        replica = serving[0]
-        if len(serving) > 1:
-            other = self._random.randrange(1, len(serving))
-            first = self._random.randrange(len(serving))
-            replica = serving[first]
-            if serving[first - other].calls < replica.calls:
-                replica = serving[first - other]
+        fewest = min(replica.calls for replica in self._serving)
+        replica = self._random.choice([r for r in self._serving if r.calls == fewest])
         replica.calls += 1
         each_s = self.profile.full_image_s
         replica.accepted_s += call.left * each_s

@@ -21,7 +21,7 @@ def plan(
     profile: Annotated[
         Path, typer.Option(help="What raylens bench --profile wrote on such a machine.")
     ],
-    images: Annotated[int, typer.Option(min=1, help="In each request.")] = 1,
+    images: Annotated[int, typer.Option(min=1, max=2048, help="In each request.")] = 1,
     node_cpus: Annotated[
         int | None, typer.Option(min=1, help="Of a node; without it, as it was measured.")
     ] = None,
@@ -64,7 +64,7 @@ def plan(
     )
     asked = rps * images
     try:
-        found = planned(measured, node, images_per_s=asked, p99_s=p99_ms / 1e3)
+        found = planned(measured, node, requests_per_s=rps, images=images, p99_s=p99_ms / 1e3)
     except OutOfReachError as error:
         fail(str(error), FAILED)
     table = Table(show_header=False, box=None, pad_edge=False)
