@@ -130,7 +130,7 @@ $(INSTALLED): $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(DEV_INSTALLED): $(INSTALLED) requirements-dev.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,timm,openclip,bulk,int8,lance,s3,parquet,dedupe,map,plot]' --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,timm,openclip,bulk,int8,lance,s3,parquet,dedupe,map,plot,otlp]' --requirement requirements-dev.txt
 	touch $@
 
 $(ENGINES_INSTALLED): $(DEV_INSTALLED) benchmarks/requirements-engines.txt

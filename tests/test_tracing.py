@@ -1,15 +1,18 @@
 """The stages of a request are spans below its own, where it is sampled; otherwise nothing is."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from deployments.items import PathItem, TextItem
-from deployments.tracing import stage_spans
+from deployments.tracing import otlp, stage_spans
 from tests.conftest import Jpeg
 from tests.fakes import TEXT, FakeModel, service
 from tests.service.requests import embed
@@ -75,3 +78,32 @@ def test_a_span_may_have_ended_before_now() -> None:
 
 def test_without_tracing_there_is_nothing_to_call() -> None:
     assert stage_spans() is None
+
+
+def test_spans_reach_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[tuple[str, ExportTraceServiceRequest]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.path, ExportTraceServiceRequest.FromString(body)))
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        provider = TracerProvider()
+        for processor in otlp():
+            provider.add_span_processor(processor)
+        record = stage_spans(provider)
+        assert record is not None
+        with provider.get_tracer("test").start_as_current_span("request"):
+            record("decode", 0.01)
+        provider.shutdown()
+        server.shutdown()
+    ((path, request),) = received
+    (resource,) = request.resource_spans
+    spans = [span for scope in resource.scope_spans for span in scope.spans]
+    assert path == "/v1/traces"
+    assert sorted(span.name for span in spans) == ["decode", "request"]

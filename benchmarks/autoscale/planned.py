@@ -6,16 +6,14 @@ The profile is measured with one replica, as `raylens bench --profile` does. The
 
 import asyncio
 import itertools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
-import aiohttp
 import httpx
-import numpy as np
 
 from benchmarks.autoscale.service import serving
+from benchmarks.load import Requests, open_loop, run_loop
 from raylens import bench
 from raylens.client.connections import Connections
 from raylens.plan import Profile, predicted_p99_s
@@ -48,26 +46,15 @@ def measured_profile(url: str, images: Sequence[bytes]) -> Profile:
     return Profile.of(bench.profile(model, measured(url, loads, images), replicas=1))
 
 
-async def latencies(url: str, rate: float, images: Iterator[bytes]) -> list[float]:
-    """Of requests that arrive at random at this rate (a second), in seconds. None waits for
-    another to be answered; the first tenth does not count."""
-    random = np.random.default_rng(0)
-    took: list[float] = []
-
-    async def one(session: aiohttp.ClientSession, image: bytes, due: float) -> None:
-        headers = {"Content-Type": "image/jpeg", "Accept": "application/x-npy"}
-        async with session.post(f"{url}/v1/embeddings", data=image, headers=headers) as response:
-            response.raise_for_status()
-            await response.read()
-        took.append(time.monotonic() - due)
-
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
-        began = time.monotonic()
-        for at in itertools.accumulate(random.exponential(1 / rate, int(rate * SECONDS))):
-            await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-            group.create_task(one(session, next(images), began + at))
-    return took[len(took) // 10 :]
+def p99_s(url: str, rate: float, images: Sequence[bytes]) -> float:
+    """Of requests that arrive at random at this rate (a second)."""
+    different = tuple(itertools.islice(bench.numbered(images), 4096))
+    headers = {"Content-Type": "image/jpeg", "Accept": "application/x-npy"}
+    requests = Requests(f"{url}/v1/embeddings", different, 1, headers)
+    run = run_loop(open_loop, requests, per_second=rate, seconds=SECONDS, warm_up_s=10)
+    if run.errors:
+        raise RuntimeError(f"requests failed: {dict(run.errors)}")
+    return run.percentile(99) / 1e3
 
 
 def main() -> None:
@@ -83,11 +70,10 @@ def main() -> None:
             print_row(replicas, "images/s", most.images_per_s, replicas * profile.images_per_s)
             for busy in BUSY:
                 rate = busy * replicas * profile.images_per_s
-                took = asyncio.run(latencies(server.url, rate, bench.numbered(images)))
                 print_row(
                     replicas,
                     f"p99, ms, {busy:.0%} busy",
-                    1e3 * float(np.percentile(took, 99)),
+                    1e3 * p99_s(server.url, rate, images),
                     1e3 * predicted_p99_s(profile, replicas, 1, rate),
                 )
 
