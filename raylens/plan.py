@@ -63,6 +63,10 @@ class Profile:
             return least_s
         return least_s + (full_s - least_s) * (images - 1) / (self.batch_size - 1)
 
+    def ingresses(self, images_per_s: float) -> int:
+        """How many ingress replicas take so many, with one processor each."""
+        return max(1, math.ceil(images_per_s * self.ingress_s / MOST_DECODING))
+
     def request_s(self, images: int) -> float:
         """The time of a request of so many images that has nothing before it."""
         full, rest = divmod(images, self.batch_size)
@@ -163,7 +167,7 @@ def plan(
     least = images_per_s / profile.images_per_s / MOST_BUSY
     if least > _MOST_REPLICAS:
         raise OutOfReachError(f"that would take {least:,.0f} model replicas")
-    ingresses = max(1, math.ceil(images_per_s * profile.ingress_s / MOST_DECODING))
+    ingresses = profile.ingresses(images_per_s)
 
     @cache
     def p99_with(replicas: int) -> float:

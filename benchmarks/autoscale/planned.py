@@ -21,6 +21,7 @@ from raylens.plan import Profile, predicted_p99_s
 # 23 images/s with one replica: with three, two processors are not the limit.
 MODEL: Any = {"batch_s": 0.1, "image_s": 0.03, "max_batch_size": 8}
 REPLICAS = (1, 2, 3)
+MORE_REPLICAS = (10, 100)  # planned alone
 BUSY = (0.5, 0.8)
 SECONDS = 60.0
 
@@ -46,7 +47,7 @@ def measured_profile(url: str, images: Sequence[bytes]) -> Profile:
     return Profile.of(bench.profile(model, measured(url, loads, images), replicas=1))
 
 
-def p99_s(url: str, rate: float, images: Sequence[bytes]) -> float:
+def measured_p99_s(url: str, rate: float, images: Sequence[bytes]) -> float:
     """Of requests that arrive at random at this rate (a second)."""
     different = tuple(itertools.islice(bench.numbered(images), 4096))
     headers = {"Content-Type": "image/jpeg", "Accept": "application/x-npy"}
@@ -59,25 +60,30 @@ def p99_s(url: str, rate: float, images: Sequence[bytes]) -> float:
 
 def main() -> None:
     images = bench.photos(8, (64, 48))  # small ones: the ingress is not what is looked at
-    profile: Profile | None = None
+    with serving(**MODEL, embedder={"num_replicas": 1}) as server:
+        profile = measured_profile(server.url, images)
+    print(profile)
+    print(f"{'replicas':>8}  {'':18} {'measured':>9} {'planned':>9}")
     for replicas in REPLICAS:
         with serving(**MODEL, embedder={"num_replicas": replicas}) as server:
-            if profile is None:
-                profile = measured_profile(server.url, images)
-                print(profile)
-                print(f"{'replicas':>8}  {'':18} {'measured':>9} {'planned':>9}")
             (most,) = measured(server.url, [bench.Load(32 * replicas, 1)], images)
             print_row(replicas, "images/s", most.images_per_s, replicas * profile.images_per_s)
             for busy in BUSY:
                 rate = busy * replicas * profile.images_per_s
-                print_row(
-                    replicas,
-                    f"p99, ms, {busy:.0%} busy",
-                    1e3 * p99_s(server.url, rate, images),
-                    1e3 * predicted_p99_s(profile, replicas, 1, rate),
-                )
+                p99_ms = 1e3 * measured_p99_s(server.url, rate, images)
+                planned_ms = 1e3 * predicted_p99_s(profile, replicas, 1, rate)
+                print_row(replicas, f"p99, ms, {busy:.0%} busy", p99_ms, planned_ms)
+    for replicas in MORE_REPLICAS:
+        most_per_s = replicas * profile.images_per_s
+        print_row(replicas, "images/s", None, most_per_s)
+        for busy in BUSY:
+            ingresses = profile.ingresses(busy * most_per_s)
+            planned_s = predicted_p99_s(profile, replicas, ingresses, busy * most_per_s)
+            print_row(replicas, f"p99, ms, {busy:.0%} busy", None, 1e3 * planned_s)
 
 
-def print_row(replicas: int, name: str, measured: float, planned: float) -> None:
-    apart = 100 * (planned / measured - 1)
-    print(f"{replicas:8}  {name:18} {measured:9.1f} {planned:9.1f} {apart:+5.0f} %", flush=True)
+def print_row(replicas: int, name: str, measured: float | None, planned: float) -> None:
+    found = f"{'':9} {planned:9.1f}"
+    if measured is not None:
+        found = f"{measured:9.1f} {planned:9.1f} {100 * (planned / measured - 1):+5.0f} %"
+    print(f"{replicas:8}  {name:18} {found}", flush=True)
