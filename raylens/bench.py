@@ -107,8 +107,8 @@ def numbered(images: Sequence[bytes]) -> Iterator[bytes]:
 async def measure(
     connections: Connections, load: Load, seconds: float, images: Sequence[bytes]
 ) -> Run:
-    """Runs one load for about `seconds`, each caller with a connection. Raises httpx.HTTPError if
-    the service is gone."""
+    """Runs one load for about `seconds`, each caller on a connection of its own; there must be
+    enough of them. Raises httpx.HTTPError if the service is gone."""
     run = Run(load)
     endless = numbered(images)
     began = time.monotonic()

@@ -14,15 +14,18 @@ from raylens.simulation import Simulation
 
 # The most of its time that a replica is planned to work: arrivals are never as even as their mean.
 MOST_BUSY = 0.9
-# The same for the processors that decode. Their waits are short, but add to every request.
+# The same for the processors that decode. Their queues are not simulated, so they are kept short.
 MOST_DECODING = 0.7
+# What the service sends to the model in one call: `deployments.service.stacks.STACK_ITEMS`. Larger
+# requests are several calls, which overlap.
+MOST_IMAGES = 32
 _MOST_REPLICAS = 100_000
-# What is simulated to predict the p99, in batches. More replicas are simulated as this many with
-# their part of the requests: each request has less choice then, and the prediction is a little too
-# high. Ingress replicas count their own requests alone; from some number on, more of them change
-# nothing.
-_BATCHES = 20_000
+# Requests that are simulated: fewer, but enough for a p99, where each takes several batches.
+_REQUESTS = (5_000, 20_000)
+# More replicas are simulated as this many with their part of the requests. Each request has fewer
+# to choose from then, and the prediction is a little high.
 _MOST_SIMULATED = 8
+# An ingress replica counts its own requests alone; from here on, more of them change nothing.
 _MOST_INGRESSES = 64
 
 
@@ -52,15 +55,15 @@ class Profile:
 
     @property
     def batch_size(self) -> int:
-        """Images in the model at a time, with that many callers."""
+        """Images in the model at a time when it is busy: its rate times its time (Little's law)."""
         return max(1, round(self.images_per_s * self.batch_s))
 
     def model_s(self, images: int) -> float:
-        """The time of a batch: on a line from a single image to full batches at `images_per_s`."""
+        """Seconds of a batch: on a line from a single image to full ones at `images_per_s`."""
         full_s = self.batch_size / self.images_per_s
+        if self.batch_size == 1:
+            return min(self.batch_s, full_s)  # less than full_s where the model was not the limit
         least_s = min(self.single_s, full_s)
-        if images == 1:
-            return least_s
         return least_s + (full_s - least_s) * (images - 1) / (self.batch_size - 1)
 
     def ingresses(self, images_per_s: float) -> int:
@@ -68,7 +71,7 @@ class Profile:
         return max(1, math.ceil(images_per_s * self.ingress_s / MOST_DECODING))
 
     def request_s(self, images: int) -> float:
-        """The time of a request of so many images that has nothing before it."""
+        """Seconds of a request of so many images in an idle service."""
         full, rest = divmod(images, self.batch_size)
         model_s = full * self.model_s(self.batch_size) + (self.model_s(rest) if rest else 0.0)
         return images * self.ingress_s + model_s
@@ -152,15 +155,16 @@ class OutOfReachError(ValueError):
 def plan(
     profile: Profile, node: Node, *, requests_per_s: float, images: int = 1, p99_s: float
 ) -> Plan:
-    """The fewest replicas that answer 99 of 100 requests, of so many images each, within `p99_s`.
+    """The fewest replicas that answer 99 of 100 requests, of so many images each (at most
+    MOST_IMAGES), within `p99_s`.
 
-    Raises OutOfReachError if a request takes longer whatever stands beside it, or a replica does
-    not fit on a node.
+    Raises OutOfReachError if a request takes longer even in an idle service, if that would take
+    more than 100,000 replicas, or if a replica does not fit on a node.
     """
     alone_s = profile.request_s(images)
     if p99_s < alone_s:
         raise OutOfReachError(
-            f"a request takes {alone_s * 1e3:.0f} ms with nothing before it: a p99 of "
+            f"a request takes {alone_s * 1e3:.0f} ms even in an idle service: a p99 of "
             f"{p99_s * 1e3:.0f} ms needs a faster model or processor, not more of them"
         )
     images_per_s = requests_per_s * images
@@ -171,14 +175,18 @@ def plan(
 
     @cache
     def p99_with(replicas: int) -> float:
-        return predicted_p99_s(profile, replicas, ingresses, requests_per_s, images)
+        return predicted_p99_s(
+            profile, replicas, ingresses=ingresses, requests_per_s=requests_per_s, images=images
+        )
 
     enough = most = math.ceil(least)
     while p99_with(most) > p99_s:
         if most == _MOST_REPLICAS:
             raise OutOfReachError(f"that would take more than {most:,} model replicas")
         most = min(2 * most, _MOST_REPLICAS)
-    replicas = bisect_left(range(most), -p99_s, lo=enough, key=lambda number: -p99_with(number))
+    replicas = enough + bisect_left(
+        range(enough, most), True, key=lambda number: p99_with(number) <= p99_s
+    )
     nodes = _nodes(profile, node, replicas, ingresses)
     return Plan(
         replicas=replicas,
@@ -193,11 +201,11 @@ def plan(
 
 
 def predicted_p99_s(
-    profile: Profile, replicas: int, ingresses: int, requests_per_s: float, images: int = 1
+    profile: Profile, replicas: int, *, ingresses: int, requests_per_s: float, images: int = 1
 ) -> float:
-    """What 99 of 100 requests take at most; infinite if there are more than can be answered.
+    """Seconds in which 99 of 100 requests are answered; infinite if more come than can be.
 
-    By simulating requests that arrive at random. The same arguments give the same time.
+    Requests that arrive at random are simulated. The same arguments give the same time.
     """
     if requests_per_s * images >= replicas * profile.images_per_s:
         return math.inf
@@ -208,8 +216,9 @@ def predicted_p99_s(
         batch_size=profile.batch_size,
         batch_s=profile.model_s,
     )
-    requests = _BATCHES // math.ceil(images / profile.batch_size)
-    took_s = simulation.run(max(1000, requests), requests_per_s * number / replicas, images)
+    least, most = _REQUESTS
+    requests = max(least, most // math.ceil(images / profile.batch_size))
+    took_s = simulation.run(requests, requests_per_s * number / replicas, images)
     steady = sorted(took_s[len(took_s) // 10 :])  # the first ones found everything empty
     return images * profile.ingress_s + steady[int(0.99 * len(steady))]
 

@@ -1,7 +1,8 @@
-"""Requests that arrive at random, and the queues of the replicas: how long each would take.
+"""Requests that arrive at random, in the queues of the model replicas: how long each would take.
 
-Plain and quick: 20,000 requests take less than a tenth of a second. `benchmarks.autoscale` has the
-one in which replicas come and go.
+20,000 requests take a tenth of a second. They are served first come, first served: what
+`BatchQueue` does for tenants and for small requests is left out. Replicas that start and stop are
+in `benchmarks.autoscale.simulator`.
 """
 
 import heapq
@@ -16,16 +17,16 @@ class _Request:
     arrived_s: float
     ingress: int
     images: int
-    """That are in no batch yet."""
+    """Those in no batch yet."""
 
 
 class Simulation:
-    """Model replicas that are busy or not, and what waits in front of each."""
+    """Model replicas, each with a queue and one batch at a time. For one run."""
 
     def __init__(
         self, replicas: int, ingresses: int, *, batch_size: int, batch_s: Callable[[int], float]
     ) -> None:
-        """`batch_s` is the time of a batch of so many images."""
+        """`batch_s(n)` is the seconds that a batch of n images takes."""
         self._batch_size = batch_size
         self._batch_s = batch_s
         self._random = random.Random(0)  # noqa: S311  (no secret, and always the same)
@@ -37,8 +38,8 @@ class Simulation:
         self._took_s: list[float] = []
 
     def run(self, requests: int, requests_per_s: float, images: int) -> list[float]:
-        """The seconds that each request of so many images took, in the order of their ends; the
-        last ones are still under way."""
+        """Seconds from the arrival of each request to the end of its last image, in the order in
+        which they end. Those under way when the last one arrives are left out."""
         now = 0.0
         for _ in range(requests):
             now += self._random.expovariate(requests_per_s)
@@ -53,14 +54,14 @@ class Simulation:
         return self._took_s
 
     def _chosen(self, under_way: list[int]) -> int:
-        """The replica with the fewest, as `deployments.embedder.routing` does."""
+        """The replica with the fewest requests of this ingress replica, as
+        `deployments.embedder.routing` chooses it."""
         fewest = min(under_way)
-        if under_way.count(fewest) == 1:
-            return under_way.index(fewest)
         return self._random.choice([at for at, number in enumerate(under_way) if number == fewest])
 
     def _begin(self, replica: int, now: float) -> None:
-        """A batch of what waits, if anything does; `_end` gets the requests that it completes."""
+        """Starts a batch of what waits, if anything does; `_end` gets the requests that it
+        completes."""
         waiting, completed, free = self._waiting[replica], [], self._batch_size
         while waiting and free:
             taken = min(waiting[0].images, free)

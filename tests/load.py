@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import orjson
+
+from raylens.client.connections import Connections
 
 
 @dataclass
@@ -32,14 +35,13 @@ async def embed_image(client: httpx.AsyncClient, url: str, image: bytes) -> Outc
 
 async def at_once(url: str, images: Sequence[bytes], *, callers: int) -> list[Outcome]:
     """Each image once, with `callers` requests under way; answers in the order of `images`."""
-    limits = httpx.Limits(max_connections=callers)
-    turn = asyncio.Semaphore(callers)
-    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+    connections = Connections(callers, timeout=60, trust_env=False)
 
-        async def one(image: bytes) -> Outcome:
-            async with turn:
-                return await embed_image(client, url, image)
+    async def one(image: bytes) -> Outcome:
+        async with connections.one() as connection:
+            return await embed_image(connection, url, image)
 
+    async with aclosing(connections):
         return await asyncio.gather(*(one(image) for image in images))
 
 

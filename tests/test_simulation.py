@@ -1,4 +1,4 @@
-"""The simulated queues, beside what is known of such queues."""
+"""The simulated queues against queueing theory."""
 
 import math
 import statistics
@@ -11,13 +11,13 @@ from raylens.simulation import Simulation
 def took_s(
     replicas: int, busy: float, *, ingresses: int = 1, batch_size: int = 1, images: int = 1
 ) -> list[float]:
-    """Of requests to replicas that take a second for a batch of any size."""
+    """Seconds that requests take, where a batch of any size takes one second."""
     simulation = Simulation(replicas, ingresses, batch_size=batch_size, batch_s=lambda _: 1.0)
     return simulation.run(50_000, busy * replicas * batch_size / images, images)
 
 
 @pytest.mark.parametrize("busy", [0.3, 0.6, 0.8])
-def test_the_mean_wait_for_one_server_is_that_of_pollaczek_and_khinchine(busy: float) -> None:
+def test_the_mean_time_at_one_server_is_that_of_pollaczek_and_khinchine(busy: float) -> None:
     expected = 1 + busy / (2 * (1 - busy))  # a constant time of service: M/D/1
     assert statistics.fmean(took_s(1, busy)) == pytest.approx(expected, rel=0.05)
 

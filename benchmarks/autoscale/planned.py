@@ -5,7 +5,6 @@ The profile is measured with one replica, as `raylens bench --profile` does. The
 """
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -48,10 +47,9 @@ def measured_profile(url: str, images: Sequence[bytes]) -> Profile:
 
 
 def measured_p99_s(url: str, rate: float, images: Sequence[bytes]) -> float:
-    """Of requests that arrive at random at this rate (a second)."""
-    different = tuple(itertools.islice(bench.numbered(images), 4096))
+    """In seconds, of `rate` requests a second that arrive at random."""
     headers = {"Content-Type": "image/jpeg", "Accept": "application/x-npy"}
-    requests = Requests(f"{url}/v1/embeddings", different, 1, headers)
+    requests = Requests(f"{url}/v1/embeddings", images, 1, headers)
     run = run_loop(open_loop, requests, per_second=rate, seconds=SECONDS, warm_up_s=10)
     if run.errors:
         raise RuntimeError(f"requests failed: {dict(run.errors)}")
@@ -71,15 +69,19 @@ def main() -> None:
             for busy in BUSY:
                 rate = busy * replicas * profile.images_per_s
                 p99_ms = 1e3 * measured_p99_s(server.url, rate, images)
-                planned_ms = 1e3 * predicted_p99_s(profile, replicas, 1, rate)
+                planned_ms = 1e3 * predicted_p99_s(
+                    profile, replicas, ingresses=1, requests_per_s=rate
+                )
                 print_row(replicas, f"p99, ms, {busy:.0%} busy", p99_ms, planned_ms)
     for replicas in MORE_REPLICAS:
         most_per_s = replicas * profile.images_per_s
         print_row(replicas, "images/s", None, most_per_s)
         for busy in BUSY:
-            ingresses = profile.ingresses(busy * most_per_s)
-            planned_s = predicted_p99_s(profile, replicas, ingresses, busy * most_per_s)
-            print_row(replicas, f"p99, ms, {busy:.0%} busy", None, 1e3 * planned_s)
+            rate = busy * most_per_s
+            planned_ms = 1e3 * predicted_p99_s(
+                profile, replicas, ingresses=profile.ingresses(rate), requests_per_s=rate
+            )
+            print_row(replicas, f"p99, ms, {busy:.0%} busy", None, planned_ms)
 
 
 def print_row(replicas: int, name: str, measured: float | None, planned: float) -> None:

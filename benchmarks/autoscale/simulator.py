@@ -1,8 +1,8 @@
 """The model deployment as a queue: replicas that start and stop, batches, refusals. No Ray.
 
 The queue in each replica is raylens's own (`BatchQueue`). Each call goes to the replica with the
-fewest, as those of one ingress replica do (`embedder.routing`). The ingress is not simulated
-otherwise: it refuses what would wait for longer than `limits.max_wait_s`, and takes no time.
+fewest calls, as one ingress replica sends them (`embedder.routing`). Otherwise the ingress only
+refuses what would wait for longer than `limits.max_wait_s`; it takes no time.
 """
 
 import heapq

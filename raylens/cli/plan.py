@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from raylens.cli.console import FAILED, USAGE, fail, out
-from raylens.plan import Node, OutOfReachError, Profile, ProfileError
+from raylens.plan import MOST_IMAGES, Node, OutOfReachError, Profile, ProfileError
 from raylens.plan import plan as planned
 
 
@@ -21,7 +21,12 @@ def plan(
     profile: Annotated[
         Path, typer.Option(help="What raylens bench --profile wrote on such a machine.")
     ],
-    images: Annotated[int, typer.Option(min=1, max=2048, help="In each request.")] = 1,
+    images: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MOST_IMAGES, help="In each request; a larger one counts as several."
+        ),
+    ] = 1,
     node_cpus: Annotated[
         int | None, typer.Option(min=1, help="Of a node; without it, as it was measured.")
     ] = None,
@@ -62,7 +67,7 @@ def plan(
         replica_cpus=replica_cpus or part,
         price=price,
     )
-    asked = rps * images
+    images_per_s = rps * images
     try:
         found = planned(measured, node, requests_per_s=rps, images=images, p99_s=p99_ms / 1e3)
     except OutOfReachError as error:
@@ -73,12 +78,12 @@ def plan(
     gpus = f" and {node.gpus} GPUs" if measured.has_gpu else ""
     table.add_row("nodes", f"{found.nodes}, with {node.cpus} processors{gpus} each")
     table.add_row(
-        "images/s", f"{asked:g} of {found.images_per_s:.0f} possible: {found.busy:.0%} busy"
+        "images/s", f"{images_per_s:g} of {found.images_per_s:.0f} possible: {found.busy:.0%} busy"
     )
     table.add_row("predicted p99", f"{found.p99_s * 1e3:.0f} ms")
     table.add_row("limited by", found.limit)
     if found.price is not None:
-        million = found.price / (asked * 3600) * 1e6
+        million = found.price / (images_per_s * 3600) * 1e6
         table.add_row("price", f"{found.price:.2f} an hour, {million:.2f} for a million images")
     out.print(table)
     if measured.ingress_limits:

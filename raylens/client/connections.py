@@ -1,6 +1,6 @@
 """Connections to one service, as many as may be used at once.
 
-httpx's own pool goes through all of its connections for every request, and again whenever another
+The pool of httpx 0.28 scans all of its connections for each request, and again whenever another
 request was quicker to take the one it found: 128 requests that begin together keep a processor busy
 for three seconds. So each connection here is a client of its own.
 """
@@ -14,22 +14,22 @@ import httpx
 
 
 class Connections:
-    """So many of them, used again and again."""
+    """A fixed number of connections, kept open and used again."""
 
     def __init__(self, number: int, *, trust_env: bool, **options: Any) -> None:
         """`options` are those of `httpx.AsyncClient`."""
-        tls = httpx.create_ssl_context(trust_env=trust_env)  # takes 30 ms: once for all
+        tls = httpx.create_ssl_context(trust_env=trust_env)  # takes 30 ms, so all share one
         self._all = [
             httpx.AsyncClient(verify=tls, trust_env=trust_env, **options) for _ in range(number)
         ]
-        # The one that was used last comes first: it is the least likely to have been closed.
+        # Last in, first out: the one used last is the least likely to have been closed meanwhile.
         self._free = asyncio.LifoQueue[httpx.AsyncClient]()
         for client in self._all:
             self._free.put_nowait(client)
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Waits for one that is free. It is for one request after the other."""
+        """Waits until one is free. Send one request at a time on it."""
         client = await self._free.get()
         try:
             yield client

@@ -51,7 +51,7 @@ class HttpTransport:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             # Half of the time for the connection: more than it needs, and less than would be
             # taken for a service that is there and slow.
-            timeout=httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=None),
+            timeout=httpx.Timeout(timeout_s, connect=timeout_s / 2),
             trust_env=needs_proxy(self.url),
         )
         self._timeout_s = timeout_s

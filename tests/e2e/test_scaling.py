@@ -13,12 +13,13 @@ from tests.load import at_once
 from tests.servers import ROOT, Server, serve
 from tests.until import until
 
-CLUSTER = yaml.safe_load((ROOT / "configs" / "cpu-cluster.yaml").read_text())["applications"][0]
+(CLUSTER,) = yaml.safe_load((ROOT / "configs" / "cpu-cluster.yaml").read_text())["applications"]
+SCALING = {d["name"]: d["autoscaling_config"] for d in CLUSTER["deployments"]}
 
 
-def written(folder: Path, cold_start: str, ingress: Any, **policy: float) -> Path:
-    """The default config with policies of the cluster's: `policy` are options of the model's, and
-    `ingress` overrides the deployment of that name."""
+def written(folder: Path, cold_start: str, ingress: dict[str, Any], **policy: float) -> Path:
+    """The default config with the policies of configs/cpu-cluster.yaml. `policy` has options of the
+    model's policy, and `ingress` overrides the ingress deployment's."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     (application,) = config["applications"]
     application["args"]["model"] |= {"threads": 1, "cold_start": cold_start}
@@ -26,9 +27,9 @@ def written(folder: Path, cold_start: str, ingress: Any, **policy: float) -> Pat
     deployments = {deployment["name"]: deployment for deployment in application["deployments"]}
     deployments["Ingress"] |= ingress
     embedder = deployments["Embedder"]
-    scaling = CLUSTER["deployments"][1]["autoscaling_config"]
-    embedder["autoscaling_config"] = scaling | {"min_replicas": 0, "max_replicas": 2}
-    embedder["autoscaling_config"]["policy"] = scaling["policy"] | {"policy_kwargs": policy}
+    scaling = SCALING["Embedder"] | {"min_replicas": 0, "max_replicas": 2}
+    scaling["policy"] = scaling["policy"] | {"policy_kwargs": policy}
+    embedder["autoscaling_config"] = scaling
     embedder["ray_actor_options"] = {"num_cpus": 0.25}
     for deployment in deployments.values():
         if "autoscaling_config" in deployment:
@@ -39,7 +40,7 @@ def written(folder: Path, cold_start: str, ingress: Any, **policy: float) -> Pat
 
 
 def grows(server: Server, deployment: str, images: list[bytes]) -> None:
-    """Has a second replica within a minute of load, and answers everything."""
+    """Sends load until there is a second replica, for a minute at most. All must be answered."""
     deadline = time.monotonic() + 60
     while len(server.replicas(deployment)) < 2:
         assert time.monotonic() < deadline, f"no second replica of {deployment} under load"
@@ -66,7 +67,7 @@ def test_a_model_sleeps_wakes_up_and_grows(tmp_path: Path, jpeg: Jpeg) -> None:
 def test_the_ingress_grows_and_a_sleeping_model_refuses_at_first(
     tmp_path: Path, jpeg: Jpeg
 ) -> None:
-    scaling = CLUSTER["deployments"][0]["autoscaling_config"] | {"min_replicas": 1}
+    scaling = SCALING["Ingress"] | {"min_replicas": 1, "max_replicas": 2}
     # A quarter of a processor, which decoding soon keeps busy.
     ingress = {"autoscaling_config": scaling, "ray_actor_options": {"num_cpus": 0.25}}
     path = written(tmp_path, "refuse", ingress, idle_after_s=4)

@@ -4,11 +4,13 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
 
+from raylens.client.connections import Connections
 from tests.conftest import Jpeg
 from tests.load import at_once
 from tests.servers import Server, metric
@@ -55,15 +57,14 @@ async def test_threads_tasks_and_files_stay_flat_over_2000_mixed_requests(
     ]
 
     async def burst(number: int) -> None:
-        turn = asyncio.Semaphore(16)
-        limits = httpx.Limits(max_connections=16)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        connections = Connections(16, base_url=server.url, timeout=60, trust_env=False)
 
-            async def one(body: Any) -> None:
-                async with turn:
-                    response = await client.post(f"{server.url}/v1/embeddings", json=body)
-                    assert response.status_code < 500, response.text
+        async def one(body: Any) -> None:
+            async with connections.one() as connection:
+                response = await connection.post("/v1/embeddings", json=body)
+            assert response.status_code < 500, response.text
 
+        async with aclosing(connections):
             await asyncio.gather(*(one(bodies[i % len(bodies)]) for i in range(number)))
 
     def counts(text: str) -> Counts:
