@@ -14,19 +14,17 @@ from raylens.simulation import Simulation
 
 # The most of its time that a replica is planned to work: arrivals are never as even as their mean.
 MOST_BUSY = 0.9
-# The same for the processors that decode. Their queues are not simulated, so they are kept short.
+# The same for the processors that decode.
 MOST_DECODING = 0.7
 # What the service sends to the model in one call: `deployments.service.stacks.STACK_ITEMS`. Larger
 # requests are several calls, which overlap.
 MOST_IMAGES = 32
 _MOST_REPLICAS = 100_000
-# Requests that are simulated: fewer, but enough for a p99, where each takes several batches.
-_REQUESTS = (5_000, 20_000)
-# More replicas are simulated as this many with their part of the requests. Each request has fewer
-# to choose from then, and the prediction is a little high.
-_MOST_SIMULATED = 8
-# An ingress replica counts its own requests alone; from here on, more of them change nothing.
-_MOST_INGRESSES = 64
+# A large service is simulated as one with at most so many replicas, and their part of the requests
+# and ingress replicas; with fewer where batches are large, so that each replica has many.
+_REQUESTS = 50_000
+_REPLICAS = (8, 64)
+_IMAGES = 512
 
 
 class ProfileError(ValueError):
@@ -74,7 +72,12 @@ class Profile:
         """Seconds of a request of so many images in an idle service."""
         full, rest = divmod(images, self.batch_size)
         model_s = full * self.model_s(self.batch_size) + (self.model_s(rest) if rest else 0.0)
-        return images * self.ingress_s + model_s
+        return images * self.ingress_s + model_s + self.beside_s
+
+    @property
+    def beside_s(self) -> float:
+        """What a single image takes longer than `model_s` says, which keeps to the rate."""
+        return max(0.0, self.single_s - self.model_s(1))
 
     @classmethod
     def of(cls, profile: Any) -> "Profile":
@@ -88,6 +91,7 @@ class Profile:
             )
             single_s, waits_s = _model_s(alone)
             batch_s, queue_s = _model_s(busy)
+            rest_s = alone["p50_ms"] / 1e3 - single_s - waits_s
             found = cls(
                 replicas=int(profile["replicas"]),
                 cpus=int(profile["cpus"]),
@@ -95,7 +99,7 @@ class Profile:
                 images_per_s=busy["images_per_s"] / profile["replicas"],
                 batch_s=batch_s,
                 single_s=single_s,
-                ingress_s=max(0.0, alone["p50_ms"] / 1e3 - single_s - waits_s),
+                ingress_s=0.0 if rest_s < 0 else rest_s,
                 # Callers who are only waiting for their turn at the model wait in its queue.
                 ingress_limits=batch_s + queue_s < 0.5 * busy["p50_ms"] / 1e3,
             )
@@ -103,10 +107,11 @@ class Profile:
             raise ProfileError(
                 "that is no profile of this version: measure with raylens bench --profile FILE"
             ) from None
-        numbers = (found.images_per_s, found.batch_s, found.single_s, found.ingress_s)
+        full = found.images_per_s * found.batch_s
+        numbers = (found.images_per_s, found.batch_s, found.single_s, full, found.ingress_s)
         if (
             not all(map(math.isfinite, numbers))
-            or min(*numbers[:3], found.replicas, found.cpus) <= 0
+            or min(*numbers[:4], found.replicas, found.cpus) <= 0
         ):
             raise ProfileError("the service answered nothing when it was measured")
         return found
@@ -155,8 +160,8 @@ class OutOfReachError(ValueError):
 def plan(
     profile: Profile, node: Node, *, requests_per_s: float, images: int = 1, p99_s: float
 ) -> Plan:
-    """The fewest replicas that answer 99 of 100 requests, of so many images each (at most
-    MOST_IMAGES), within `p99_s`.
+    """How many replicas answer 99 of 100 requests, of so many images each (at most MOST_IMAGES),
+    within `p99_s`. Where that takes more than the rate does, there are more of both deployments.
 
     Raises OutOfReachError if a request takes longer even in an idle service, if that would take
     more than 100,000 replicas, or if a replica does not fit on a node.
@@ -171,26 +176,33 @@ def plan(
     least = images_per_s / profile.images_per_s / MOST_BUSY
     if least > _MOST_REPLICAS:
         raise OutOfReachError(f"that would take {least:,.0f} model replicas")
-    ingresses = profile.ingresses(images_per_s)
+    enough = most = math.ceil(least)
+
+    def ingresses(replicas: int) -> int:
+        return math.ceil(profile.ingresses(images_per_s) * replicas / enough)
 
     @cache
     def p99_with(replicas: int) -> float:
         return predicted_p99_s(
-            profile, replicas, ingresses=ingresses, requests_per_s=requests_per_s, images=images
+            profile,
+            replicas,
+            ingresses=ingresses(replicas),
+            requests_per_s=requests_per_s,
+            images=images,
         )
 
-    enough = most = math.ceil(least)
-    while p99_with(most) > p99_s:
+    def is_in_time(replicas: int) -> bool:
+        return p99_with(replicas) <= p99_s * (1 + 1e-6)  # the clock of a simulation is rounded
+
+    while not is_in_time(most):
         if most == _MOST_REPLICAS:
             raise OutOfReachError(f"that would take more than {most:,} model replicas")
         most = min(2 * most, _MOST_REPLICAS)
-    replicas = enough + bisect_left(
-        range(enough, most), True, key=lambda number: p99_with(number) <= p99_s
-    )
-    nodes = _nodes(profile, node, replicas, ingresses)
+    replicas = enough + bisect_left(range(enough, most), True, key=is_in_time)
+    nodes = _nodes(profile, node, replicas, ingresses(replicas))
     return Plan(
         replicas=replicas,
-        ingresses=ingresses,
+        ingresses=ingresses(replicas),
         nodes=nodes,
         images_per_s=replicas * profile.images_per_s,
         busy=images_per_s / replicas / profile.images_per_s,
@@ -209,18 +221,19 @@ def predicted_p99_s(
     """
     if requests_per_s * images >= replicas * profile.images_per_s:
         return math.inf
-    number = min(replicas, _MOST_SIMULATED)
+    least, most = _REPLICAS
+    number = min(replicas, max(least, min(most, _IMAGES // profile.batch_size)))
+    part = number / replicas
     simulation = Simulation(
         number,
-        min(ingresses, _MOST_INGRESSES),
+        math.ceil(ingresses * part),
+        ingress_s=profile.ingress_s,
         batch_size=profile.batch_size,
         batch_s=profile.model_s,
     )
-    least, most = _REQUESTS
-    requests = max(least, most // math.ceil(images / profile.batch_size))
-    took_s = simulation.run(requests, requests_per_s * number / replicas, images)
+    took_s = simulation.run(_REQUESTS, requests_per_s * part, images)
     steady = sorted(took_s[len(took_s) // 10 :])  # the first ones found everything empty
-    return images * profile.ingress_s + steady[int(0.99 * len(steady))]
+    return steady[int(0.99 * len(steady))] + profile.beside_s
 
 
 def _nodes(profile: Profile, node: Node, replicas: int, ingresses: int) -> int:

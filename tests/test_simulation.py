@@ -12,7 +12,9 @@ def took_s(
     replicas: int, busy: float, *, ingresses: int = 1, batch_size: int = 1, images: int = 1
 ) -> list[float]:
     """Seconds that requests take, where a batch of any size takes one second."""
-    simulation = Simulation(replicas, ingresses, batch_size=batch_size, batch_s=lambda _: 1.0)
+    simulation = Simulation(
+        replicas, ingresses, ingress_s=0, batch_size=batch_size, batch_s=lambda _: 1.0
+    )
     return simulation.run(50_000, busy * replicas * batch_size / images, images)
 
 
@@ -42,3 +44,9 @@ def test_a_request_ends_with_its_last_image() -> None:
 
 def test_the_same_requests_take_the_same_time() -> None:
     assert took_s(3, 0.7) == took_s(3, 0.7)
+
+
+def test_requests_wait_for_the_ingress_too() -> None:
+    simulation = Simulation(50, 1, ingress_s=0.5, batch_size=1, batch_s=lambda _: 0.001)
+    took = simulation.run(50_000, 0.6, images=2)  # a second of the ingress for each
+    assert statistics.fmean(took) == pytest.approx(1 + 0.6 / (2 * 0.4), rel=0.05)

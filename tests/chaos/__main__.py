@@ -19,11 +19,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS, Fault, SkippedError
 from tests.chaos.growth import growth
 from tests.chaos.hazards import HAZARDS
 from tests.chaos.leaving import head_lost, taken_back
-from tests.chaos.nodes import SkippedError, gcs_restarted, node_lost
+from tests.chaos.nodes import gcs_restarted, node_lost
 from tests.chaos.overload import beside_a_busy_key, flooded
 from tests.chaos.replica import REPLICA
 from tests.chaos.updates import UPDATES

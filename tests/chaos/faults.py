@@ -18,6 +18,10 @@ from tests.servers import ROOT, Server
 from tests.until import until
 
 
+class SkippedError(Exception):
+    """A fault needs what this machine lacks; the message says what."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """What to do to a service under steady traffic, and what its callers may see of it."""

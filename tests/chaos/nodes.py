@@ -16,6 +16,7 @@ import psutil
 import yaml
 
 from raylens.cluster import free_port, scratch_parent, serve_environment
+from tests.chaos.faults import SkippedError
 from tests.chaos.traffic import Traffic
 from tests.servers import RAYLENS, ROOT, Server
 from tests.until import until
@@ -26,10 +27,6 @@ ROOM = {"Ingress": "ingress", "Embedder": "model"}
 Room = Mapping[str, int]
 # Lets several HAProxies listen on one port; Serve's default is one alone.
 SHARED_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
-
-
-class SkippedError(Exception):
-    """A fault needs what this machine lacks; the message says what."""
 
 
 @dataclass
