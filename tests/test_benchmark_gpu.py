@@ -17,6 +17,7 @@ from benchmarks.gpu.report import Report, Row
 from benchmarks.gpu.run import Phase, Run, run_phases
 from benchmarks.gpu.timeline import Use, use
 from benchmarks.photos import jpeg
+from deployments.models import casting
 from tests.models.gpu import fake_cuda
 from tests.servers import ROOT
 
@@ -102,6 +103,8 @@ def test_what_needs_a_gpu_runs_on_a_fake_one(monkeypatch: pytest.MonkeyPatch) ->
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch, "compile", lambda tower, backend=None: tower)
+    # What a GPU has, whatever this processor has.
+    monkeypatch.setattr(casting, "native_precisions", lambda: frozenset({"bfloat16"}))
     device = FakeGpu()
     run = Run(device, Report(device.facts()), quick=True)
     run_phases(run, PHASES, Budget(300))
