@@ -48,6 +48,9 @@ class Observation:
     """Work that waits or is under way, at all replicas together."""
     batch_s: float = 0.0
     """What a full batch takes."""
+    queued: float = 0.0
+    """Calls that waited for a replica lately, on average. Without replicas, any make Serve start
+    one."""
 
 
 @dataclass(slots=True)
@@ -114,7 +117,7 @@ class ScalingPolicy:
         else:
             down = self._needed(seen, memory, (1 - HYSTERESIS) * self.utilisation)
             needed = min(down, seen.target)
-        idle = seen.now - memory.busy_at >= self.idle_after_s
+        idle = seen.now - memory.busy_at >= self.idle_after_s and not seen.queued
         return self._held(0 if idle else max(1, needed), seen.now, memory, idle=idle)
 
     def startup_s(self, memory: Memory) -> float:

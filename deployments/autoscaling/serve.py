@@ -67,6 +67,7 @@ class WaitPolicy:
             refused=rate(reported, "refused_s"),
             backlog_s=math.fsum(latest(reported, "backlog_s")),
             batch_s=max(latest(reported, "batch_s"), default=0.0),
+            queued=ctx.total_queued_requests,
         )
 
 

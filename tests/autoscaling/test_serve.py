@@ -31,7 +31,12 @@ def series(*points: tuple[float, float]) -> list[TimeStampedValue]:
 
 
 def context(
-    now: float, state: dict[str, Any], replicas: int, **metrics: list[tuple[float, float]]
+    now: float,
+    state: dict[str, Any],
+    replicas: int,
+    *,
+    queued: float = 0.0,
+    **metrics: list[tuple[float, float]],
 ) -> AutoscalingContext:
     """With the same points from every replica."""
     ids = [ReplicaID(str(number), EMBEDDER) for number in range(replicas)]
@@ -42,8 +47,8 @@ def context(
         current_num_replicas=replicas,
         target_num_replicas=replicas,
         running_replicas=ids,
-        total_num_requests=0,
-        total_queued_requests=0,
+        total_num_requests=queued,
+        total_queued_requests=queued,
         aggregated_metrics={},
         raw_metrics={
             name: {replica: series(*points) for replica in ids} for name, points in metrics.items()
@@ -75,6 +80,16 @@ def test_what_it_remembers_goes_through_the_state() -> None:
     idle: list[tuple[float, float]] = [(148.0, 1.4), (150.0, 1.4)]
     assert policy(context(151, state, 3, accepted_s=idle))[0] == 3
     assert policy(context(162, state, 3, accepted_s=idle))[0] == 1
+
+
+def test_a_model_does_not_sleep_while_serve_would_wake_it_up_at_once() -> None:
+    policy = called(WAIT, idle_after_s=4)
+    idle: list[tuple[float, float]] = [(98.0, 1.4), (100.0, 1.4)]
+    _, state = policy(context(101, {}, 1, accepted_s=idle))
+    _, state = policy(context(102, state, 1, accepted_s=idle))
+    # The call that its start kept waiting is still in Serve's look_back_period_s.
+    assert policy(context(106, state, 1, queued=0.1, accepted_s=idle))[0] == 1
+    assert policy(context(107, state, 1, accepted_s=idle))[0] == 0
 
 
 def test_the_log_is_quiet_at_the_limit(caplog: pytest.LogCaptureFixture) -> None:
