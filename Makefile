@@ -49,7 +49,7 @@ e2e-page: $(DEV_INSTALLED)
 hostile: $(DEV_INSTALLED) .pngsuite
 	$(BIN)/python -m tests.hostile
 
-# Kills, stops and floods services of its own, and says what callers saw. About twenty minutes.
+# Kills, stops and floods services of its own, and says what callers saw. Close to an hour.
 chaos: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.chaos
 

@@ -186,6 +186,7 @@ class EmbedderClient:
             logger.warning(f"The model deployment is not ready: {type(error).__name__}: {error}")
             reason = "fails"
         else:
+            self._cold_start.started()
             if card.identity == self.card.identity:
                 self._card = card
             self._reload_unless(card.identity)  # with its tokenizer

@@ -12,6 +12,8 @@ logger = logging.getLogger("ray.serve")
 
 # How long a replica takes to start, until that has been measured.
 START_S = 10.0
+# After this long, the start has failed. Models of billions of weights take minutes.
+START_LIMIT_S = 300.0
 
 
 class ColdStart:
@@ -30,29 +32,45 @@ class ColdStart:
         self._cold_start = cold_start
         self._replicas = replicas
         self._start_s = START_S
+        self._failed = False
         self._waking: asyncio.Task[None] | None = None
 
     def is_asleep(self) -> bool:
-        """Whether there is no replica because none has been needed."""
-        return self._cold_start != "none" and self._replicas() == 0
+        """Whether there is no replica because none has been needed, as far as is known."""
+        return self._has_none() and not self._failed
+
+    def started(self) -> None:
+        """To be called when the model has answered."""
+        self._failed = False
 
     def refusal(self, call: Callable[[], Awaitable[Any]]) -> RaylensError | None:
-        """Unavailable if there is no replica and callers are not to wait for one. Then `call`, of
-        the model, wakes it up."""
-        if self._cold_start != "refuse" or not self.is_asleep():
+        """Unavailable if there is no replica and callers are not to wait for one.
+
+        If there is none, `call`, which must be one of the model, wakes it up.
+        """
+        if not self._has_none():
             return None
         if self._waking is None or self._waking.done():
             self._waking = asyncio.create_task(self._wake(call))
+        if self._cold_start == "wait":
+            return None
+        why = "failed to start" if self._failed else "has been idle"
         return Unavailable(
-            "The model has been idle and is being started; retry.",
+            f"The model {why} and is being started; retry.",
             retry_after_s=max(1, math.ceil(self._start_s)),
         )
+
+    def _has_none(self) -> bool:
+        return self._cold_start != "none" and self._replicas() == 0
 
     async def _wake(self, call: Callable[[], Awaitable[Any]]) -> None:
         began = asyncio.get_running_loop().time()
         try:
-            await call()
+            async with asyncio.timeout(START_LIMIT_S):
+                await call()
         except Exception as error:  # the next caller tries again
+            self._failed = True
             logger.warning(f"The model could not be started: {type(error).__name__}: {error}")
         else:
+            self.started()
             self._start_s = asyncio.get_running_loop().time() - began

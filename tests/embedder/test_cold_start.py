@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from deployments.embedder.client import EmbedderClient
-from deployments.embedder.cold_start import START_S, ColdStart
+from deployments.embedder.cold_start import START_LIMIT_S, START_S, ColdStart
 from deployments.errors import Unavailable
 from tests.embedder.clocks import without_waiting
 from tests.embedder.handles import ANSWER, Handle, after, embed, never
@@ -94,6 +94,28 @@ async def test_a_start_that_fails_is_tried_again() -> None:
         assert isinstance(opened.refusal(), Unavailable)
         await asyncio.sleep(1)
     assert len(handle.methods["ready"].calls) == 3
+
+
+@without_waiting
+@pytest.mark.parametrize("cold_start", ["wait", "refuse"])
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_model_that_cannot_be_started_is_not_ready_until_it_works_again(
+    cold_start: Literal["wait", "refuse"], hangs: bool
+) -> None:
+    failure = Exception("no node")
+    handle = Handle(ready=(CARD, never() if hangs else failure, failure, failure, CARD))
+    opened, _ = await asleep(handle, cold_start)
+    opened.refusal()  # wakes it up
+    await asyncio.sleep(START_LIMIT_S + 1)
+    with pytest.raises(Unavailable, match="fails"):
+        await opened.ready()
+    refusal = opened.refusal()  # tries again
+    assert (refusal is None) == (cold_start == "wait")
+    assert refusal is None or "failed to start" in str(refusal)
+    await asyncio.sleep(1)
+    for _ in range(2):  # the second time, it is asleep and not asked
+        assert await opened.ready() is CARD
+    assert not handle.methods["ready"].script
 
 
 async def test_while_the_number_of_replicas_is_unknown_the_model_is_not_asleep() -> None:
