@@ -11,7 +11,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ from raylens.client.connections import Connections
 _MOST_REQUESTS = 1_000_000
 # The longest wait before a caller that was refused asks again.
 _MOST_PAUSE_S = 2.0
+# Of each load, before what counts.
+_WARM_UP_S = 2.0
 
 
 class Load(NamedTuple):
@@ -104,17 +106,43 @@ def numbered(images: Sequence[bytes]) -> Iterator[bytes]:
             yield image + mark
 
 
+def _nothing(step: str) -> None:
+    """Tells nobody."""
+
+
 async def measure(
+    connections: Connections,
+    loads: Sequence[Load],
+    seconds: float,
+    images: Sequence[bytes],
+    tell: Callable[[str], None] = _nothing,
+) -> list[Run]:
+    """Runs the loads one after the other, each for about `seconds` once it has warmed up.
+
+    Each caller has a connection of its own; there must be enough of them. `tell` is told what comes
+    next. Raises httpx.HTTPError if the service is gone.
+    """
+    runs = []
+    for load in loads:
+        tell(f"{load.name}, warming up")
+        await _run(connections, load, min(_WARM_UP_S, seconds), images)
+        tell(f"{load.name}, {seconds:g} s")
+        runs.append(await _run(connections, load, seconds, images))
+    return runs
+
+
+async def _run(
     connections: Connections, load: Load, seconds: float, images: Sequence[bytes]
 ) -> Run:
-    """Runs one load for about `seconds`, each caller on a connection of its own; there must be
-    enough of them. Raises httpx.HTTPError if the service is gone."""
     run = Run(load)
     endless = numbered(images)
     began = time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(load.callers):
-            group.create_task(_call(connections, run, endless, until=began + seconds))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(load.callers):
+                group.create_task(_call(connections, run, endless, until=began + seconds))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the others say the same
     run.seconds = time.monotonic() - began
     return run
 

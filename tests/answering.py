@@ -9,7 +9,8 @@ from typing import Any
 
 @contextmanager
 def answering(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
-    """The server's address; `answer` gives the status and the body for a path."""
+    """The server's address; `answer` gives the status and the body for a path, or raises, which
+    closes the connection."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -18,6 +19,9 @@ def answering(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -79,10 +79,27 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
     assert "pip install 'raylens[plot]'" in result.output
 
 
-def test_a_service_without_models_is_told() -> None:
+def models(*listed: dict[str, str]) -> bytes:
+    """What a service's /v1/models returns."""
     limits = dict.fromkeys(("max_items", "max_body_bytes", "max_image_bytes"), 1000)
-    listed = json.dumps({"data": [], "limits": limits}).encode()
-    with answering(lambda path: (200, listed)) as url:
+    return json.dumps({"data": listed, "limits": limits}).encode()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_service_that_goes_away_meanwhile_is_told() -> None:
+    def answer(path: str) -> tuple[int, bytes]:
+        if path != "/v1/models":
+            raise ConnectionAbortedError
+        return 200, models({"id": "fake"})
+
+    with answering(answer) as url:
+        result = CliRunner().invoke(app, ["bench", "--url", url])
+    assert (result.exit_code, result.exception.__class__) == (3, SystemExit)
+    assert "went away" in result.output
+
+
+def test_a_service_without_models_is_told() -> None:
+    with answering(lambda path: (200, models())) as url:
         result = CliRunner().invoke(app, ["bench", "--url", url])
     assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
     assert "has no model" in result.output

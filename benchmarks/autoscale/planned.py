@@ -29,12 +29,8 @@ def measured(url: str, loads: Sequence[bench.Load], images: Sequence[bytes]) -> 
     async def run() -> list[bench.Run]:
         most = max(load.callers for load in loads)
         connections = Connections(most, base_url=url, timeout=60, trust_env=False)
-        runs = []
         async with aclosing(connections):
-            for load in loads:
-                await bench.measure(connections, load, 2, images)
-                runs.append(await bench.measure(connections, load, 10, images))
-        return runs
+            return await bench.measure(connections, loads, 10, images)
 
     return asyncio.run(run())
 

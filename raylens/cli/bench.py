@@ -92,22 +92,21 @@ def _photos(folder: Path | None) -> list[bytes]:
 
 
 async def _run_all(url: str, seconds: float, images: list[bytes]) -> list[benchmark.Run]:
-    most = max(load.callers for load in benchmark.LOADS)
-    runs = []
     connections = Connections(
-        most, base_url=url, headers=authorization(), timeout=60, trust_env=needs_proxy(url)
+        max(load.callers for load in benchmark.LOADS),
+        base_url=url,
+        headers=authorization(),
+        timeout=60,
+        trust_env=needs_proxy(url),
     )
     with err.status("warming up") as status:
         async with aclosing(connections):
             try:
-                for load in benchmark.LOADS:
-                    status.update(f"{load.name}, warming up")
-                    await benchmark.measure(connections, load, min(2.0, seconds), images)
-                    status.update(f"{load.name}, {seconds:g} s")
-                    runs.append(await benchmark.measure(connections, load, seconds, images))
-            except* httpx.HTTPError as group:
-                fail(f"the service at {url} went away ({group.exceptions[0]!r})", UNREACHABLE)
-    return runs
+                return await benchmark.measure(
+                    connections, benchmark.LOADS, seconds, images, status.update
+                )
+            except httpx.HTTPError as error:
+                fail(f"the service at {url} went away ({error!r})", UNREACHABLE)
 
 
 def _table(runs: list[benchmark.Run]) -> Table:
