@@ -34,8 +34,8 @@ def context(
     now: float,
     state: dict[str, Any],
     replicas: int,
-    *,
     queued: float = 0.0,
+    /,
     **metrics: list[tuple[float, float]],
 ) -> AutoscalingContext:
     """With the same points from every replica."""
@@ -88,7 +88,7 @@ def test_a_model_does_not_sleep_while_serve_would_wake_it_up_at_once() -> None:
     _, state = policy(context(101, {}, 1, accepted_s=idle))
     _, state = policy(context(102, state, 1, accepted_s=idle))
     # The call that its start kept waiting is still in Serve's look_back_period_s.
-    assert policy(context(106, state, 1, queued=0.1, accepted_s=idle))[0] == 1
+    assert policy(context(106, state, 1, 0.1, accepted_s=idle))[0] == 1
     assert policy(context(107, state, 1, accepted_s=idle))[0] == 0
 
 
