@@ -64,6 +64,13 @@ def test_a_step_brings_what_it_needs_within_two_seconds_and_little_more() -> Non
     assert deployment.run(120, demand=2.5)[-1] == 4
 
 
+def test_items_that_wait_prove_that_a_step_is_no_noise() -> None:
+    deployment = Deployment(ScalingPolicy())
+    deployment.run(30, demand=0.4)
+    deployment.memory.noise = 0.3  # as after an uneven hour
+    assert max(deployment.run(3, demand=1.5)) == 2
+
+
 def test_a_small_overload_shows_in_the_backlog() -> None:
     deployment = Deployment(ScalingPolicy(utilisation=1.0))
     deployment.run(300, demand=0.97)
