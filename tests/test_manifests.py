@@ -23,6 +23,7 @@ API_VERSIONS = {
     "PersistentVolumeClaim": "v1",
     "PodDisruptionBudget": "policy/v1",
     "PodMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
     "RayService": "ray.io/v1",
     "Service": "v1",
     "StatefulSet": "apps/v1",
@@ -32,8 +33,7 @@ API_VERSIONS = {
 def resources(kind: str | None = None) -> list[dict[str, Any]]:
     files = sorted(CLUSTER.glob("*.yml"))
     found = [r for file in files for r in yaml.safe_load_all(file.read_text())]
-    # Prometheus's own files are no resources.
-    return [r for r in found if "kind" in r and kind in (None, r["kind"])]
+    return [r for r in found if kind in (None, r["kind"])]
 
 
 def spec() -> dict[str, Any]:
@@ -128,6 +128,11 @@ def test_prometheus_reads_every_node_of_ray_and_may() -> None:
     assert [rule["ports"] for rule in rules if "prometheus" in str(rule.get("from"))] == [
         [{"port": 8080, "protocol": "TCP"}]
     ]
+
+
+def test_the_operator_takes_the_alerts_as_it_takes_the_monitor() -> None:
+    (monitor,), (rules,) = resources("PodMonitor"), resources("PrometheusRule")
+    assert rules["metadata"]["labels"] == monitor["metadata"]["labels"]
 
 
 def test_every_pod_has_a_network_policy_and_only_rays_reach_redis() -> None:
