@@ -164,6 +164,14 @@ def test_the_head_finds_redis_and_may_ask_kubernetes_for_nodes() -> None:
     assert [r["ports"] for r in to_redis] == [[{"port": 6379, "protocol": "TCP"}]]
 
 
+def test_the_docs_find_the_head_by_its_labels() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    found = re.search(r"get pod -l (\S+) -o name\) -c (\S+) -- serve status", text)
+    assert found is not None
+    assert selected(dict(label.split("=") for label in found[1].split(","))) == {"head"}
+    assert found[2] in {container["name"] for container in pods()["head"]["containers"]}
+
+
 # What the pods are given
 
 
