@@ -121,6 +121,11 @@ def test_each_budget_is_a_number_of_one_groups_pods() -> None:
     assert sorted(map(sorted, groups)) == [["cpu"], ["gpu"]]
 
 
+def test_the_operator_takes_the_alerts_as_it_takes_the_monitor() -> None:
+    (monitor,), (rules,) = resources("PodMonitor"), resources("PrometheusRule")
+    assert rules["metadata"]["labels"] == monitor["metadata"]["labels"]
+
+
 def test_prometheus_reads_every_node_of_ray_and_may() -> None:
     (monitor,) = resources("PodMonitor")
     assert selected(monitor["spec"]["selector"]["matchLabels"]) == {"head", "cpu", "gpu"}
@@ -128,11 +133,6 @@ def test_prometheus_reads_every_node_of_ray_and_may() -> None:
     assert [rule["ports"] for rule in rules if "prometheus" in str(rule.get("from"))] == [
         [{"port": 8080, "protocol": "TCP"}]
     ]
-
-
-def test_the_operator_takes_the_alerts_as_it_takes_the_monitor() -> None:
-    (monitor,), (rules,) = resources("PodMonitor"), resources("PrometheusRule")
-    assert rules["metadata"]["labels"] == monitor["metadata"]["labels"]
 
 
 def test_every_pod_has_a_network_policy_and_only_rays_reach_redis() -> None:
