@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from deployments.metrics.declared import LIMITS
 from deployments.models.families import FAMILIES
 from deployments.settings import Settings
 from docs.tables import DOCS, TABLES, with_tables
@@ -29,6 +30,12 @@ def test_every_setting_is_in_the_configuration_page_with_a_sentence() -> None:
         keys = getattr(field.annotation, "model_fields", None)
         for setting in [f"{name}.{key}" for key in keys] if keys else [name]:
             assert re.search(rf"^\| `{re.escape(setting)}` \| [^|]+ \| [A-Z`].+\. \|$", text, re.M)
+
+
+def test_each_limit_that_an_alert_can_name_has_a_row_that_says_when_it_refuses() -> None:
+    section = (DOCS / "operations.md").read_text().partition("\n## Under load\n")[2]
+    first_cells = "".join(re.findall(r"^\| ([^|]+) \|", section.partition("\n## ")[0], re.M))
+    assert [limit for limit in LIMITS if not re.search(rf"[`.]{limit}`", first_cells)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -23,6 +23,7 @@ API_VERSIONS = {
     "PersistentVolumeClaim": "v1",
     "PodDisruptionBudget": "policy/v1",
     "PodMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
     "RayService": "ray.io/v1",
     "Service": "v1",
     "StatefulSet": "apps/v1",
@@ -32,8 +33,7 @@ API_VERSIONS = {
 def resources(kind: str | None = None) -> list[dict[str, Any]]:
     files = sorted(CLUSTER.glob("*.yml"))
     found = [r for file in files for r in yaml.safe_load_all(file.read_text())]
-    # Prometheus's own files are no resources.
-    return [r for r in found if "kind" in r and kind in (None, r["kind"])]
+    return [r for r in found if kind in (None, r["kind"])]
 
 
 def spec() -> dict[str, Any]:
@@ -121,6 +121,11 @@ def test_each_budget_is_a_number_of_one_groups_pods() -> None:
     assert sorted(map(sorted, groups)) == [["cpu"], ["gpu"]]
 
 
+def test_the_operator_takes_the_alerts_as_it_takes_the_monitor() -> None:
+    (monitor,), (rules,) = resources("PodMonitor"), resources("PrometheusRule")
+    assert rules["metadata"]["labels"] == monitor["metadata"]["labels"]
+
+
 def test_prometheus_reads_every_node_of_ray_and_may() -> None:
     (monitor,) = resources("PodMonitor")
     assert selected(monitor["spec"]["selector"]["matchLabels"]) == {"head", "cpu", "gpu"}
@@ -157,6 +162,14 @@ def test_the_head_finds_redis_and_may_ask_kubernetes_for_nodes() -> None:
     assert {p["port"] for p in rule["ports"]} == {443, 6443}
     to_redis = [r for r in policies["raylens"]["egress"] if "raylens-redis" in str(r["to"])]
     assert [r["ports"] for r in to_redis] == [[{"port": 6379, "protocol": "TCP"}]]
+
+
+def test_the_docs_find_the_head_by_its_labels() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    found = re.search(r"get pod -l (\S+) -o name\) -c (\S+) -- serve status", text)
+    assert found is not None
+    assert selected(dict(label.split("=") for label in found[1].split(","))) == {"head"}
+    assert found[2] in {container["name"] for container in pods()["head"]["containers"]}
 
 
 # What the pods are given

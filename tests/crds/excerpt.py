@@ -28,6 +28,10 @@ NAMES = {
         "prometheus-operator/prometheus-operator",
         "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
     ),
+    "prometheus-rules": (
+        "prometheus-operator/prometheus-operator",
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+    ),
 }
 HEADER = """\
 # An excerpt of {file}

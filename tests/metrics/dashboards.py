@@ -36,7 +36,7 @@ def dashboard_queries() -> list[Query]:
 
 
 def alert_expressions() -> dict[str, str]:
-    groups = yaml.safe_load(RULES.read_text())["groups"]
+    groups = yaml.safe_load(RULES.read_text())["spec"]["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
