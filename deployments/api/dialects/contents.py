@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from deployments.api.call import Call
 from deployments.api.schema import Encoding, VectorType
 from deployments.errors import BadRequest, InvalidItem, RaylensError
-from deployments.items import Item, parse_item
+from deployments.items import KEYS, Item, parse_item
 
 
 class StringError(TypedDict):
@@ -36,10 +36,12 @@ def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
     """The item that a message or a document is: a string, an item as raylens reads it, or an object
     with a `content` of one part.
 
-    Raises InvalidItem for several parts, because the model has one vector for each of them, and
-    whatever `read` raises.
+    Raises InvalidItem for several parts, because the model has one vector for each of them, or if
+    `content` is not all that there is; and whatever `read` raises.
     """
-    if isinstance(content, Mapping) and "content" in content:
+    if isinstance(content, Mapping) and content.get("content") is not None:
+        if others := keys_of(content):
+            raise InvalidItem(f"{others[0]} stands beside content; send one of them.")
         content = content["content"]
     if isinstance(content, list):
         if len(content) != 1:
@@ -49,6 +51,11 @@ def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
             )
         content = content[0]
     return read(content)
+
+
+def keys_of(value: Mapping[str, Any]) -> list[str]:
+    """Those of its keys that hold an image or a text, raylens's own and Voyage's."""
+    return [key for key in (*KEYS, "image_base64") if value.get(key) is not None]
 
 
 def truncates(truncate: Truncate | bool) -> bool:

@@ -17,10 +17,12 @@ from deployments.api.dialects.contents import (
     detail_error,
     encoding_of,
     item_of,
+    keys_of,
 )
 from deployments.api.endpoint import Dialect, post
 from deployments.api.render import written
 from deployments.api.schema import Body, WholeNumber
+from deployments.errors import InvalidItem
 from deployments.items import Item, parse_item
 from deployments.service.job import Options
 from deployments.service.vectors import as_matrix
@@ -91,6 +93,9 @@ def _item(content: Any) -> Item:
 
 def _part(part: Any) -> Item:
     if isinstance(part, Mapping) and part.get("image_base64") is not None:
+        kind = part.get("type")
+        if keys_of(part) != ["image_base64"] or kind not in (None, "image_base64"):
+            raise InvalidItem("image_base64 stands alone in its part, of type image_base64.")
         return parse_item({"base64": part["image_base64"]})
     return parse_item(part)
 

@@ -95,6 +95,17 @@ async def test_an_image_and_a_text_have_no_vector_together(connect: Connect) -> 
     assert "exactly one part" in answer["message"]
 
 
+async def test_content_that_is_null_is_absent_and_has_no_text_beside_it(connect: Connect) -> None:
+    content = [{"type": "text", "text": RED}]
+    expected = (await post(connect, "/v2/embed", {"inputs": [{"content": content}]}))["embeddings"]
+    for absent in ({"content": None, "text": RED}, {"content": content, "text": None}):
+        answer = await post(connect, "/v2/embed", {"inputs": [absent]})
+        assert answer["embeddings"] == expected
+    body = {"inputs": [{"content": content, "text": GREEN}]}
+    answer = await post(connect, "/v2/embed", body, status=400)
+    assert "text stands beside content" in answer["message"]
+
+
 async def test_an_error_is_a_message(connect: Connect) -> None:
     answer = await post(connect, "/v2/embed", {"model": "embed-v4.0", "texts": ["a"]}, status=404)
     assert answer == {"message": answer["message"], "detail": answer["message"]}

@@ -68,11 +68,12 @@ async def test_images_and_texts_are_ranked_together_in_every_spelling(connect: C
         red,
         {"image": red["base64"]},
         {"content": [{"type": "text", "text": "#ff0000"}]},
+        {"content": None, "text": "#ff0000"},
         {"content": [{"type": "image_url", "image_url": {"url": uri}}]},
     ]
     for query in (RED, red, {"content": [{"type": "text", "text": RED}]}):
         answer = await post(connect, "/rerank", {"query": query, "documents": documents})
-        assert sorted(ranks(answer)[:4]) == [2, 3, 4, 5]
+        assert sorted(ranks(answer)[:5]) == [2, 3, 4, 5, 6]
 
 
 async def test_vllms_documents_may_be_the_parts_of_one_message(connect: Connect) -> None:
@@ -132,6 +133,8 @@ async def test_as_many_tokens_as_the_model_reads_have_no_effect(connect: Connect
         ({"query": RED, "documents": COLOURS, "top_n": -1}, 400, "top_n must be at least 0"),
         ({"query": RED, "documents": [{}]}, 400, "An item has exactly one"),
         ({"query": {"content": ["a", "b"]}, "documents": COLOURS}, 400, "exactly one part"),
+        ({"query": RED, "documents": [{"content": "a", "url": "b"}]}, 400, "url stands beside"),
+        ({"query": RED, "documents": {"content": None}}, 400, "documents must be a list"),
         ({"query": RED, "documents": COLOURS, "rank_fields": ["title"]}, 400, "rank_fields[0]"),
         ({"query": RED, "documents": COLOURS, "max_tokens_per_doc": 8}, 400, "max_tokens_per_doc"),
         (
