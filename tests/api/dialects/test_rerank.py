@@ -88,7 +88,30 @@ async def test_documents_come_back_as_sent_except_bytes(connect: Connect, jpeg: 
     body = {"query": RED, "documents": documents, "return_documents": True}
     results = (await post(connect, "/v2/rerank", body))["results"]
     found = {result["index"]: result.get("document") for result in results}
-    assert found == {0: None, 1: {"text": "#ff0000"}, 2: {"text": "#0000ff"}}
+    assert found == {0: None, 1: documents[1], 2: {"text": "#0000ff"}}
+
+
+async def test_under_cohere_rank_fields_only_the_text_of_a_document_is_read(
+    connect: Connect,
+) -> None:
+    page = {"text": "#ff0000", "url": "https://example.org/a", "type": "page", "n": [1, {"a": 2.5}]}
+    body = {"query": RED, "documents": [page, "#0000ff"], "rank_fields": ["text"]}
+    plain = await post(connect, "/v1/rerank", {**body, "documents": ["#ff0000", "#0000ff"]})
+    answer = await post(connect, "/v1/rerank", {**body, "return_documents": True})
+    assert [result.pop("document") for result in answer["results"]] == [page, {"text": "#0000ff"}]
+    assert answer["results"] == plain["results"]
+    refused = await post(connect, "/v1/rerank", {**body, "documents": [{"text": 7}]}, 400)
+    assert "text must be a string" in refused["message"]
+
+
+async def test_documents_nested_too_deeply_to_be_written_are_refused(connect: Connect) -> None:
+    deep: Any = 1
+    for _ in range(400):
+        deep = [deep]
+    body = {"query": RED, "documents": [{"text": "a", "deep": deep}]}
+    await post(connect, "/v1/rerank", body)
+    refused = await post(connect, "/v1/rerank", {**body, "return_documents": True}, 400)
+    assert "nested too deeply" in refused["message"]
 
 
 async def test_text_embeddings_inference_has_a_body_and_an_answer_of_its_own(
