@@ -43,12 +43,10 @@ class RerankBody(Body):
     truncation_side: Literal["right"] = "right"
 
 
-class TeiRerankBody(Body):
+class TeiRerankBody(tei.TeiBody):
     query: OneItem
     texts: Items
     return_text: bool = False
-    truncate: bool = False
-    truncation_direction: Literal["Right", "right"] = "Right"
 
 
 class RerankDocument(TypedDict, total=False):
@@ -109,6 +107,7 @@ async def rerank_of_either(call: Call) -> Response:
     content = await call.json()
     if content.get("texts") is None or content.get("documents") is not None:
         return await _reranked(call, parse(RerankBody, content))
+    tei.check_not_empty("texts", content["texts"])
     body = parse(TeiRerankBody, content)
     texts = call.items("texts", body.texts, item_of)
     ranks, _ = await _ranks(call, body, texts, truncate=body.truncate)

@@ -128,6 +128,16 @@ async def test_text_embeddings_inference_has_a_body_and_an_answer_of_its_own(
     assert [rank["text"] for rank in answer] == [COLOURS[rank["index"]] for rank in answer]
 
 
+async def test_teis_body_is_refused_as_at_embed(connect: Connect) -> None:
+    body = {"query": RED, "texts": COLOURS}
+    empty = await post(connect, "/rerank", {**body, "texts": []}, 400)
+    assert empty["error_type"] == "Empty"
+    left = {**body, "truncation_direction": "Left"}
+    assert await post(connect, "/rerank", left) == await post(connect, "/rerank", body)
+    refused = await post(connect, "/rerank", {**left, "truncate": True}, 400)
+    assert "at their end only" in refused["error"]
+
+
 async def test_long_texts_are_truncated_unless_the_caller_forbids_it(connect: Connect) -> None:
     long = "long " * 20
     body = {"query": RED, "documents": [long]}
