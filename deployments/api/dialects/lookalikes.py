@@ -15,6 +15,7 @@ from deployments.api.call import Call
 from deployments.api.dialects.contents import (
     VECTOR_TYPES,
     OutputDtype,
+    check_output_dimension,
     check_text_limit,
     encoding_of,
     item_of,
@@ -118,6 +119,7 @@ class EmbeddingsBody(EmbeddingOptions):
     def group(self, call: Call) -> ItemGroup:
         """Its items. Raises BadRequest, ModelNotFound or TooManyItems."""
         check_text_limit(call, self.model, "truncate_prompt_tokens", self.truncate_prompt_tokens)
+        check_output_dimension(call, self.model, self.output_dimension)
         read = partial(parse_item, modality=self.modality)
         if self.messages is None:
             return call.items("input", self.input, read)

@@ -179,7 +179,7 @@ def _sent(item: Parsed) -> tuple[str, str] | None:
 
 def error_body(error: RaylensError, request_id: str) -> RerankError:
     body = tei.error_body(error, request_id)
-    return {"message": error.message, "detail": error.message, **body}
+    return {"message": body["error"], "detail": body["error"], **body}
 
 
 DIALECT = Dialect(

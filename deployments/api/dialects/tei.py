@@ -10,6 +10,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
+from deployments.api.dialects.contents import message_of
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.schema import Body, OneOrMore, WholeNumber
 from deployments.errors import BadRequest, RaylensError
@@ -129,7 +130,7 @@ async def health(call: Call) -> Response:
 def error_body(error: RaylensError, request_id: str) -> TeiError:
     empty = isinstance(error, EmptyBatch)
     kind = "Empty" if empty else ERROR_TYPES.get(error.status, "Validation")
-    return {"error": error.message, "error_type": kind}
+    return {"error": message_of(error), "error_type": kind}
 
 
 DIALECT = Dialect(

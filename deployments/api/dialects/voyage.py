@@ -14,6 +14,7 @@ from deployments.api.call import Call
 from deployments.api.dialects.contents import (
     DetailError,
     OutputDtype,
+    check_output_dimension,
     detail_error,
     encoding_of,
     item_of,
@@ -64,6 +65,7 @@ class VoyageEmbeddings(TypedDict):
 async def multimodal_embeddings(call: Call) -> Response:
     body = await call.body(VoyageBody)
     group = call.items("inputs", body.inputs, _item)
+    check_output_dimension(call, body.model, body.output_dimension)
     options = Options(dimensions=body.output_dimension, truncate=body.truncation)
     embedded = await call.embed([group], body.model, options)
     encoding = encoding_of(body.output_dtype, is_base64=body.encoding_format == "base64")

@@ -121,7 +121,7 @@ async def test_an_error_is_a_message(connect: Connect) -> None:
         ({"texts": ["a"], "input_type": "query"}, 400, "input_type must be 'search_document'"),
         ({"texts": ["a"], "embedding_types": ["float16"]}, 400, "embedding_types[0] must be"),
         ({"texts": ["a"], "truncate": "START"}, 400, "truncated at their end only"),
-        ({"texts": ["a"], "output_dimension": 8}, 400, "cannot be truncated"),
+        ({"texts": ["a"], "output_dimension": 8}, 400, "leave output_dimension out"),
         ({"texts": ["a"], "max_tokens": 8}, 400, "leave max_tokens out"),
         ({"texts": ["a" * 25], "truncate": "NONE"}, 413, "longer than the 24 tokens"),
         ({"images": ["data:image/png;base64,AAAA"]}, 415, "image"),

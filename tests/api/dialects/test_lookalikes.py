@@ -53,6 +53,15 @@ async def test_options_may_have_the_names_that_others_gave_them(client: httpx.As
     assert expected != await embeddings(client, input=[RED, BLUE], dtype="int8")
 
 
+async def test_too_many_dimensions_are_refused_in_the_callers_word(
+    client: httpx.AsyncClient,
+) -> None:
+    for word in ("dimensions", "output_dimension"):
+        refused = error(await post(client, input=RED, **{word: 400}))
+        assert (refused["code"], refused["param"]) == ("dimensions_unsupported", word)
+        assert refused["message"].startswith(f"{word} is at most")
+
+
 async def test_uint8_is_int8_plus_128_and_binary_is_ubinary_minus_128(
     client: httpx.AsyncClient,
 ) -> None:

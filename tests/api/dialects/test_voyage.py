@@ -74,7 +74,7 @@ async def test_base64_has_the_bytes_of_the_type_that_is_asked_for(
         ({"inputs": inputs(TEXT_PART), "input_type": "image"}, 400, "input_type must be 'query'"),
         ({"inputs": inputs(TEXT_PART), "output_dtype": "float16"}, 400, "output_dtype must be"),
         ({"inputs": inputs(TEXT_PART), "encoding_format": "float"}, 400, "encoding_format must"),
-        ({"inputs": inputs(TEXT_PART), "output_dimension": 8}, 400, "cannot be truncated"),
+        ({"inputs": inputs(TEXT_PART), "output_dimension": 8}, 400, "leave output_dimension out"),
         ({"inputs": [{"content": [TEXT_PART, URL_PART]}]}, 400, "exactly one part"),
         ({"inputs": [{"content": []}]}, 400, "exactly one part"),
         (
