@@ -12,7 +12,7 @@ _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 # MIME breaks lines after 76 characters with two (RFC 2045, 6.8), PEM after 64: less than this part.
 _WHITE_SPACE = b" \t\r\n\f"
 _WHITE_SPACE_PART = 1 / 16
-_DATA_URI_HEAD = re.compile(r"data:[^,]*; *base64 *", re.IGNORECASE)
+_DATA_URI_HEAD = re.compile(r"data:[^,]*;[ \t\r\n]*base64[ \t\r\n]*", re.IGNORECASE)
 
 
 def decode_base64(text: str, *, max_bytes: int) -> bytes:
@@ -50,16 +50,18 @@ def decode_base64(text: str, *, max_bytes: int) -> bytes:
 
 
 def decode_data_uri(uri: str, *, max_bytes: int) -> bytes:
-    """Bytes of a `data:…;base64,…` URI (RFC 2397), whose media type is ignored. Escapes and white
-    space are read as browsers do (https://fetch.spec.whatwg.org/#data-url-processor).
+    """Bytes of a `data:…;base64,…` URI (RFC 2397), whose media type is ignored.
+    Escapes, white space and fragments are treated as browsers do
+    (https://fetch.spec.whatwg.org/#data-url-processor).
 
     Raises BadBase64, also for a data URI without `;base64`, and ImageTooLarge.
     """
-    head, comma, body = uri.partition(",")
+    head, comma, body = uri.partition("#")[0].partition(",")
     if not (comma and _DATA_URI_HEAD.fullmatch(head)):
         raise BadBase64("A data URI must read data:image/…;base64,… with the image as base64.")
     if "%" in body:
-        if len(body) // 4 > max_bytes:  # four characters for each byte, each written as %XX
+        # Four characters for each byte, each written as %XX; otherwise as in `decode_base64`.
+        if len(body) // 4 - 2 > max_bytes * (1 + _WHITE_SPACE_PART):
             raise _too_large(max_bytes)
         body = unquote_to_bytes(body).decode("ascii", "replace")
     return decode_base64(body, max_bytes=max_bytes)

@@ -97,6 +97,8 @@ def test_twenty_megabytes_decode_in_a_moment() -> None:
         "data:image/png; base64,",
         "data:image/png;base64 ,",
         "data:image/png;base64, ",
+        "data:image/png;\nbase64,",
+        "data:image/\r\npng;\tbase64\n,",
     ],
 )
 def test_a_data_uri_needs_base64_and_no_media_type(head: str) -> None:
@@ -115,6 +117,9 @@ def test_a_data_uri_needs_base64_and_no_media_type(head: str) -> None:
         "data:;base64,",  # nothing in it
         "data:;base64,aGk%",
         "data:;base64,aGk%ff",
+        "data:;base64,aGk%23",
+        "data:image/png#;base64,aGk=",
+        "data:;base64,#aGk=",
         " data:;base64,aGk=",
         "image/png;base64,aGk=",
         "aGk=",
@@ -142,6 +147,25 @@ def test_lines_may_be_broken_as_in_mime_up_to_the_cap(line: int, ending: str) ->
     assert decode_base64(ending.join(lines) + ending, max_bytes=len(data)) == data
     with pytest.raises(ImageTooLarge):
         decode_base64(ending.join(lines), max_bytes=len(data) - 1)
+
+
+def test_the_fragment_of_a_data_uri_is_dropped() -> None:
+    assert decode_data_uri("data:image/png;base64,aGk=#x,y", max_bytes=2) == b"hi"
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_a_data_uri_may_be_all_escapes_up_to_the_cap(size: int) -> None:
+    text = base64.encodebytes(b"x" * size)[:-1]
+    uri = "data:;base64," + "".join(f"%{byte:02x}" for byte in text)
+    assert decode_data_uri(uri, max_bytes=size) == b"x" * size
+    with pytest.raises(ImageTooLarge):
+        decode_data_uri(uri, max_bytes=size - 1)
+
+
+def test_lines_broken_by_escapes_are_no_part_of_the_cap() -> None:
+    data = bytes(range(256)) * 40
+    uri = "data:;base64," + "".join(f"%{byte:02x}" for byte in base64.encodebytes(data))
+    assert decode_data_uri(uri, max_bytes=len(data)) == data
 
 
 def test_a_data_uri_is_capped_too() -> None:

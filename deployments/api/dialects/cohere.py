@@ -13,9 +13,11 @@ from typing_extensions import TypedDict
 from deployments.api.call import Call
 from deployments.api.dialects.contents import (
     Truncate,
+    check_output_dimension,
     check_text_limit,
     encoding_of,
     item_of,
+    message_of,
     truncates,
 )
 from deployments.api.endpoint import Dialect, post
@@ -111,6 +113,7 @@ async def embed_v2(call: Call) -> Response:
 async def _embed(call: Call, body: CohereEmbedBody, version: Version) -> Response:
     group = _group(call, body)
     check_text_limit(call, body.model, "max_tokens", body.max_tokens)
+    check_output_dimension(call, body.model, body.output_dimension)
     options = Options(dimensions=body.output_dimension, truncate=truncates(body.truncate))
     embedded = await call.embed([group], body.model, options)
     vectors = as_matrix(embedded.rows)
@@ -155,7 +158,8 @@ def _meta(embedded: Embedded, group: ItemGroup, version: Version) -> CohereMeta:
 
 
 def error_body(error: RaylensError, request_id: str) -> CohereError:
-    return {"message": error.message, "detail": error.message}
+    message = message_of(error)
+    return {"message": message, "detail": message}
 
 
 DIALECT = Dialect(

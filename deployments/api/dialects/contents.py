@@ -8,8 +8,9 @@ from typing_extensions import TypedDict
 
 from deployments.api.call import Call
 from deployments.api.schema import Encoding, VectorType
-from deployments.errors import BadRequest, InvalidItem, RaylensError
-from deployments.items import Item, parse_item
+from deployments.errors import BadRequest, DimensionsUnsupported, InvalidItem, RaylensError
+from deployments.items import KEYS, Item, parse_item
+from deployments.service.options import check_dimensions
 
 
 class StringError(TypedDict):
@@ -36,10 +37,12 @@ def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
     """The item that a message or a document is: a string, an item as raylens reads it, or an object
     with a `content` of one part.
 
-    Raises InvalidItem for several parts, because the model has one vector for each of them, and
-    whatever `read` raises.
+    Raises InvalidItem for several parts, because the model has one vector for each of them, or if
+    `content` is not all that there is; and whatever `read` raises.
     """
-    if isinstance(content, Mapping) and "content" in content:
+    if isinstance(content, Mapping) and content.get("content") is not None:
+        if others := keys_of(content):
+            raise InvalidItem(f"{others[0]} stands beside content; send one of them.")
         content = content["content"]
     if isinstance(content, list):
         if len(content) != 1:
@@ -49,6 +52,11 @@ def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
             )
         content = content[0]
     return read(content)
+
+
+def keys_of(value: Mapping[str, Any]) -> list[str]:
+    """Those of its keys that hold an image or a text, raylens's own and Voyage's."""
+    return [key for key in (*KEYS, "image_base64") if value.get(key) is not None]
 
 
 def truncates(truncate: Truncate | bool) -> bool:
@@ -77,6 +85,16 @@ def check_text_limit(call: Call, model: str | None, param: str, tokens: int | No
         )
 
 
+def check_output_dimension(call: Call, model: str | None, dimensions: int | None) -> None:
+    """Raises DimensionsUnsupported as the service does, with Cohere's and Voyage's word for it."""
+    try:
+        check_dimensions(dimensions, call.service.model(model).card)
+    except DimensionsUnsupported as error:
+        word = "output_dimension"
+        message = error.message.replace("dimensions", word)
+        raise DimensionsUnsupported(message, param=word) from None
+
+
 def encoding_of(kind: str, *, is_base64: bool = False) -> Encoding:
     """Of vectors of one of `VECTOR_TYPES`, or of "base64", which is float32's."""
     if kind == "base64":
@@ -84,11 +102,16 @@ def encoding_of(kind: str, *, is_base64: bool = False) -> Encoding:
     return Encoding(VECTOR_TYPES[kind], is_base64)
 
 
+def message_of(error: RaylensError) -> str:
+    """An error's message where nothing else can name the item that it is about: `images[3]: …`."""
+    return f"{error.param}: {error.message}" if error.items else error.message
+
+
 def string_error(error: RaylensError, request_id: str) -> StringError:
     """How Weaviate and the Open Inference Protocol write an error."""
-    return {"error": error.message}
+    return {"error": message_of(error)}
 
 
 def detail_error(error: RaylensError, request_id: str) -> DetailError:
     """How Immich and Voyage do."""
-    return {"detail": error.message}
+    return {"detail": message_of(error)}

@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from deployments.api.call import Call
-from deployments.api.dialects.contents import OutputDtype, check_text_limit, encoding_of, item_of
+from deployments.api.dialects.contents import (
+    VECTOR_TYPES,
+    OutputDtype,
+    check_output_dimension,
+    check_text_limit,
+    encoding_of,
+    item_of,
+)
 from deployments.api.schema import (
     EmbeddingOptions,
     Encoding,
@@ -35,7 +42,7 @@ SYNONYMS = {
     "use_activation": "normalize",
     "truncation": "truncate",
 }
-# At most one of these may say what the numbers are.
+# What the numbers are; if several are sent, they must mean the same.
 TYPES = ("dtype", "output_dtype", "embedding_type", "embed_dtype")
 
 
@@ -89,9 +96,10 @@ class EmbeddingsBody(EmbeddingOptions):
                 if ours in given and getattr(self, ours) != value:
                     raise ValueError(f"{theirs} and {ours} differ; send one of them")
                 setattr(self, ours, value)
-        types = [name for name in TYPES if name in given]
-        if len(types) > 1:
-            raise ValueError(f"{types[1]} and {types[0]} mean the same; send one of them")
+        types = [(name, _meant(getattr(self, name))) for name in TYPES if name in given]
+        for name, meant in types:
+            if meant != types[0][1]:
+                raise ValueError(f"{name} and {types[0][0]} differ; send one of them")
         self.dtype = self.embed_dtype or self.dtype
         if not self.normalize and {self.dtype, self.output_dtype} & {"int8", "uint8"}:
             raise ValueError(
@@ -111,13 +119,20 @@ class EmbeddingsBody(EmbeddingOptions):
     def group(self, call: Call) -> ItemGroup:
         """Its items. Raises BadRequest, ModelNotFound or TooManyItems."""
         check_text_limit(call, self.model, "truncate_prompt_tokens", self.truncate_prompt_tokens)
+        check_output_dimension(call, self.model, self.output_dimension)
+        read = partial(parse_item, modality=self.modality)
         if self.messages is None:
-            return call.items("input", self.input, partial(parse_item, modality=self.modality))
+            return call.items("input", self.input, read)
         if len(self.messages) > 1:
             raise BadRequest(
                 "messages must be one message, which is embedded as one item.", param="messages"
             )
-        return call.items("messages", self.messages, item_of)
+        return call.items("messages", self.messages, partial(item_of, read=read))
+
+
+def _meant(kind: str | list[str]) -> str | list[str]:
+    """Others' word for a type of vector as raylens's own."""
+    return VECTOR_TYPES.get(kind, kind) if isinstance(kind, str) else kind
 
 
 OTHERS_WORDS = EmbeddingsBody.model_fields.keys() - EmbeddingOptions.model_fields.keys() - {"input"}

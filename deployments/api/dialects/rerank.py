@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
+import orjson
 from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -13,8 +14,8 @@ from deployments.api.dialects.contents import check_text_limit, item_of
 from deployments.api.endpoint import Dialect, post
 from deployments.api.fence import request_id
 from deployments.api.schema import Body, Items, ListOf, OneItem, WholeNumber, parse
-from deployments.errors import RaylensError
-from deployments.items import Parsed, TextItem, UrlItem
+from deployments.errors import BadRequest, RaylensError
+from deployments.items import Item, Parsed, TextItem, UrlItem
 from deployments.service.embedding import Embedded
 from deployments.service.job import ItemGroup, Options
 from deployments.service.vectors import Ranking, ranking
@@ -34,21 +35,23 @@ class RerankBody(Body):
     top_k: WholeNumber = Field(0, ge=0, description="The same, as Voyage calls it.")
     return_documents: bool = False
     truncation: bool = Field(True, description="Truncate texts that the model cannot read whole.")
-    rank_fields: ListOf[Literal["text"]] = Field([], max_length=1)
+    rank_fields: ListOf[Literal["text"]] = Field(
+        [], max_length=1, description="Read only the text of documents that have one."
+    )
     max_tokens_per_doc: WholeNumber | None = Field(None, ge=1)
     truncate_prompt_tokens: WholeNumber | None = Field(None, ge=-1)
     truncation_side: Literal["right"] = "right"
 
 
-class TeiRerankBody(Body):
+class TeiRerankBody(tei.TeiBody):
     query: OneItem
     texts: Items
     return_text: bool = False
-    truncate: bool = False
-    truncation_direction: Literal["Right", "right"] = "Right"
 
 
 class RerankDocument(TypedDict, total=False):
+    """With whatever other fields came with the text."""
+
     text: str
     image: Annotated[str, Field(description="The URL that was sent.")]
 
@@ -104,6 +107,7 @@ async def rerank_of_either(call: Call) -> Response:
     content = await call.json()
     if content.get("texts") is None or content.get("documents") is not None:
         return await _reranked(call, parse(RerankBody, content))
+    tei.check_not_empty("texts", content["texts"])
     body = parse(TeiRerankBody, content)
     texts = call.items("texts", body.texts, item_of)
     ranks, _ = await _ranks(call, body, texts, truncate=body.truncate)
@@ -117,7 +121,8 @@ async def rerank_of_either(call: Call) -> Response:
 
 
 async def _reranked(call: Call, body: RerankBody) -> Response:
-    documents = call.items("documents", body.documents, item_of)
+    read = _text_alone if body.rank_fields else item_of
+    documents = call.items("documents", body.documents, read)
     for param in ("max_tokens_per_doc", "truncate_prompt_tokens"):
         check_text_limit(call, body.model, param, getattr(body, param))
     ranks, embedded = await _ranks(call, body, documents, truncate=body.truncation)
@@ -126,18 +131,33 @@ async def _reranked(call: Call, body: RerankBody) -> Response:
         results.append({"index": index, "relevance_score": score})
         sent = _sent(documents.items[index])
         if body.return_documents and sent is not None:
-            results[-1]["document"] = dict([sent])
-    return call.answer(
-        {
-            "id": request_id(call.request),
-            "object": "list",
-            "model": embedded.card.id,
-            "results": results,
-            "data": results,
-            "meta": {"billed_units": {"search_units": 1}},
-            "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
-        }
-    )
+            whole = body.documents[index]
+            results[-1]["document"] = whole if _has_text(whole) else dict([sent])
+    answer = {
+        "id": request_id(call.request),
+        "object": "list",
+        "model": embedded.card.id,
+        "results": results,
+        "data": results,
+        "meta": {"billed_units": {"search_units": 1}},
+        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+    }
+    try:
+        return call.answer(answer)
+    except orjson.JSONEncodeError:  # it writes fewer levels than it reads
+        raise BadRequest(
+            "The documents are nested too deeply to be returned; leave return_documents out.",
+            param="return_documents",
+        ) from None
+
+
+def _has_text(document: Any) -> bool:
+    return isinstance(document, Mapping) and document.get("text") is not None
+
+
+def _text_alone(document: Any) -> Item:
+    """A document under Cohere's `rank_fields`, whose other fields are only returned."""
+    return item_of({"text": document["text"]} if _has_text(document) else document)
 
 
 async def _ranks(
@@ -159,7 +179,7 @@ def _sent(item: Parsed) -> tuple[str, str] | None:
 
 def error_body(error: RaylensError, request_id: str) -> RerankError:
     body = tei.error_body(error, request_id)
-    return {"message": error.message, "detail": error.message, **body}
+    return {"message": body["error"], "detail": body["error"], **body}
 
 
 DIALECT = Dialect(

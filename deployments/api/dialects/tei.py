@@ -3,12 +3,14 @@ huggingface.github.io/text-embeddings-inference.
 """
 
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from deployments.api.call import Call
+from deployments.api.dialects.contents import message_of
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.schema import Body, OneOrMore, WholeNumber
 from deployments.errors import BadRequest, RaylensError
@@ -31,11 +33,22 @@ class EmptyBatch(BadRequest):
     """An empty list of inputs, which has an error type of its own."""
 
 
-class TeiEmbedBody(Body):
-    inputs: OneOrMore
-    normalize: bool = True
+class TeiBody(Body):
     truncate: bool = False
     truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+
+    @model_validator(mode="after")
+    def _texts_lose_their_end(self) -> Self:
+        if self.truncate and self.truncation_direction.lower() == "left":
+            raise ValueError(
+                'truncation_direction must be "Right"; texts are truncated at their end only'
+            )
+        return self
+
+
+class TeiEmbedBody(TeiBody):
+    inputs: OneOrMore
+    normalize: bool = True
     dimensions: WholeNumber | None = None
 
 
@@ -72,16 +85,16 @@ class TeiError(TypedDict):
 
 async def embed(call: Call) -> Response:
     body = await call.body(TeiEmbedBody)
-    if body.inputs == []:
-        raise EmptyBatch("inputs is empty; send at least one item.", param="inputs")
-    if body.truncate and body.truncation_direction.lower() == "left":
-        raise BadRequest(
-            'Texts are truncated at their end only; set truncation_direction to "Right".',
-            param="truncation_direction",
-        )
+    check_not_empty("inputs", body.inputs)
     options = Options(body.dimensions, body.normalize, body.truncate)
     embedded = await call.embed([call.items("inputs", body.inputs)], body.model, options)
     return call.answer(as_matrix(embedded.rows))
+
+
+def check_not_empty(param: str, items: Any) -> None:
+    """Raises EmptyBatch."""
+    if items == []:
+        raise EmptyBatch(f"{param} is empty; send at least one item.", param=param)
 
 
 async def info(call: Call) -> Response:
@@ -117,7 +130,7 @@ async def health(call: Call) -> Response:
 def error_body(error: RaylensError, request_id: str) -> TeiError:
     empty = isinstance(error, EmptyBatch)
     kind = "Empty" if empty else ERROR_TYPES.get(error.status, "Validation")
-    return {"error": error.message, "error_type": kind}
+    return {"error": message_of(error), "error_type": kind}
 
 
 DIALECT = Dialect(

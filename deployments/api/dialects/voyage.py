@@ -14,13 +14,16 @@ from deployments.api.call import Call
 from deployments.api.dialects.contents import (
     DetailError,
     OutputDtype,
+    check_output_dimension,
     detail_error,
     encoding_of,
     item_of,
+    keys_of,
 )
 from deployments.api.endpoint import Dialect, post
 from deployments.api.render import written
 from deployments.api.schema import Body, WholeNumber
+from deployments.errors import InvalidItem
 from deployments.items import Item, parse_item
 from deployments.service.job import Options
 from deployments.service.vectors import as_matrix
@@ -62,6 +65,7 @@ class VoyageEmbeddings(TypedDict):
 async def multimodal_embeddings(call: Call) -> Response:
     body = await call.body(VoyageBody)
     group = call.items("inputs", body.inputs, _item)
+    check_output_dimension(call, body.model, body.output_dimension)
     options = Options(dimensions=body.output_dimension, truncate=body.truncation)
     embedded = await call.embed([group], body.model, options)
     encoding = encoding_of(body.output_dtype, is_base64=body.encoding_format == "base64")
@@ -91,6 +95,9 @@ def _item(content: Any) -> Item:
 
 def _part(part: Any) -> Item:
     if isinstance(part, Mapping) and part.get("image_base64") is not None:
+        kind = part.get("type")
+        if keys_of(part) != ["image_base64"] or kind not in (None, "image_base64"):
+            raise InvalidItem("image_base64 stands alone in its part, of type image_base64.")
         return parse_item({"base64": part["image_base64"]})
     return parse_item(part)
 

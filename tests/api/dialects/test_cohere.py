@@ -95,6 +95,17 @@ async def test_an_image_and_a_text_have_no_vector_together(connect: Connect) -> 
     assert "exactly one part" in answer["message"]
 
 
+async def test_content_that_is_null_is_absent_and_has_no_text_beside_it(connect: Connect) -> None:
+    content = [{"type": "text", "text": RED}]
+    expected = (await post(connect, "/v2/embed", {"inputs": [{"content": content}]}))["embeddings"]
+    for absent in ({"content": None, "text": RED}, {"content": content, "text": None}):
+        answer = await post(connect, "/v2/embed", {"inputs": [absent]})
+        assert answer["embeddings"] == expected
+    body = {"inputs": [{"content": content, "text": GREEN}]}
+    answer = await post(connect, "/v2/embed", body, status=400)
+    assert "text stands beside content" in answer["message"]
+
+
 async def test_an_error_is_a_message(connect: Connect) -> None:
     answer = await post(connect, "/v2/embed", {"model": "embed-v4.0", "texts": ["a"]}, status=404)
     assert answer == {"message": answer["message"], "detail": answer["message"]}
@@ -110,7 +121,7 @@ async def test_an_error_is_a_message(connect: Connect) -> None:
         ({"texts": ["a"], "input_type": "query"}, 400, "input_type must be 'search_document'"),
         ({"texts": ["a"], "embedding_types": ["float16"]}, 400, "embedding_types[0] must be"),
         ({"texts": ["a"], "truncate": "START"}, 400, "truncated at their end only"),
-        ({"texts": ["a"], "output_dimension": 8}, 400, "cannot be truncated"),
+        ({"texts": ["a"], "output_dimension": 8}, 400, "leave output_dimension out"),
         ({"texts": ["a"], "max_tokens": 8}, 400, "leave max_tokens out"),
         ({"texts": ["a" * 25], "truncate": "NONE"}, 413, "longer than the 24 tokens"),
         ({"images": ["data:image/png;base64,AAAA"]}, 415, "image"),

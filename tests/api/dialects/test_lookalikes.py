@@ -53,6 +53,15 @@ async def test_options_may_have_the_names_that_others_gave_them(client: httpx.As
     assert expected != await embeddings(client, input=[RED, BLUE], dtype="int8")
 
 
+async def test_too_many_dimensions_are_refused_in_the_callers_word(
+    client: httpx.AsyncClient,
+) -> None:
+    for word in ("dimensions", "output_dimension"):
+        refused = error(await post(client, input=RED, **{word: 400}))
+        assert (refused["code"], refused["param"]) == ("dimensions_unsupported", word)
+        assert refused["message"].startswith(f"{word} is at most")
+
+
 async def test_uint8_is_int8_plus_128_and_binary_is_ubinary_minus_128(
     client: httpx.AsyncClient,
 ) -> None:
@@ -146,6 +155,17 @@ async def test_one_message_is_one_item(client: httpx.AsyncClient, jpeg: Any) -> 
             assert await embeddings(client, messages=[message]) == expected
 
 
+async def test_modality_decides_how_a_string_in_a_message_is_read(
+    client: httpx.AsyncClient, jpeg: Any
+) -> None:
+    uri = f"data:image/png;base64,{b64(jpeg(1))['base64']}"
+    for content in (uri, [uri]):
+        body = {"messages": [{"role": "user", "content": content}]}
+        assert await embeddings(client, **body) == await embeddings(client, input=uri)
+        found = await embeddings(client, **body, modality="text")
+        assert found == await embeddings(client, input={"text": uri})
+
+
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [
@@ -183,6 +203,8 @@ async def test_messages_that_are_not_one_item_are_refused(
         ({"embed_dtype": "float16", "dtype": "float32"}, "embed_dtype"),
         ({"embed_dtype": "float16", "output_dtype": "int8"}, "embed_dtype"),
         ({"embed_dtype": "float32", "embedding_type": ["binary"]}, "embed_dtype"),
+        ({"dtype": "ubinary", "output_dtype": "ubinary", "embed_dtype": "float32"}, "embed_dtype"),
+        ({"dtype": "ubinary", "embedding_type": ["ubinary"]}, "embedding_type"),  # in an object
         ({"embed_dtype": "bfloat16"}, "embed_dtype"),
         ({"embed_dtype": "fp8_e4m3"}, "embed_dtype"),
         ({"endianness": "big"}, "endianness"),
@@ -207,6 +229,13 @@ async def test_what_contradicts_itself_or_is_unknown_is_refused(
 async def test_the_same_option_twice_is_no_contradiction(client: httpx.AsyncClient) -> None:
     body = {"input": RED, "dimensions": 4, "output_dimension": 4.0, "normalized": None}
     assert len((await embeddings(client, **body))[0]) == 4
+    for types in (
+        {"dtype": "float32", "output_dtype": "float", "embed_dtype": "float32"},
+        {"dtype": "ubinary", "embedding_type": "ubinary", "output_dtype": "ubinary"},
+        {"dtype": "float16", "embed_dtype": "float16"},
+    ):
+        expected = await embeddings(client, input=RED, dtype=types["dtype"])
+        assert await embeddings(client, input=RED, **types) == expected
 
 
 async def test_a_refused_embed_dtype_is_answered_with_those_that_are_taken(

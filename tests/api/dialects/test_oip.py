@@ -82,7 +82,7 @@ async def test_images_come_as_base64_urls_or_data_uris(connect: Connect, photo: 
         assert np.array_equal(output(response), await vectors(client, [{"path": photo.name}] * 2))
         status, message = await refused(client, {"inputs": [tensor("image", 1, data=["http://["])]})
         as_url = await post(client, input={"url": "http://["})
-    assert (status, message) == (as_url.status_code, as_url.json()["message"])
+    assert (status, message) == (as_url.status_code, f"image[0]: {as_url.json()['message']}")
 
 
 async def test_texts_are_texts_whatever_they_look_like(connect: Connect) -> None:

@@ -68,11 +68,12 @@ async def test_images_and_texts_are_ranked_together_in_every_spelling(connect: C
         red,
         {"image": red["base64"]},
         {"content": [{"type": "text", "text": "#ff0000"}]},
+        {"content": None, "text": "#ff0000"},
         {"content": [{"type": "image_url", "image_url": {"url": uri}}]},
     ]
     for query in (RED, red, {"content": [{"type": "text", "text": RED}]}):
         answer = await post(connect, "/rerank", {"query": query, "documents": documents})
-        assert sorted(ranks(answer)[:4]) == [2, 3, 4, 5]
+        assert sorted(ranks(answer)[:5]) == [2, 3, 4, 5, 6]
 
 
 async def test_vllms_documents_may_be_the_parts_of_one_message(connect: Connect) -> None:
@@ -87,7 +88,30 @@ async def test_documents_come_back_as_sent_except_bytes(connect: Connect, jpeg: 
     body = {"query": RED, "documents": documents, "return_documents": True}
     results = (await post(connect, "/v2/rerank", body))["results"]
     found = {result["index"]: result.get("document") for result in results}
-    assert found == {0: None, 1: {"text": "#ff0000"}, 2: {"text": "#0000ff"}}
+    assert found == {0: None, 1: documents[1], 2: {"text": "#0000ff"}}
+
+
+async def test_under_cohere_rank_fields_only_the_text_of_a_document_is_read(
+    connect: Connect,
+) -> None:
+    page = {"text": "#ff0000", "url": "https://example.org/a", "type": "page", "n": [1, {"a": 2.5}]}
+    body = {"query": RED, "documents": [page, "#0000ff"], "rank_fields": ["text"]}
+    plain = await post(connect, "/v1/rerank", {**body, "documents": ["#ff0000", "#0000ff"]})
+    answer = await post(connect, "/v1/rerank", {**body, "return_documents": True})
+    assert [result.pop("document") for result in answer["results"]] == [page, {"text": "#0000ff"}]
+    assert answer["results"] == plain["results"]
+    refused = await post(connect, "/v1/rerank", {**body, "documents": [{"text": 7}]}, 400)
+    assert "text must be a string" in refused["message"]
+
+
+async def test_documents_nested_too_deeply_to_be_written_are_refused(connect: Connect) -> None:
+    deep: Any = 1
+    for _ in range(400):
+        deep = [deep]
+    body = {"query": RED, "documents": [{"text": "a", "deep": deep}]}
+    await post(connect, "/v1/rerank", body)
+    refused = await post(connect, "/v1/rerank", {**body, "return_documents": True}, 400)
+    assert "nested too deeply" in refused["message"]
 
 
 async def test_text_embeddings_inference_has_a_body_and_an_answer_of_its_own(
@@ -102,6 +126,16 @@ async def test_text_embeddings_inference_has_a_body_and_an_answer_of_its_own(
     ]
     answer = await post(connect, "/rerank", {**body, "return_text": True})
     assert [rank["text"] for rank in answer] == [COLOURS[rank["index"]] for rank in answer]
+
+
+async def test_teis_body_is_refused_as_at_embed(connect: Connect) -> None:
+    body = {"query": RED, "texts": COLOURS}
+    empty = await post(connect, "/rerank", {**body, "texts": []}, 400)
+    assert empty["error_type"] == "Empty"
+    left = {**body, "truncation_direction": "Left"}
+    assert await post(connect, "/rerank", left) == await post(connect, "/rerank", body)
+    refused = await post(connect, "/rerank", {**left, "truncate": True}, 400)
+    assert "at their end only" in refused["error"]
 
 
 async def test_long_texts_are_truncated_unless_the_caller_forbids_it(connect: Connect) -> None:
@@ -132,6 +166,8 @@ async def test_as_many_tokens_as_the_model_reads_have_no_effect(connect: Connect
         ({"query": RED, "documents": COLOURS, "top_n": -1}, 400, "top_n must be at least 0"),
         ({"query": RED, "documents": [{}]}, 400, "An item has exactly one"),
         ({"query": {"content": ["a", "b"]}, "documents": COLOURS}, 400, "exactly one part"),
+        ({"query": RED, "documents": [{"content": "a", "url": "b"}]}, 400, "url stands beside"),
+        ({"query": RED, "documents": {"content": None}}, 400, "documents must be a list"),
         ({"query": RED, "documents": COLOURS, "rank_fields": ["title"]}, 400, "rank_fields[0]"),
         ({"query": RED, "documents": COLOURS, "max_tokens_per_doc": 8}, 400, "max_tokens_per_doc"),
         (

@@ -25,6 +25,13 @@ BASE64_PART = {"type": "image_base64", "image_base64": RED_URI}
 URL_PART = {"type": "image_url", "image_url": RED_URI}
 
 
+async def test_null_and_a_missing_type_mean_absent(connect: Connect) -> None:
+    part = {"image_base64": RED_URI, "text": None, "type": None}
+    answer = await post(connect, PATH, {"inputs": [{"content": None, **part}]})
+    expected = await post(connect, PATH, {"inputs": inputs(BASE64_PART)})
+    assert answer == expected
+
+
 async def test_texts_and_images_are_embedded_as_by_v1_embeddings(connect: Connect) -> None:
     body = {"model": "fake", "inputs": inputs(TEXT_PART, BASE64_PART, URL_PART)}
     answer = await post(connect, PATH, {**body, "input_type": "query", "truncation": True})
@@ -67,7 +74,7 @@ async def test_base64_has_the_bytes_of_the_type_that_is_asked_for(
         ({"inputs": inputs(TEXT_PART), "input_type": "image"}, 400, "input_type must be 'query'"),
         ({"inputs": inputs(TEXT_PART), "output_dtype": "float16"}, 400, "output_dtype must be"),
         ({"inputs": inputs(TEXT_PART), "encoding_format": "float"}, 400, "encoding_format must"),
-        ({"inputs": inputs(TEXT_PART), "output_dimension": 8}, 400, "cannot be truncated"),
+        ({"inputs": inputs(TEXT_PART), "output_dimension": 8}, 400, "leave output_dimension out"),
         ({"inputs": [{"content": [TEXT_PART, URL_PART]}]}, 400, "exactly one part"),
         ({"inputs": [{"content": []}]}, 400, "exactly one part"),
         (
@@ -76,6 +83,9 @@ async def test_base64_has_the_bytes_of_the_type_that_is_asked_for(
             "An item has exactly one of the keys",
         ),
         ({"inputs": inputs({"type": "image_base64", "image_base64": 7})}, 400, "must be a string"),
+        ({"inputs": inputs({"text": "a", **BASE64_PART})}, 400, "image_base64 stands alone"),
+        ({"inputs": inputs({**BASE64_PART, "type": "text"})}, 400, "image_base64 stands alone"),
+        ({"inputs": [{"content": [TEXT_PART], **BASE64_PART}]}, 400, "beside content"),
         (
             {"inputs": inputs({"type": "text", "text": "a" * 25}), "truncation": False},
             413,
