@@ -179,14 +179,35 @@ def test_volumes_and_secrets_exist_or_the_first_lines_say_how_to_make_them() -> 
         assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in told
 
 
+def served() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(spec()["serveConfigV2"])["applications"][0]
+    return found
+
+
+def test_each_node_holds_one_replica_and_an_update_finds_room() -> None:
+    deployments = served()["deployments"]
+    groups = spec()["rayClusterConfig"]["workerGroupSpecs"]
+    cpus = [d["ray_actor_options"]["num_cpus"] for d in deployments]
+    # What KubeRay tells Ray of a node, unless the group says otherwise.
+    given = [int(pods()["cpu"]["containers"][0]["resources"]["requests"]["cpu"])]
+    given += [int(groups[1]["rayStartParams"]["num-cpus"])]
+    assert cpus == given
+    assert cpus[0] > cpus[1]  # no ingress replica takes a GPU's node
+    for deployment, group in zip(deployments, groups, strict=True):
+        scaling = deployment["autoscaling_config"]
+        assert scaling["min_replicas"] == group["minReplicas"] == group["replicas"]
+        # A new replica starts before the first old one stops, unless the deployment forbids it.
+        surge = deployment.get("max_surge_percent", 100) > 0
+        assert group["maxReplicas"] == scaling["max_replicas"] + surge
+
+
 def test_the_first_container_downloads_the_model_that_is_served() -> None:
-    served = yaml.safe_load(spec()["serveConfigV2"])["applications"][0]["args"]["model"]
     (first,) = pods()["gpu"]["initContainers"]
     found = re.search(r"deployments\.models\.preflight <<< '(.*)'", first["command"][-1])
     assert found is not None
     downloaded = json.loads(found[1])["model"]
     assert {"id", "revision", "device"} == downloaded.keys()
-    assert downloaded.items() <= served.items()
+    assert downloaded.items() <= served()["args"]["model"].items()
 
 
 def test_workers_take_callers_when_haproxy_does_and_leave_after_their_replicas() -> None:
