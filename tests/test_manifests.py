@@ -242,6 +242,7 @@ def test_ray_up_takes_its_file_and_starts_ray_as_kuberay_does(tmp_path: Path) ->
     expected = {e["name"]: e["value"] for e in head["env"] if "value" in e}
     expected["RAY_AUTH_MODE"] = serve_environment(tmp_path)["RAY_AUTH_MODE"]
     expected["RAY_SERVE_HAPROXY_BINARY_PATH"] = "$HOME/raylens/bin/raylens-haproxy"
+    expected["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"  # KubeRay's own, of its workers
     for commands in (config["head_setup_commands"], config["worker_setup_commands"]):
         lines = "\n".join(commands).splitlines()
         exports = [shlex.split(line)[1] for line in lines if line.startswith("export ")]
