@@ -136,6 +136,7 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
     }
     script = Path(ours["RAY_SERVE_HAPROXY_BINARY_PATH"]).name
     ours["RAY_SERVE_HAPROXY_BINARY_PATH"] = f"/home/ray/anaconda3/bin/{script}"  # of Ray's image
+    ours["RAYLENS_AUTH__KEYS_FILE"] = "/etc/raylens/keys"  # tests/test_manifests.py looks for it
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         told = {e["name"]: e["value"] for e in container["env"] if "value" in e}

@@ -177,6 +177,21 @@ def test_volumes_and_secrets_exist_or_the_first_lines_say_how_to_make_them() -> 
     told = (CLUSTER / "rayservice.yml").read_text()
     for secret in found_below(resources(), "secretKeyRef"):
         assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in told
+    for volume in found_below(resources(), "secret"):
+        assert f"secret generic {volume['secretName']} --from-file=" in told
+
+
+def test_every_pod_of_ray_reads_the_keys_and_sees_them_change() -> None:
+    for name in ("head", "cpu", "gpu"):
+        pod = pods()[name]
+        (container,) = pod["containers"]
+        (path,) = (e["value"] for e in container["env"] if e["name"] == "RAYLENS_AUTH__KEYS_FILE")
+        (mount,) = (m for m in container["volumeMounts"] if m["name"] == "keys")
+        assert "subPath" not in mount
+        (secret,) = (v["secret"] for v in pod["volumes"] if v["name"] == "keys")
+        assert secret == {"secretName": "raylens-keys"}
+        # Of --from-file=keys, the secret has a file `keys`.
+        assert path == f"{mount['mountPath']}/keys"
 
 
 def served() -> dict[str, Any]:
@@ -239,7 +254,7 @@ def test_ray_up_takes_its_file_and_starts_ray_as_kuberay_does(tmp_path: Path) ->
     config = prepare_config(yaml.safe_load((CLUSTER / "ray-up.yaml").read_text()))
     validate_config(config)
     head = spec()["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    expected = {e["name"]: e["value"] for e in head["env"] if "value" in e}
+    expected = {e["name"]: e["value"] for e in head["env"] if e["name"].startswith("RAY_")}
     expected["RAY_AUTH_MODE"] = serve_environment(tmp_path)["RAY_AUTH_MODE"]
     expected["RAY_SERVE_HAPROXY_BINARY_PATH"] = "$HOME/raylens/bin/raylens-haproxy"
     expected["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"  # KubeRay's own, of its workers
