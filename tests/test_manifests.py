@@ -216,7 +216,8 @@ def test_each_node_holds_one_replica_and_an_update_finds_room() -> None:
     groups = spec()["rayClusterConfig"]["workerGroupSpecs"]
     cpus = [d["ray_actor_options"]["num_cpus"] for d in deployments]
     # What KubeRay tells Ray of a node, unless the group says otherwise.
-    given = [int(pods()["cpu"]["containers"][0]["resources"]["requests"]["cpu"])]
+    limits = pods()["cpu"]["containers"][0]["resources"]["limits"]
+    given = [int(limits["cpu"])]  # decode.threads goes by it, too
     given += [int(groups[1]["rayStartParams"]["num-cpus"])]
     assert cpus == given
     assert cpus[0] > cpus[1]  # no ingress replica takes a GPU's node
