@@ -229,6 +229,12 @@ def test_each_node_holds_one_replica_and_an_update_finds_room() -> None:
         assert group["maxReplicas"] == scaling["max_replicas"] + surge
 
 
+def test_the_decoding_nodes_are_spread_over_machines() -> None:
+    (spread,) = pods()["cpu"]["topologySpreadConstraints"]
+    assert selected(spread["labelSelector"]["matchLabels"]) == {"cpu"}
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+
+
 def test_the_first_container_downloads_the_model_that_is_served() -> None:
     (first,) = pods()["gpu"]["initContainers"]
     found = re.search(r"deployments\.models\.preflight <<< '(.*)'", first["command"][-1])
