@@ -143,6 +143,9 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
         assert told == ours
 
 
+NODE_DNS = "169.254.20.10/32"
+
+
 def test_callers_reach_one_port_and_the_cluster_reaches_no_private_address() -> None:
     policy = manifest("network-policy.yml")["spec"]
     cluster = manifest("rayservice.yml")["spec"]["rayClusterConfig"]
@@ -152,7 +155,9 @@ def test_callers_reach_one_port_and_the_cluster_reaches_no_private_address() -> 
     (open_to_all,) = (rule for rule in policy["ingress"] if "from" not in rule)
     assert open_to_all["ports"] == [{"port": 8000, "protocol": "TCP"}]
     blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
-    (everywhere,) = (block for block in blocks if block["cidr"] == "0.0.0.0/0")
+    everywhere, dns = (next(b for b in blocks if b["cidr"] == c) for c in ("0.0.0.0/0", NODE_DNS))
+    (asked,) = (rule for rule in policy["egress"] if {"ipBlock": dns} in rule["to"])
+    assert {port["port"] for port in asked["ports"]} == {53}
     closed = [ip_network(block) for block in everywhere["except"]]
     for address in ("10.1.2.3", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1"):
         assert not is_public(address)
