@@ -288,3 +288,4 @@ def test_ray_up_takes_its_file_and_starts_ray_as_kuberay_does(tmp_path: Path) ->
     for role in ("head", "worker"):
         (*_, last) = config[f"{role}_start_ray_commands"]
         assert last.startswith(". raylens/environment && raylens/bin/ray start ")
+        assert "--metrics-export-port=8080" in last  # KubeRay's
