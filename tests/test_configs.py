@@ -143,6 +143,18 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
         assert told == ours
 
 
+def test_the_operator_may_deploy_whether_helm_or_kustomize_installed_it() -> None:
+    rules = manifest("network-policy.yml")["spec"]["ingress"]
+    (rule,) = (rule for rule in rules if "kuberay-operator" in str(rule.get("from")))
+    (who,) = rule["from"]
+    helm, kustomize = (
+        {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "kuberay-operator"}
+        for name in ("kuberay-operator", "kuberay")
+    )
+    assert who["podSelector"]["matchLabels"].items() <= helm.items() & kustomize.items()
+    assert {port["port"] for port in rule["ports"]} == {8265, 52365}
+
+
 NODE_DNS = "169.254.20.10/32"
 
 

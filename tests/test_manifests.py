@@ -130,18 +130,6 @@ def test_prometheus_reads_every_node_of_ray_and_may() -> None:
     ]
 
 
-def test_the_operator_may_deploy_whether_helm_or_kustomize_installed_it() -> None:
-    rules = resources("NetworkPolicy")[0]["spec"]["ingress"]
-    (rule,) = (rule for rule in rules if "kuberay-operator" in str(rule.get("from")))
-    (who,) = rule["from"]
-    helm, kustomize = (
-        {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "kuberay-operator"}
-        for name in ("kuberay-operator", "kuberay")
-    )
-    assert who["podSelector"]["matchLabels"].items() <= helm.items() & kustomize.items()
-    assert {port["port"] for port in rule["ports"]} == {8265, 52365}
-
-
 def test_every_pod_has_a_network_policy_and_only_rays_reach_redis() -> None:
     policies = {p["metadata"]["name"]: p["spec"] for p in resources("NetworkPolicy")}
     covered = {n: selected(p["podSelector"]["matchLabels"]) for n, p in policies.items()}
