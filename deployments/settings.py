@@ -191,7 +191,8 @@ class Decode(_Section):
     """How image bytes become pixels."""
 
     threads: Positive | Literal["auto"] = "auto"
-    """Decode threads of each ingress replica; `auto` is the number of processors."""
+    """Decode threads of each ingress replica; `auto` is the number of processors that the process
+    may use, by its affinity or its container's limit."""
     mode: Literal["exact", "fast"] = "exact"
     """`exact` keeps vectors at a cosine of 0.9999 with those of the authors' code. `fast` decodes
     large JPEGs at a reduced size, which loses more: see Speed."""

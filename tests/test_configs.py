@@ -114,7 +114,10 @@ def manifest(name: str) -> Any:
 
 def test_the_cluster_serves_the_profile_for_gpus() -> None:
     served = yaml.safe_load(manifest("rayservice.yml")["spec"]["serveConfigV2"])
-    assert served == yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
+    for config in (served, profile):  # tests/test_manifests.py fits it to the nodes
+        del config["applications"][0]["deployments"][0]["ray_actor_options"]
+    assert served == profile
 
 
 def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: Path) -> None:
@@ -133,10 +136,26 @@ def test_the_cluster_has_the_switches_of_raylens_serve_and_rays_token(tmp_path: 
     }
     script = Path(ours["RAY_SERVE_HAPROXY_BINARY_PATH"]).name
     ours["RAY_SERVE_HAPROXY_BINARY_PATH"] = f"/home/ray/anaconda3/bin/{script}"  # of Ray's image
+    ours["RAYLENS_AUTH__KEYS_FILE"] = "/etc/raylens/keys"  # tests/test_manifests.py looks for it
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         told = {e["name"]: e["value"] for e in container["env"] if "value" in e}
         assert told == ours
+
+
+def test_the_operator_may_deploy_whether_helm_or_kustomize_installed_it() -> None:
+    rules = manifest("network-policy.yml")["spec"]["ingress"]
+    (rule,) = (rule for rule in rules if "kuberay-operator" in str(rule.get("from")))
+    (who,) = rule["from"]
+    helm, kustomize = (
+        {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "kuberay-operator"}
+        for name in ("kuberay-operator", "kuberay")
+    )
+    assert who["podSelector"]["matchLabels"].items() <= helm.items() & kustomize.items()
+    assert {port["port"] for port in rule["ports"]} == {8265, 52365}
+
+
+NODE_DNS = "169.254.20.10/32"
 
 
 def test_callers_reach_one_port_and_the_cluster_reaches_no_private_address() -> None:
@@ -148,7 +167,9 @@ def test_callers_reach_one_port_and_the_cluster_reaches_no_private_address() -> 
     (open_to_all,) = (rule for rule in policy["ingress"] if "from" not in rule)
     assert open_to_all["ports"] == [{"port": 8000, "protocol": "TCP"}]
     blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
-    (everywhere,) = (block for block in blocks if block["cidr"] == "0.0.0.0/0")
+    everywhere, dns = (next(b for b in blocks if b["cidr"] == c) for c in ("0.0.0.0/0", NODE_DNS))
+    (asked,) = (rule for rule in policy["egress"] if {"ipBlock": dns} in rule["to"])
+    assert {port["port"] for port in asked["ports"]} == {53}
     closed = [ip_network(block) for block in everywhere["except"]]
     for address in ("10.1.2.3", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1"):
         assert not is_public(address)

@@ -190,16 +190,59 @@ def test_volumes_and_secrets_exist_or_the_first_lines_say_how_to_make_them() -> 
     told = (CLUSTER / "rayservice.yml").read_text()
     for secret in found_below(resources(), "secretKeyRef"):
         assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in told
+    for volume in found_below(resources(), "secret"):
+        assert f"secret generic {volume['secretName']} --from-file=" in told
+
+
+def test_every_pod_of_ray_reads_the_keys_and_sees_them_change() -> None:
+    for name in ("head", "cpu", "gpu"):
+        pod = pods()[name]
+        (container,) = pod["containers"]
+        (path,) = (e["value"] for e in container["env"] if e["name"] == "RAYLENS_AUTH__KEYS_FILE")
+        (mount,) = (m for m in container["volumeMounts"] if m["name"] == "keys")
+        assert "subPath" not in mount
+        (secret,) = (v["secret"] for v in pod["volumes"] if v["name"] == "keys")
+        assert secret == {"secretName": "raylens-keys"}
+        # Of --from-file=keys, the secret has a file `keys`.
+        assert path == f"{mount['mountPath']}/keys"
+
+
+def served() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(spec()["serveConfigV2"])["applications"][0]
+    return found
+
+
+def test_each_node_holds_one_replica_and_an_update_finds_room() -> None:
+    deployments = served()["deployments"]
+    groups = spec()["rayClusterConfig"]["workerGroupSpecs"]
+    cpus = [d["ray_actor_options"]["num_cpus"] for d in deployments]
+    # What KubeRay tells Ray of a node, unless the group says otherwise.
+    limits = pods()["cpu"]["containers"][0]["resources"]["limits"]
+    given = [int(limits["cpu"])]  # decode.threads goes by it, too
+    given += [int(groups[1]["rayStartParams"]["num-cpus"])]
+    assert cpus == given
+    assert cpus[0] > cpus[1]  # no ingress replica takes a GPU's node
+    for deployment, group in zip(deployments, groups, strict=True):
+        scaling = deployment["autoscaling_config"]
+        assert scaling["min_replicas"] == group["minReplicas"] == group["replicas"]
+        # A new replica starts before the first old one stops, unless the deployment forbids it.
+        surge = deployment.get("max_surge_percent", 100) > 0
+        assert group["maxReplicas"] == scaling["max_replicas"] + surge
+
+
+def test_the_decoding_nodes_are_spread_over_machines() -> None:
+    (spread,) = pods()["cpu"]["topologySpreadConstraints"]
+    assert selected(spread["labelSelector"]["matchLabels"]) == {"cpu"}
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
 
 
 def test_the_first_container_downloads_the_model_that_is_served() -> None:
-    served = yaml.safe_load(spec()["serveConfigV2"])["applications"][0]["args"]["model"]
     (first,) = pods()["gpu"]["initContainers"]
     found = re.search(r"deployments\.models\.preflight <<< '(.*)'", first["command"][-1])
     assert found is not None
     downloaded = json.loads(found[1])["model"]
     assert {"id", "revision", "device"} == downloaded.keys()
-    assert downloaded.items() <= served.items()
+    assert downloaded.items() <= served()["args"]["model"].items()
 
 
 def test_workers_take_callers_when_haproxy_does_and_leave_after_their_replicas() -> None:
@@ -214,14 +257,18 @@ def test_workers_take_callers_when_haproxy_does_and_leave_after_their_replicas()
         assert deadline == 60 < pods()[name]["terminationGracePeriodSeconds"]
 
 
-def test_no_container_has_more_rights_than_it_needs() -> None:
-    for pod in pods().values():
-        for container in (*pod["containers"], *pod.get("initContainers", [])):
-            context = container["securityContext"]
+def test_every_container_has_what_a_restricted_namespace_demands_and_a_limit_of_memory() -> None:
+    for name, pod in pods().items():
+        containers = [*pod["containers"], *pod.get("initContainers", [])]
+        assert all("memory" in container["resources"]["limits"] for container in containers)
+        if name == "head":  # KubeRay adds the autoscaler's container, with a limit of its own
+            containers.append(spec()["rayClusterConfig"]["autoscalerOptions"])
+        for container in containers:
+            context = {**pod.get("securityContext", {}), **container["securityContext"]}
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
-            assert pod.get("securityContext", {}).get("runAsNonRoot") or context["runAsNonRoot"]
-            assert "memory" in container["resources"]["limits"]
+            assert context["runAsNonRoot"] is True
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 # ray up
@@ -231,9 +278,10 @@ def test_ray_up_takes_its_file_and_starts_ray_as_kuberay_does(tmp_path: Path) ->
     config = prepare_config(yaml.safe_load((CLUSTER / "ray-up.yaml").read_text()))
     validate_config(config)
     head = spec()["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    expected = {e["name"]: e["value"] for e in head["env"] if "value" in e}
+    expected = {e["name"]: e["value"] for e in head["env"] if e["name"].startswith("RAY_")}
     expected["RAY_AUTH_MODE"] = serve_environment(tmp_path)["RAY_AUTH_MODE"]
     expected["RAY_SERVE_HAPROXY_BINARY_PATH"] = "$HOME/raylens/bin/raylens-haproxy"
+    expected["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"  # KubeRay's own, of its workers
     for commands in (config["head_setup_commands"], config["worker_setup_commands"]):
         lines = "\n".join(commands).splitlines()
         exports = [shlex.split(line)[1] for line in lines if line.startswith("export ")]
@@ -241,3 +289,4 @@ def test_ray_up_takes_its_file_and_starts_ray_as_kuberay_does(tmp_path: Path) ->
     for role in ("head", "worker"):
         (*_, last) = config[f"{role}_start_ray_commands"]
         assert last.startswith(". raylens/environment && raylens/bin/ray start ")
+        assert "--metrics-export-port=8080" in last  # KubeRay's

@@ -134,6 +134,23 @@ async def test_the_keys_file_is_read_again_when_it_changes(
         assert [await status("old"), await status("new")] == [401, 200]
 
 
+async def test_a_secret_that_kubernetes_changes_is_read_again(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mounted file is a link through `..data`, which then points to another folder."""
+    monkeypatch.setattr(auth, "RELOAD_S", 0.0)
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keys").write_text(json.dumps(line(name)))
+        (tmp_path / f"..data-{name}").symlink_to(name)
+    (tmp_path / "..data-old").rename(tmp_path / "..data")
+    (tmp_path / "keys").symlink_to("..data/keys")
+    async with connect(auth={"keys_file": tmp_path / "keys"}) as client:
+        (tmp_path / "..data-new").rename(tmp_path / "..data")
+        answers = [await client.get("/v1/models", headers=bearer(n)) for n in ("old", "new")]
+    assert [a.status_code for a in answers] == [401, 200]
+
+
 async def test_a_keys_file_that_breaks_or_vanishes_leaves_its_keys_valid(
     connect: Connect,
     tmp_path: Path,
