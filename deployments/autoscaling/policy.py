@@ -167,10 +167,12 @@ class ScalingPolicy:
             ahead = memory.fast + per_s * (FAST_S + start_s)
             demand = min(ahead, MOST_GROWTH * memory.fast)
         needed = demand / utilisation
-        # What will be waiting by the time a replica that is asked for now has started.
         coming = max(seen.running, seen.target)
-        backlog_s = max(0.0, seen.backlog_s + (demand - coming) * start_s)
         wait_s = BATCHES * seen.batch_s if self.wait_s is None else self.wait_s
+        # Items that wait too long already prove that a jump is no noise.
+        arriving = max(demand, memory.fast) if seen.backlog_s > wait_s * coming else demand
+        # What will be waiting by the time a replica that is asked for now has started.
+        backlog_s = max(0.0, seen.backlog_s + (arriving - coming) * start_s)
         if backlog_s > wait_s * coming:
             needed = max(needed, demand + backlog_s / max(start_s, wait_s, ROUND_S))
         return math.ceil(needed - 1e-6)
