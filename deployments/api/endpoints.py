@@ -46,7 +46,7 @@ async def embeddings(call: Call) -> Response:
         # One for each token of a text, if there are no images; a failed item has none.
         several = 1 if card.score == "maxsim" else card.vectors_per_image
         shape = (several, *vector) if several and card.vectors_per_image else vector
-        return render.embeddings_npy(embedded.rows, shape, encoding.dtype)
+        return render.embeddings_npy(embedded, shape, encoding.dtype)
     return render.embeddings_json(embedded, encoding)
 
 
@@ -85,7 +85,8 @@ def _options(strings: dict[str, Any]) -> EmbeddingOptions:
 
 async def similarity(call: Call) -> Response:
     body = await call.body(SimilarityBody)
-    (a, b), _ = await call.vectors([call.items("a", body.a), call.items("b", body.b)], body.model)
+    groups = [call.items("a", body.a), call.items("b", body.b)]
+    (a, b), _ = await call.vectors(groups, body.model, Options(truncate=body.truncate))
     scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
     return call.answer({"scores": scores})
 
@@ -102,7 +103,7 @@ async def rank(call: Call) -> Response:
             else "This model's vectors are of patches, and no score compares items by them.",
             param="score",
         )
-    options = Options(several=score == "maxsim")
+    options = Options(truncate=body.truncate, several=score == "maxsim")
     embedded = await call.embed([query, documents], body.model, options)
     target, *others = as_rows(embedded.rows)
     if embedded.card.score == "maxsim":  # in a thread, because images have a thousand vectors each
@@ -116,8 +117,9 @@ async def rank(call: Call) -> Response:
 async def classify(call: Call) -> Response:
     body = await call.body(ClassifyBody)
     group = call.items("input", body.input)
+    context, options = call.context(body.model), Options(truncate=body.truncate)
     rows, card, timing = await Classifier(call.service).classify(
-        group, body.labels, body.template, call.context(body.model)
+        group, body.labels, body.template, context, options
     )
     call.took(timing)
     # In a thread: half a million labels and more would block the event loop.

@@ -38,6 +38,15 @@ from deployments.service.job import Timing
 
 logger = logging.getLogger("ray.serve")
 
+# To the scripts of other origins.
+EXPOSED_HEADERS = (
+    "Retry-After",
+    "Server-Timing",
+    "X-Item-Errors",
+    "X-Request-Id",
+    "X-Truncated-Items",
+)
+
 
 class Api:
     """All endpoints of all dialects that the settings allow, with their deadlines and errors."""
@@ -83,7 +92,7 @@ class Api:
                 allow_origins=origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["Retry-After", "Server-Timing", "X-Item-Errors", "X-Request-Id"],
+                expose_headers=EXPOSED_HEADERS,
             )
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
