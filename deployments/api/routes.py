@@ -3,16 +3,17 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.routing import BaseRoute, Route
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from deployments.api.auth import KeyGuard, KeyRing, path_of, tenant_of
 from deployments.api.budget import BodyBudget
@@ -62,15 +63,13 @@ class Api:
         """The application; `lifespan` is entered while it is served."""
         page_is_on = self.service.settings.api.page
         endpoints = [endpoint for dialect in self._dialects for endpoint in dialect.endpoints]
+        routes = [
+            Route(e.path, self._handling(e, d.name), methods=[e.method])
+            for d in self._dialects
+            for e in d.endpoints
+        ]
         app = Starlette(
-            routes=[
-                *(
-                    Route(e.path, self._handling(e, d.name), methods=[e.method])
-                    for d in self._dialects
-                    for e in d.endpoints
-                ),
-                *(page_routes() if page_is_on else ()),
-            ],
+            routes=_closed([*routes, *(page_routes() if page_is_on else ())]),
             exception_handlers={HTTPException: self._refuse, Exception: self._refuse},
             lifespan=lifespan,
         )
@@ -176,6 +175,29 @@ class Api:
         response = self._without_endpoint(ours, request)
         response.headers.update(getattr(error, "headers", None) or {})  # Allow, for 405
         return response
+
+
+class _OtherMethods:
+    """Refuses all requests for a path."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        """`routes` are those that take some."""
+        methods = {method for route in routes for method in route.methods or ()}
+        self._headers = {"Allow": ", ".join(sorted(methods))}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(405, headers=self._headers)
+
+
+def _closed(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
+    """The routes path by path, each with one more for all other methods: a later path may match as
+    well, such as `/v2/models/{model:path}` for `/v2/models/m/infer`."""
+    by_path: dict[str, list[Route]] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            by_path.setdefault(route.path, []).append(route)
+    closed = [[*at, Route(path, _OtherMethods(at))] for path, at in by_path.items()]
+    return [*chain.from_iterable(closed), *(r for r in routes if not isinstance(r, Route))]
 
 
 def _failed() -> Internal:
