@@ -264,8 +264,10 @@ def media_type(request: Request) -> str:
 
 def preferred_format(request: Request) -> Literal["json", "npy"]:
     """What the Accept header prefers. Raises NotAcceptable if it accepts neither."""
-    accept = ",".join(request.headers.getlist("accept")) or "*/*"
-    ranges = dict(_media_range(part) for part in accept.split(","))
+    accept = ",".join(request.headers.getlist("accept"))
+    # Empty elements of a list mean nothing (RFC 9110, 5.6.1.2).
+    parts = [part for part in accept.split(",") if part.strip()] or ["*/*"]
+    ranges = dict(_media_range(part) for part in parts)
     best = max(_preference(ranges, "application/json"), _preference(ranges, "application/x-npy"))
     if best[0] <= 0:
         raise NotAcceptable("Answers are application/json or application/x-npy.")
