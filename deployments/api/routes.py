@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from deployments.api.auth import KeyGuard, KeyRing, path_of, tenant_of
 from deployments.api.budget import BodyBudget
@@ -93,6 +93,7 @@ class Api:
                 allow_headers=["*"],
                 expose_headers=EXPOSED_HEADERS,
             )
+        app.add_middleware(_Clock)
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
 
@@ -157,7 +158,11 @@ class Api:
         dialect = self._dialect_at(path)
         at = next((e.path for e in dialect.endpoints if e.is_at(path)), "unknown")
         self._metrics.answered(at, dialect.name, error)
-        return self._error(error, request)
+        response = self._error(error, request)
+        now = time.perf_counter()
+        seconds = now - getattr(request.state, "began", now)  # a bug may be outside of the clock
+        response.headers["server-timing"] = _server_timing(None, seconds)
+        return response
 
     def _dialect_at(self, path: str) -> Dialect:
         return next((d for d in self._dialects if d.is_at(path)), NATIVE)
@@ -175,6 +180,18 @@ class Api:
         response = self._without_endpoint(ours, request)
         response.headers.update(getattr(error, "headers", None) or {})  # Allow, for 405
         return response
+
+
+class _Clock:
+    """ASGI middleware: notes when a request came, for those that get to no endpoint."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            Request(scope).state.began = time.perf_counter()
+        await self._app(scope, receive, send)
 
 
 class _OtherMethods:

@@ -153,6 +153,7 @@ async def test_unknown_paths_and_methods_have_the_same_error_shape(
     error = response.json()["error"]
     assert error["code"] == code
     assert error["request_id"] == response.headers["x-request-id"]
+    assert response.headers["server-timing"].startswith("total;dur=")
     assert ("allow" in response.headers) == (status == 405)
 
 
