@@ -11,7 +11,12 @@ from deployments.api import answers, render
 from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
-from deployments.api.dialects.lookalikes import EmbeddingsBody, refuse_others_words
+from deployments.api.dialects.lookalikes import (
+    SYNONYMS,
+    TYPES,
+    EmbeddingsBody,
+    refuse_others_words,
+)
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
@@ -46,14 +51,14 @@ async def embeddings(call: Call) -> Response:
         # One for each token of a text, if there are no images; a failed item has none.
         several = 1 if card.score == "maxsim" else card.vectors_per_image
         shape = (several, *vector) if several and card.vectors_per_image else vector
-        return render.embeddings_npy(embedded.rows, shape, encoding.dtype)
+        return render.embeddings_npy(embedded, shape, encoding.dtype)
     return render.embeddings_json(embedded, encoding)
 
 
 async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     kind = media_type(call.request)
     # Options in the query apply to any body; the body's own take precedence.
-    asked = _options(dict(call.request.query_params))
+    asked = _options(without_empty(dict(call.request.query_params)))
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)
@@ -71,10 +76,16 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
         return asked, ItemGroup("input", [BytesItem(data)], is_list=False)
     content = await call.parsed(data)
     for name, value in query.items():
-        if content.get(name) is None:
+        if all(content.get(word) is None for word in _words_for(name)):
             content[name] = value
     body = parse(EmbeddingsBody, content)
     return body, body.group(call)
+
+
+def _words_for(option: str) -> set[str]:
+    """raylens's own and others' names of an option in a JSON body."""
+    others = {theirs for theirs, ours in SYNONYMS.items() if ours == option}
+    return {option, *others, *(TYPES if option == "dtype" else ())}
 
 
 def _options(strings: dict[str, Any]) -> EmbeddingOptions:
@@ -85,7 +96,8 @@ def _options(strings: dict[str, Any]) -> EmbeddingOptions:
 
 async def similarity(call: Call) -> Response:
     body = await call.body(SimilarityBody)
-    (a, b), _ = await call.vectors([call.items("a", body.a), call.items("b", body.b)], body.model)
+    groups = [call.items("a", body.a), call.items("b", body.b)]
+    (a, b), _ = await call.vectors(groups, body.model, Options(truncate=body.truncate))
     scores = (a @ b.T).clip(-1, 1) if body.mode == "matrix" else cosines(a, b)
     return call.answer({"scores": scores})
 
@@ -102,7 +114,7 @@ async def rank(call: Call) -> Response:
             else "This model's vectors are of patches, and no score compares items by them.",
             param="score",
         )
-    options = Options(several=score == "maxsim")
+    options = Options(truncate=body.truncate, several=score == "maxsim")
     embedded = await call.embed([query, documents], body.model, options)
     target, *others = as_rows(embedded.rows)
     if embedded.card.score == "maxsim":  # in a thread, because images have a thousand vectors each
@@ -116,8 +128,9 @@ async def rank(call: Call) -> Response:
 async def classify(call: Call) -> Response:
     body = await call.body(ClassifyBody)
     group = call.items("input", body.input)
+    context, options = call.context(body.model), Options(truncate=body.truncate)
     rows, card, timing = await Classifier(call.service).classify(
-        group, body.labels, body.template, call.context(body.model)
+        group, body.labels, body.template, context, options
     )
     call.took(timing)
     # In a thread: half a million labels and more would block the event loop.

@@ -126,6 +126,11 @@ def _add_other_formats(operation: Schema) -> None:
         "a list of codes, each with its indices, or with the number of items, if that does too.",
         "schema": {"type": "string"},
     }
+    success["headers"]["X-Truncated-Items"] = {
+        "description": "With .npy: the indices of the texts that were truncated, as a list in "
+        "JSON; or their number, if that exceeds 4,000 bytes.",
+        "schema": {"type": "string"},
+    }
     options = EmbeddingOptions.model_json_schema()["properties"]
     for option in options.values():  # a query string and a form have no null
         option |= next(kind for kind in option.pop("anyOf") if kind != NULL)

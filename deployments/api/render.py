@@ -19,8 +19,10 @@ from deployments.service.embedding import Embedded
 from deployments.service.vectors import as_matrix
 from deployments.wire import Vector
 
-# Some clients (aiohttp) refuse header lines of more than 8,190 bytes.
+# Some clients (aiohttp) refuse header lines of more than 8,190 bytes; HAProxy, by default, answers
+# whose headers have more than 15 KB in all.
 MAX_ERROR_HEADER_BYTES = 8000
+MAX_TRUNCATED_HEADER_BYTES = 4000
 
 PIECE_BYTES = 256 * 1024
 
@@ -130,11 +132,10 @@ def number_bytes(encoding: Encoding | Mapping[str, Encoding], *, as_npy: bool) -
     return array.size / 8 * (FLOAT_DIGITS if is_float else INTEGER_DIGITS)
 
 
-def embeddings_npy(
-    rows: Sequence[Vector | RaylensError], shape: tuple[int, ...], dtype: VectorType
-) -> Response:
+def embeddings_npy(embedded: Embedded, shape: tuple[int, ...], dtype: VectorType) -> Response:
     """One array (N, D) or (N, P, D). A failed item, which would have this shape, is NaN, or zeros
     in the integer types; so is what stands behind a text that has fewer vectors than others."""
+    rows = embedded.rows
     failed = [isinstance(row, RaylensError) for row in rows]
     blank = np.zeros(shape, np.float32)
     vectors = [blank if isinstance(row, RaylensError) else row for row in rows]
@@ -146,7 +147,13 @@ def embeddings_npy(
             places[len(row) :] = nothing
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    headers = {"X-Item-Errors": item_errors_header(rows)} if any(failed) else None
+    headers = {}
+    if any(failed):
+        headers["X-Item-Errors"] = item_errors_header(rows)
+    if embedded.truncated:
+        which = json.dumps(sorted(embedded.truncated))
+        fits = len(which) <= MAX_TRUNCATED_HEADER_BYTES
+        headers["X-Truncated-Items"] = which if fits else str(len(embedded.truncated))
     return Answer(buffer.getvalue(), media_type="application/x-npy", headers=headers)
 
 

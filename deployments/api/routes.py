@@ -3,16 +3,17 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Lifespan
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from deployments.api.auth import KeyGuard, KeyRing, path_of, tenant_of
 from deployments.api.budget import BodyBudget
@@ -38,6 +39,15 @@ from deployments.service.job import Timing
 
 logger = logging.getLogger("ray.serve")
 
+# To the scripts of other origins.
+EXPOSED_HEADERS = (
+    "Retry-After",
+    "Server-Timing",
+    "X-Item-Errors",
+    "X-Request-Id",
+    "X-Truncated-Items",
+)
+
 
 class Api:
     """All endpoints of all dialects that the settings allow, with their deadlines and errors."""
@@ -53,15 +63,13 @@ class Api:
         """The application; `lifespan` is entered while it is served."""
         page_is_on = self.service.settings.api.page
         endpoints = [endpoint for dialect in self._dialects for endpoint in dialect.endpoints]
+        routes = [
+            Route(e.path, self._handling(e, d.name), methods=[e.method])
+            for d in self._dialects
+            for e in d.endpoints
+        ]
         app = Starlette(
-            routes=[
-                *(
-                    Route(e.path, self._handling(e, d.name), methods=[e.method])
-                    for d in self._dialects
-                    for e in d.endpoints
-                ),
-                *(page_routes() if page_is_on else ()),
-            ],
+            routes=_closed([*routes, *(page_routes() if page_is_on else ())]),
             exception_handlers={HTTPException: self._refuse, Exception: self._refuse},
             lifespan=lifespan,
         )
@@ -83,8 +91,9 @@ class Api:
                 allow_origins=origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["Retry-After", "Server-Timing", "X-Item-Errors", "X-Request-Id"],
+                expose_headers=EXPOSED_HEADERS,
             )
+        app.add_middleware(_Clock)
         app.router.redirect_slashes = False  # a redirect would echo the caller's Host header
         return app
 
@@ -149,7 +158,11 @@ class Api:
         dialect = self._dialect_at(path)
         at = next((e.path for e in dialect.endpoints if e.is_at(path)), "unknown")
         self._metrics.answered(at, dialect.name, error)
-        return self._error(error, request)
+        response = self._error(error, request)
+        now = time.perf_counter()
+        seconds = now - getattr(request.state, "began", now)  # a bug may be outside of the clock
+        response.headers["server-timing"] = _server_timing(None, seconds)
+        return response
 
     def _dialect_at(self, path: str) -> Dialect:
         return next((d for d in self._dialects if d.is_at(path)), NATIVE)
@@ -167,6 +180,41 @@ class Api:
         response = self._without_endpoint(ours, request)
         response.headers.update(getattr(error, "headers", None) or {})  # Allow, for 405
         return response
+
+
+class _Clock:
+    """ASGI middleware: notes when a request came, for those that get to no endpoint."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            Request(scope).state.began = time.perf_counter()
+        await self._app(scope, receive, send)
+
+
+class _OtherMethods:
+    """Refuses all requests for a path."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        """`routes` are those that take some."""
+        methods = {method for route in routes for method in route.methods or ()}
+        self._headers = {"Allow": ", ".join(sorted(methods))}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(405, headers=self._headers)
+
+
+def _closed(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
+    """The routes path by path, each with one more for all other methods: a later path may match as
+    well, such as `/v2/models/{model:path}` for `/v2/models/m/infer`."""
+    by_path: dict[str, list[Route]] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            by_path.setdefault(route.path, []).append(route)
+    closed = [[*at, Route(path, _OtherMethods(at))] for path, at in by_path.items()]
+    return [*chain.from_iterable(closed), *(r for r in routes if not isinstance(r, Route))]
 
 
 def _failed() -> Internal:

@@ -106,7 +106,15 @@ def one_of(*names: str) -> ConfigDict:
     return ConfigDict(json_schema_extra=schema)
 
 
-class EmbeddingOptions(Body):
+class TextsBody(Body):
+    """Of an endpoint that takes texts as well."""
+
+    truncate: Truncation = Field(
+        True, description="Truncate texts that are longer than the model reads, or refuse them."
+    )
+
+
+class EmbeddingOptions(TextsBody):
     """How `/v1/embeddings` answers: in the JSON body, form fields or the query string."""
 
     encoding_format: EncodingFormat = Field(
@@ -121,9 +129,6 @@ class EmbeddingOptions(Body):
     normalize: bool = Field(True, description="Scale each vector to length 1.")
     modality: Literal["image", "text"] | None = Field(
         None, description="Read bare strings as images or as text."
-    )
-    truncate: Truncation = Field(
-        True, description="Truncate texts that are longer than the model reads, or refuse them."
     )
     on_error: Literal["fail", "report"] = Field(
         "fail", description="Fail the request over a bad item, or report the error in its place."
@@ -153,7 +158,7 @@ class EmbeddingOptions(Body):
         return Encoding(self.dtype, self.encoding_format == "base64")
 
 
-class SimilarityBody(Body):
+class SimilarityBody(TextsBody):
     a: Items
     b: Items
     mode: Literal["pairwise", "matrix"] = "pairwise"
@@ -168,7 +173,7 @@ class SimilarityBody(Body):
         return self
 
 
-class RankBody(Body):
+class RankBody(TextsBody):
     query: OneItem
     documents: Items
     top_n: WholeNumber | None = Field(None, ge=1, description="Return only this many, the best.")
@@ -179,7 +184,7 @@ class RankBody(Body):
     )
 
 
-class ClassifyBody(Body):
+class ClassifyBody(TextsBody):
     input: OneOrMore
     labels: ListOf[str] = Field(min_length=1)
     template: str = Field("a photo of a {}.", description="{} stands for the label.")
@@ -243,6 +248,6 @@ def _key(loc: Sequence[int | str], data: Any) -> str:
 
 
 def without_empty(options: dict[str, str]) -> dict[str, str]:
-    """Without those that a form was sent with and nobody filled in."""
+    """Without those that a form or a query was sent with and nobody filled in."""
     stripped = {name: value.strip() for name, value in options.items()}
     return {name: value for name, value in stripped.items() if value}

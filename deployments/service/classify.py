@@ -12,7 +12,7 @@ from deployments.errors import (
 )
 from deployments.items import TextItem
 from deployments.service.embedding import Embedded, EmbeddingService
-from deployments.service.job import Context, ItemGroup, Timing
+from deployments.service.job import Context, ItemGroup, Options, Timing
 from deployments.service.vectors import as_matrix, probabilities
 from deployments.settings import Limits
 from deployments.wire import ModelCard, TextSpec, Vectors
@@ -33,6 +33,7 @@ class Classifier:
         labels: Sequence[str],
         template: str,
         context: Context,
+        options: Options | None = None,
     ) -> tuple[Vectors, ModelCard, Timing]:
         """(items, labels) probabilities, and the card of the model that computed them. `{}` in
         `template` stands for the label.
@@ -45,8 +46,8 @@ class Classifier:
         prompts = [template.replace("{}", label) for label in labels]
         # Labels first, not concurrently with the items: each is admitted like a request.
         while True:
-            parts = await self._labels(prompts, context)
-            parts.append(await self._service.embed([group], context))
+            parts = await self._labels(prompts, context, options)
+            parts.append(await self._service.embed([group], context, options))
             card = parts[-1].card
             if all(part.card.identity == card.identity for part in parts):
                 break  # otherwise, the model was replaced in the middle
@@ -57,14 +58,16 @@ class Classifier:
         rule = _text_spec(card)
         return probabilities(items @ np.concatenate(labelled).T, rule), card, timing
 
-    async def _labels(self, prompts: Sequence[str], context: Context) -> list[Embedded]:
+    async def _labels(
+        self, prompts: Sequence[str], context: Context, options: Options | None
+    ) -> list[Embedded]:
         """In parts; vectors of earlier requests come from the service's cache."""
         size = self._service.settings.limits.max_items
         parts = []
         for start in range(0, len(prompts), size):
             items = [TextItem(prompt) for prompt in prompts[start : start + size]]
             part = ItemGroup("labels", items, first=start)
-            parts.append(await self._service.embed([part], context))
+            parts.append(await self._service.embed([part], context, options))
         return parts
 
 

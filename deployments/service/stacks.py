@@ -96,12 +96,14 @@ class StackEmbedder:
 
     async def _follow(self, job: Job) -> list[Slot]:
         """Takes what other jobs have embedded; returns the slots that they failed or were slow on.
+        A doomed job only has to know which of its items are bad, and looks at once by itself.
 
         Call it only when this job has nothing left to embed, or two jobs could wait for each other.
         """
         following = {slot: slot.flight for slot in job.slots if slot.flight is not None}
-        if following and not job.is_doomed:
-            _, waiting = await asyncio.wait(following.values(), timeout=FOLLOW_S)
+        if following:
+            timeout_s = 0 if job.is_doomed else FOLLOW_S
+            _, waiting = await asyncio.wait(following.values(), timeout=timeout_s)
             job.impatient = bool(waiting)
         left = []
         for slot, flight in following.items():
@@ -109,7 +111,7 @@ class StackEmbedder:
             if flight.done() and not flight.cancelled():
                 self._lookups.add(1, "shared")
                 slot.take(flight.result(), truncate=job.options.truncate)
-            elif not job.is_doomed:
+            else:
                 left.append(slot)
         return left
 
@@ -132,7 +134,8 @@ class StackEmbedder:
             slot.flight = flight
             return False
         self._lookups.add(1, "miss")
-        slot.key = key
+        if flight is None or not job.is_doomed:  # a doomed job would give up the other job's flight
+            slot.key = key
         return True
 
     def _took(self, stage: str, seconds: float) -> None:

@@ -1,10 +1,12 @@
 """A body that is not a valid request is refused, and the answer says what it should be."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.api import bodies
 from tests.api.conftest import Connect
 from tests.api.requests import error, post
 from tests.fakes import TEXT, FakeModel
@@ -120,9 +122,9 @@ async def test_an_image_needs_no_content_type(connect: Connect, photo: Path) -> 
             content=photo.read_bytes(),
             headers={"content-type": "binary/octet-stream"},
         )
-        json = await client.post("/v1/embeddings", content=b'{"input": {"path": "tom.jpg"}}')
+        bare = await client.post("/v1/embeddings", content=b'{"input": {"path": "tom.jpg"}}')
     assert "content-type" not in untyped.request.headers
-    for response in (untyped, s3, json):
+    for response in (untyped, s3, bare):
         assert response.json()["data"] == typed.json()["data"]
 
 
@@ -188,8 +190,30 @@ async def test_a_content_encoding_that_is_no_coding_means_nothing(
     assert response.status_code == 200
 
 
-async def test_colons_in_texts_are_not_counted_as_keys(connect: Connect) -> None:
-    texts = [f"{n}: " + "12:34:56 " * 60 for n in range(1000)]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12:34:56 " * 60,
+        "a," * 500,
+        json.dumps({f"key {n}": "a, \\" for n in range(60)}),
+    ],
+    ids=["colons", "commas", "JSON"],
+)
+async def test_what_stands_in_texts_is_not_counted_as_values(connect: Connect, text: str) -> None:
+    texts = [f"{n}: {text}" for n in range(2000)]
     async with connect(FakeModel(text=TEXT)) as client:
         response = await client.post("/v1/embeddings", json={"input": texts})
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 3, 5, 1000])
+def test_escaped_quotes_and_backslashes_end_no_string(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    monkeypatch.setattr(bodies, "COUNTED_BYTES", piece_bytes)
+    texts = ["\\", '"', '\\"', '",":,\\\\', 'a\\",\\":"b', ""]
+    body = json.dumps({"a": texts, **{text: [text, {}] for text in texts}}).encode()
+    commas, colons = bodies.outside_strings(body)
+    assert (commas, colons) == (5 + 6 + 6, 7)
+    cut = json.dumps({"a, b:": 'c, d: "'})[:-2].encode()  # in the middle of a string
+    assert bodies.outside_strings(cut) == (0, 1)

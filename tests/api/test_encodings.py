@@ -117,6 +117,9 @@ async def test_many_item_errors_still_fit_into_a_header_that_clients_accept(
     [
         (None, 200, "application/json"),
         ("*/*", 200, "application/json"),
+        (" ", 200, "application/json"),
+        (" , ,", 200, "application/json"),
+        (", application/x-npy,", 200, "application/x-npy"),
         ("application/json", 200, "application/json"),
         ("application/*", 200, "application/json"),
         ("text/html, application/x-npy;q=0.1", 200, "application/x-npy"),

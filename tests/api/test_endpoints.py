@@ -153,7 +153,30 @@ async def test_unknown_paths_and_methods_have_the_same_error_shape(
     error = response.json()["error"]
     assert error["code"] == code
     assert error["request_id"] == response.headers["x-request-id"]
+    assert response.headers["server-timing"].startswith("total;dur=")
     assert ("allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v2/models/fake/infer", "POST"),
+        ("GET", "/v2/models/fake/versions/1/infer", "POST"),
+        ("POST", "/v2/models/fake/versions/1", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD, POST"),
+        ("DELETE", "/", "GET, HEAD, POST"),
+        ("OPTIONS", "/", "GET, HEAD, POST"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("GET", "/v1/embeddings", "POST"),
+    ],
+)
+async def test_allow_lists_what_the_endpoint_takes(
+    connect: Connect, method: str, path: str, allowed: str
+) -> None:
+    async with connect() as client:
+        response = await client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed
 
 
 async def test_readyz_answers_503_while_the_model_is_loading(connect: Connect) -> None:

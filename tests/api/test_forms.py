@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,29 @@ async def test_form_fields_and_query_strings_carry_the_options(
     assert bad["error"]["code"] == "unsupported_image"
     assert one["embedding"] == raw.json()["data"][0]["embedding"] != two["embedding"]
     assert error(wrong)["param"] == "dtype"
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("normalize=false", {"normalized": True}),
+        ("normalize=false", {"use_activation": True}),
+        ("dtype=int8", {"embedding_type": "binary"}),
+        ("dtype=int8", {"output_dtype": "ubinary"}),
+        ("dtype=int8", {"embed_dtype": "float16"}),
+        ("dimensions=1", {"output_dimension": 12}),
+        ("model=&dimensions=&normalize=%20&dtype=&output_dtype=", {}),
+    ],
+)
+async def test_what_the_body_says_in_whatever_words_wins_over_the_query(
+    connect: Connect, photo: Path, query: str, body: dict[str, Any]
+) -> None:
+    body = {"input": {"path": photo.name}, **body}
+    async with connect() as client:
+        alone = await client.post("/v1/embeddings", json=body)
+        both = await client.post(f"/v1/embeddings?{query}", json=body)
+    assert alone.status_code == both.status_code == 200
+    assert alone.json()["data"] == both.json()["data"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from tests.api.colours import image, post
 from tests.api.conftest import Connect
 from tests.fakes import TEXT, FakeModel, FakeTokenizer
 
+LONG = "x" * 100
+
 
 @pytest.mark.parametrize(
     ("item", "modality"),
@@ -100,6 +102,38 @@ async def test_a_text_over_the_character_limit_is_cut_or_refused(connect: Connec
     assert refused.json()["error"]["message"] == (
         "The text is longer than 20 characters; shorten it, or let it be truncated."
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("similarity", {"a": ["cat"], "b": [LONG]}, "b[0]"),
+        ("rank", {"query": LONG, "documents": ["cat"]}, "query"),
+        ("rank", {"query": "cat", "documents": ["cat", LONG]}, "documents[1]"),
+        ("classify", {"input": LONG, "labels": ["cat"], "template": "{}"}, "input"),
+        ("classify", {"input": "cat", "labels": ["cat", LONG]}, "labels[1]"),
+    ],
+)
+async def test_a_long_text_is_cut_or_refused_by_whatever_takes_texts(
+    connect: Connect, path: str, body: dict[str, Any], param: str
+) -> None:
+    async with connect(FakeModel(text=TEXT)) as client:
+        cut = await client.post(f"/v1/{path}", json=body)
+        refused = await client.post(f"/v1/{path}", json={**body, "truncate": False})
+    assert cut.status_code == 200
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (413, "text_too_long", param)
+
+
+async def test_an_npy_says_in_a_header_which_texts_were_truncated(connect: Connect) -> None:
+    headers = {"accept": "application/x-npy"}
+    async with connect(FakeModel(text=TEXT)) as client:
+        found = [
+            (await client.post("/v1/embeddings", json={"input": texts}, headers=headers)).headers
+            for texts in (["cat"], ["cat", LONG, "dog", LONG], [LONG] * 2048)
+        ]
+    truncated = [headers.get("x-truncated-items") for headers in found]
+    assert truncated == [None, "[1, 3]", "2048"]
 
 
 async def test_similarity_mixes_images_and_texts(connect: Connect) -> None:

@@ -1,17 +1,18 @@
 """What was embedded before, or is being embedded for another request, is not embedded again."""
 
 import asyncio
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deployments.errors import Internal, TextTooLong, Unavailable
-from deployments.items import TextItem, UrlItem
+from deployments.errors import Internal, RaylensError, TextTooLong, Unavailable
+from deployments.items import PathItem, TextItem, UrlItem
 from deployments.service import stacks
 from deployments.service.embedding import Embedded
-from deployments.wire import ImageFacts, StackVectors
-from tests.fakes import TEXT, FakeModel, service
+from deployments.wire import Decoded, ImageFacts, StackVectors
+from tests.fakes import TEXT, FakeModel, InProcess, service
 from tests.service.conftest import Images
 from tests.service.fakes import FakeFetcher, HeldModel
 from tests.service.requests import CORRUPT, embed, errors, vectors
@@ -137,6 +138,37 @@ async def test_a_request_embeds_the_item_itself_if_the_one_it_waits_for_fails(
     model.calls[1].set_result(None)
     assert (await second).cached == 0
     await asyncio.wait([first])
+
+
+@pytest.mark.parametrize("shared", ["corrupt", "good"])
+async def test_a_request_that_fails_names_the_same_items_whatever_other_requests_do(
+    images: Images, shared: str
+) -> None:
+    decoding, held = threading.Event(), threading.Event()
+
+    class HeldWorkers(InProcess):
+        def decode(self, *args: Any, **options: Any) -> Decoded:
+            if not decoding.is_set():  # the first only
+                decoding.set()
+                held.wait(10)
+            return super().decode(*args, **options)
+
+    model = FakeModel()
+    opened = service(model, workers=HeldWorkers(10_000))
+    item = CORRUPT if shared == "corrupt" else images(1)[0]
+    first = asyncio.create_task(embed(opened, [item], on_error="report"))
+    assert await asyncio.to_thread(decoding.wait, 10)
+    second = asyncio.create_task(embed(opened, [item, PathItem("gone")]))
+    third = asyncio.create_task(embed(opened, [item], on_error="report"))
+    await asyncio.wait([second], timeout=1)
+    held.set()
+    with pytest.raises(RaylensError) as caught:
+        await second
+    expected = [(0, "corrupt_image"), (1, "path_not_found")]
+    assert [(i, e.code) for i, e in caught.value.items] == expected[shared == "good" :]
+    assert caught.value.code == expected[shared == "good"][1]
+    assert [(await task).cached for task in (first, third)] == [0, shared == "good"]
+    assert len(model.stacks) == (shared == "good")
 
 
 async def test_a_caller_who_leaves_while_waiting_does_the_other_request_no_harm(

@@ -36,6 +36,7 @@ async def test_a_call_without_a_key_or_too_soon_is_refused_in_its_shape(
     assert stranger.headers["www-authenticate"] == "Bearer"
     assert int(soon.headers["retry-after"]) >= 1
     for answer in (stranger, soon):
+        assert answer.headers["server-timing"].startswith("total;dur=")
         check(answer.json(), dialect.error_answer)
 
 
@@ -78,4 +79,5 @@ async def test_a_large_body_or_another_method_is_refused_in_its_shape(
     assert large.status_code in (413, 415)  # 415 of those that take forms alone
     assert other.status_code == 405
     for answer in (large, other):
+        assert answer.headers["server-timing"].startswith("total;dur=")
         check(answer.json(), dialect.error_answer)
