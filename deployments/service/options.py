@@ -31,23 +31,24 @@ def check_options(options: Options) -> None:
             raise BadRequest(f"{param} must be true or false.", param=param)
 
 
-def check_dimensions(dimensions: int | None, card: ModelCard) -> None:
+def check_dimensions(dimensions: int | None, card: ModelCard, *, param: str = "dimensions") -> None:
+    """Raises BadRequest or DimensionsUnsupported; `param` is what the caller calls them."""
     if dimensions is None:
         return
     whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
     if not whole or dimensions < 1:
-        raise BadRequest("dimensions must be a whole number, at least 1.", param="dimensions")
+        raise BadRequest(f"{param} must be a whole number, at least 1.", param=param)
     if dimensions == card.dimensions:
         return
     if not card.matryoshka:
         raise DimensionsUnsupported(
-            f"The vectors of {card.id} cannot be truncated; leave dimensions out or set it "
+            f"The vectors of {card.id} cannot be truncated; leave {param} out or set it "
             f"to {card.dimensions}.",
-            param="dimensions",
+            param=param,
         )
     if dimensions > card.dimensions:
         raise DimensionsUnsupported(
-            f"dimensions is at most {card.dimensions} for {card.id}.", param="dimensions"
+            f"{param} is at most {card.dimensions} for {card.id}.", param=param
         )
 
 

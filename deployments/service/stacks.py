@@ -258,8 +258,8 @@ class StackEmbedder:
         text = slot.item.text if isinstance(slot.item, TextItem) else ""
         if job.card.text is None:
             slot.row = TextUnsupported(
-                f"{job.card.id} embeds images only. A bare string is text unless it is an "
-                'http(s) URL or a data URI; send plain base64 as {"base64": "…"}.'
+                f"{job.card.id} embeds images only, and this item is a text. Where an endpoint "
+                'takes objects, base64 is an image as {"base64": "…"}.'
             )
         elif len(text) > self._max_text_chars and not job.options.truncate:
             slot.row = TextTooLong(

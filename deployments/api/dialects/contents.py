@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from deployments.api.call import Call
 from deployments.api.schema import Encoding, VectorType
-from deployments.errors import BadRequest, DimensionsUnsupported, InvalidItem, RaylensError
+from deployments.errors import BadRequest, InvalidItem, RaylensError
 from deployments.items import KEYS, Item, parse_item
 from deployments.service.options import check_dimensions
 
@@ -87,12 +87,7 @@ def check_text_limit(call: Call, model: str | None, param: str, tokens: int | No
 
 def check_output_dimension(call: Call, model: str | None, dimensions: int | None) -> None:
     """Raises DimensionsUnsupported as the service does, with Cohere's and Voyage's word for it."""
-    try:
-        check_dimensions(dimensions, call.service.model(model).card)
-    except DimensionsUnsupported as error:
-        word = "output_dimension"
-        message = error.message.replace("dimensions", word)
-        raise DimensionsUnsupported(message, param=word) from None
+    check_dimensions(dimensions, call.service.model(model).card, param="output_dimension")
 
 
 def encoding_of(kind: str, *, is_base64: bool = False) -> Encoding:
