@@ -24,7 +24,7 @@ from raylens.client.connections import Connections
 _MOST_REQUESTS = 1_000_000
 # The longest wait before a caller that was refused asks again.
 _MOST_PAUSE_S = 2.0
-# Of each load, before what counts.
+# How long each load runs before it is measured.
 _WARM_UP_S = 2.0
 
 

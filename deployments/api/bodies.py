@@ -33,7 +33,7 @@ QUICK_JSON_BYTES = 64 * 1024
 # in which all other requests wait.
 MAX_COMMAS = 1_000_000
 MAX_KEYS = 100_000
-# Counted at a time, in arrays of that many bytes.
+# How much is counted at a time; it takes a few arrays of this size.
 COUNTED_BYTES = 256 * 1024
 # What the form parser gets at a time: a megabyte of near-boundaries can take it 0.2 s.
 FORM_PIECE_BYTES = 64 * 1024
@@ -130,12 +130,12 @@ def _are_too_many(commas: int, keys: int) -> bool:
 
 
 def outside_strings(body: bytes) -> tuple[int, int]:
-    """The commas and the colons of JSON outside of its strings. Of what is not JSON, those before
-    the place where it stops being JSON are right, and no parser goes beyond that."""
+    """The commas and the colons of JSON outside of its strings. In invalid JSON, only the counts up
+    to the error are right; parsers stop there, too."""
     commas = colons = start = 0
     in_string = np.False_
     while start < len(body):
-        # From the left, so that what is left of several backslashes is the last.
+        # Pairs go first, from the left: a backslash that remains escapes what follows it.
         piece = body[start : start + COUNTED_BYTES].replace(b"\\\\", b"")
         start += COUNTED_BYTES + piece.endswith(b"\\")  # what that one escapes is no quote
         codes = np.frombuffer(piece.replace(b'\\"', b""), np.uint8)

@@ -19,8 +19,8 @@ from deployments.service.embedding import Embedded
 from deployments.service.vectors import as_matrix
 from deployments.wire import Vector
 
-# Some clients (aiohttp) refuse header lines of more than 8,190 bytes; HAProxy, by default, answers
-# whose headers have more than 15 KB in all.
+# Some clients (aiohttp) refuse header lines of more than 8,190 bytes. HAProxy by default refuses
+# answers with more than 15 KB of headers.
 MAX_ERROR_HEADER_BYTES = 8000
 MAX_TRUNCATED_HEADER_BYTES = 4000
 

@@ -39,7 +39,7 @@ from deployments.service.job import Timing
 
 logger = logging.getLogger("ray.serve")
 
-# To the scripts of other origins.
+# Headers that scripts of other origins may read.
 EXPOSED_HEADERS = (
     "Retry-After",
     "Server-Timing",
@@ -69,7 +69,7 @@ class Api:
             for e in d.endpoints
         ]
         app = Starlette(
-            routes=_closed([*routes, *(page_routes() if page_is_on else ())]),
+            routes=_with_refusals([*routes, *(page_routes() if page_is_on else ())]),
             exception_handlers={HTTPException: self._refuse, Exception: self._refuse},
             lifespan=lifespan,
         )
@@ -103,7 +103,6 @@ class Api:
         """Gives its handler a deadline, and turns whatever it raises into an error's answer."""
 
         async def handle(request: Request) -> Response:
-            began = time.perf_counter()
             timing: Timing | None = None
             failure: RaylensError | None = None
             try:
@@ -124,7 +123,7 @@ class Api:
                 logger.exception(f"Request {request_id(request)} failed.")
                 failure = _failed()
                 response = self._error(failure, request)
-            seconds = time.perf_counter() - began
+            seconds = _seconds(request)
             if not endpoint.is_open:
                 self._metrics.answered(endpoint.path, dialect, failure, seconds)
             response.headers["server-timing"] = _server_timing(timing, seconds)
@@ -159,9 +158,7 @@ class Api:
         at = next((e.path for e in dialect.endpoints if e.is_at(path)), "unknown")
         self._metrics.answered(at, dialect.name, error)
         response = self._error(error, request)
-        now = time.perf_counter()
-        seconds = now - getattr(request.state, "began", now)  # a bug may be outside of the clock
-        response.headers["server-timing"] = _server_timing(None, seconds)
+        response.headers["server-timing"] = _server_timing(None, _seconds(request))
         return response
 
     def _dialect_at(self, path: str) -> Dialect:
@@ -183,7 +180,7 @@ class Api:
 
 
 class _Clock:
-    """ASGI middleware: notes when a request came, for those that get to no endpoint."""
+    """ASGI middleware: notes when a request came."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -198,7 +195,7 @@ class _OtherMethods:
     """Refuses all requests for a path."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        """`routes` are those that take some."""
+        """`routes` are those of the path."""
         methods = {method for route in routes for method in route.methods or ()}
         self._headers = {"Allow": ", ".join(sorted(methods))}
 
@@ -206,7 +203,7 @@ class _OtherMethods:
         raise HTTPException(405, headers=self._headers)
 
 
-def _closed(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
+def _with_refusals(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
     """The routes path by path, each with one more for all other methods: a later path may match as
     well, such as `/v2/models/{model:path}` for `/v2/models/m/infer`."""
     by_path: dict[str, list[Route]] = {}
@@ -215,6 +212,12 @@ def _closed(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
             by_path.setdefault(route.path, []).append(route)
     closed = [[*at, Route(path, _OtherMethods(at))] for path, at in by_path.items()]
     return [*chain.from_iterable(closed), *(r for r in routes if not isinstance(r, Route))]
+
+
+def _seconds(request: Request) -> float:
+    """Since it came; 0 if it failed before the clock saw it."""
+    now = time.perf_counter()
+    return now - float(getattr(request.state, "began", now))
 
 
 def _failed() -> Internal:

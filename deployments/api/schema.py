@@ -107,7 +107,7 @@ def one_of(*names: str) -> ConfigDict:
 
 
 class TextsBody(Body):
-    """Of an endpoint that takes texts as well."""
+    """A body that may hold texts."""
 
     truncate: Truncation = Field(
         True, description="Truncate texts that are longer than the model reads, or refuse them."

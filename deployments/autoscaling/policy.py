@@ -49,8 +49,8 @@ class Observation:
     batch_s: float = 0.0
     """What a full batch takes."""
     queued: float = 0.0
-    """Calls that waited for a replica lately, on average. Without replicas, any make Serve start
-    one."""
+    """Calls that waited for a replica lately, on average. While there is no replica, a single one
+    makes Serve start one."""
 
 
 @dataclass(slots=True)
@@ -169,9 +169,10 @@ class ScalingPolicy:
         needed = demand / utilisation
         coming = max(seen.running, seen.target)
         wait_s = BATCHES * seen.batch_s if self.wait_s is None else self.wait_s
-        # Items that wait too long already prove that a jump is no noise.
+        # What will be waiting by the time a replica that is asked for now has started. A jump is no
+        # noise if items wait too long already; but taken for the demand as well, it would bring
+        # replicas for each burst, 18 % more on the simulated day.
         arriving = max(demand, memory.fast) if seen.backlog_s > wait_s * coming else demand
-        # What will be waiting by the time a replica that is asked for now has started.
         backlog_s = max(0.0, seen.backlog_s + (arriving - coming) * start_s)
         if backlog_s > wait_s * coming:
             needed = max(needed, demand + backlog_s / max(start_s, wait_s, ROUND_S))

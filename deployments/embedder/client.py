@@ -221,6 +221,7 @@ class EmbedderClient:
     ) -> StackVectors:
         if refusal := self.refusal():
             raise refusal
+        self._cold_start.wake(self._ready.remote)
         refused = (self._refused,) if self._refused else ()
         self._refused = 0.0
         try:
@@ -256,6 +257,7 @@ class EmbedderClient:
             logger.exception("The model failed on a stack.")
             raise Internal("The model failed on this request.") from None
         self._last_success = asyncio.get_running_loop().time()
+        self._cold_start.started()
         return made
 
     async def _call_with_retry(self, method: Any, *args: Any) -> StackVectors:

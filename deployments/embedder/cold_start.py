@@ -43,21 +43,20 @@ class ColdStart:
         """To be called when the model has answered."""
         self._failed = False
 
-    def refusal(self, call: Callable[[], Awaitable[Any]]) -> RaylensError | None:
-        """Unavailable if there is no replica and callers are not to wait for one.
-
-        If there is none, `call`, which must be one of the model, wakes it up.
-        """
-        if not self._has_none():
-            return None
-        if self._waking is None or self._waking.done():
+    def wake(self, call: Callable[[], Awaitable[Any]]) -> None:
+        """Has a replica started, if there is none, by `call`, a call of the model."""
+        if self._has_none() and (self._waking is None or self._waking.done()):
             self._waking = asyncio.create_task(self._wake(call))
-        if self._cold_start == "wait":
+
+    def refusal(self, call: Callable[[], Awaitable[Any]]) -> RaylensError | None:
+        """Unavailable if there is no replica and callers are not to wait for one. Then `call`, a
+        call of the model, wakes it up."""
+        if self._cold_start != "refuse" or not self._has_none():
             return None
-        why = "failed to start" if self._failed else "has been idle"
+        self.wake(call)
+        why = "has not started yet" if self._failed else "has been idle and is being started"
         return Unavailable(
-            f"The model {why} and is being started; retry.",
-            retry_after_s=max(1, math.ceil(self._start_s)),
+            f"The model {why}; retry.", retry_after_s=max(1, math.ceil(self._start_s))
         )
 
     def _has_none(self) -> bool:

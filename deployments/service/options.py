@@ -32,7 +32,7 @@ def check_options(options: Options) -> None:
 
 
 def check_dimensions(dimensions: int | None, card: ModelCard, *, param: str = "dimensions") -> None:
-    """Raises BadRequest or DimensionsUnsupported; `param` is what the caller calls them."""
+    """Raises BadRequest or DimensionsUnsupported; `param` is the request's name for them."""
     if dimensions is None:
         return
     whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)

@@ -96,7 +96,7 @@ class StackEmbedder:
 
     async def _follow(self, job: Job) -> list[Slot]:
         """Takes what other jobs have embedded; returns the slots that they failed or were slow on.
-        A doomed job only has to know which of its items are bad, and looks at once by itself.
+        A doomed job does not wait: it only checks which of its items are bad.
 
         Call it only when this job has nothing left to embed, or two jobs could wait for each other.
         """
@@ -258,8 +258,8 @@ class StackEmbedder:
         text = slot.item.text if isinstance(slot.item, TextItem) else ""
         if job.card.text is None:
             slot.row = TextUnsupported(
-                f"{job.card.id} embeds images only, and this item is a text. Where an endpoint "
-                'takes objects, base64 is an image as {"base64": "…"}.'
+                f"{job.card.id} embeds images only, and this item is a text. Send base64 as "
+                '{"base64": "…"} where the endpoint takes objects.'
             )
         elif len(text) > self._max_text_chars and not job.options.truncate:
             slot.row = TextTooLong(

@@ -61,6 +61,23 @@ async def test_the_first_caller_waits_for_a_replica() -> None:
 
 
 @without_waiting
+async def test_a_model_whose_callers_wait_is_woken_up_by_calls_alone() -> None:
+    handle = Handle(ready=(CARD,))
+    opened, _ = await asleep(handle, "wait")
+    assert opened.refusal() is None  # asked before a body is read, which may be bad
+    await asyncio.sleep(1)
+    assert len(handle.methods["ready"].calls) == 1
+
+
+@without_waiting
+async def test_a_model_that_answers_after_a_failed_start_may_sleep_again() -> None:
+    handle = Handle(ready=(CARD, Exception("no node")), embed=(after(6, ANSWER),))
+    opened, _ = await asleep(handle, "wait")
+    await embed(opened)
+    assert await opened.ready() is CARD  # known, and not asked
+
+
+@without_waiting
 async def test_a_caller_waits_no_longer_than_a_request_may() -> None:
     opened, _ = await asleep(Handle(ready=(CARD,), embed=(never(),)), "wait")
     with pytest.raises(Unavailable) as caught:
@@ -103,15 +120,19 @@ async def test_a_model_that_cannot_be_started_is_not_ready_until_it_works_again(
     cold_start: Literal["wait", "refuse"], hangs: bool
 ) -> None:
     failure = Exception("no node")
-    handle = Handle(ready=(CARD, never() if hangs else failure, failure, failure, CARD))
+    handle = Handle(
+        ready=(CARD, never() if hangs else failure, failure, failure, CARD),
+        embed=(never(), never()) if cold_start == "wait" else (),
+    )
     opened, _ = await asleep(handle, cold_start)
-    opened.refusal()  # wakes it up
+    with pytest.raises(Unavailable):
+        await embed(opened)  # wakes it up
     await asyncio.sleep(START_LIMIT_S + 1)
     with pytest.raises(Unavailable, match="fails"):
         await opened.ready()
-    refusal = opened.refusal()  # tries again
-    assert (refusal is None) == (cold_start == "wait")
-    assert refusal is None or "failed to start" in str(refusal)
+    with pytest.raises(Unavailable) as caught:
+        await embed(opened)  # tries again
+    assert ("has not started yet" in str(caught.value)) == (cold_start == "refuse")
     await asyncio.sleep(1)
     for _ in range(2):  # the second time, it is asleep and not asked
         assert await opened.ready() is CARD

@@ -138,6 +138,20 @@ def test_escapes_in_a_data_uri_are_undone(text: str) -> None:
     assert decode_data_uri(f"data:;base64,{escaped}", max_bytes=100) == expected
 
 
+@pytest.mark.parametrize("body", ["aGk%", "aGk%3", "aG%6", "%g1Gk", "%%61Gk", "aGk%3D%"])
+def test_what_is_no_escape_is_bad_base64(body: str) -> None:
+    with pytest.raises(BadBase64):
+        decode_data_uri(f"data:;base64,{body}", max_bytes=100)
+
+
+def test_escapes_are_undone_wherever_a_piece_ends() -> None:
+    text = base64.b64encode(bytes(range(256)) * 1200).decode()
+    for shift in range(3):
+        escaped = text[:shift] + "".join(f"%{ord(c):02X}" for c in text[shift:])
+        found = decode_data_uri(f"data:;base64,{escaped}", max_bytes=len(text))
+        assert found == base64.b64decode(text)
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", " ", "\t", "\f"])
 @pytest.mark.parametrize("line", [64, 76])
 def test_lines_may_be_broken_as_in_mime_up_to_the_cap(line: int, ending: str) -> None:

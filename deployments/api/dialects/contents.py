@@ -38,7 +38,7 @@ def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
     with a `content` of one part.
 
     Raises InvalidItem for several parts, because the model has one vector for each of them, or if
-    `content` is not all that there is; and whatever `read` raises.
+    another image or text stands beside `content`; and whatever `read` raises.
     """
     if isinstance(content, Mapping) and content.get("content") is not None:
         if others := keys_of(content):
@@ -55,7 +55,7 @@ def item_of(content: Any, read: Callable[[Any], Item] = parse_item) -> Item:
 
 
 def keys_of(value: Mapping[str, Any]) -> list[str]:
-    """Those of its keys that hold an image or a text, raylens's own and Voyage's."""
+    """The keys under which `value` has an image or a text, Voyage's included."""
     return [key for key in (*KEYS, "image_base64") if value.get(key) is not None]
 
 
@@ -87,7 +87,8 @@ def check_text_limit(call: Call, model: str | None, param: str, tokens: int | No
 
 def check_output_dimension(call: Call, model: str | None, dimensions: int | None) -> None:
     """Raises DimensionsUnsupported as the service does, with Cohere's and Voyage's word for it."""
-    check_dimensions(dimensions, call.service.model(model).card, param="output_dimension")
+    if dimensions is not None:
+        check_dimensions(dimensions, call.service.model(model).card, param="output_dimension")
 
 
 def encoding_of(kind: str, *, is_base64: bool = False) -> Encoding:

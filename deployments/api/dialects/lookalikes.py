@@ -132,7 +132,7 @@ class EmbeddingsBody(EmbeddingOptions):
 
 def _meant(kind: str | list[str]) -> str | list[str]:
     """Others' word for a type of vector as raylens's own."""
-    return VECTOR_TYPES.get(kind, kind) if isinstance(kind, str) else kind
+    return {**VECTOR_TYPES, "base64": "float32"}.get(kind, kind) if isinstance(kind, str) else kind
 
 
 OTHERS_WORDS = EmbeddingsBody.model_fields.keys() - EmbeddingOptions.model_fields.keys() - {"input"}

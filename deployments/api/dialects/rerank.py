@@ -50,7 +50,7 @@ class TeiRerankBody(tei.TeiBody):
 
 
 class RerankDocument(TypedDict, total=False):
-    """With whatever other fields came with the text."""
+    """Under `rank_fields`, with the other fields that came with the text."""
 
     text: str
     image: Annotated[str, Field(description="The URL that was sent.")]
@@ -132,7 +132,8 @@ async def _reranked(call: Call, body: RerankBody) -> Response:
         sent = _sent(documents.items[index])
         if body.return_documents and sent is not None:
             whole = body.documents[index]
-            results[-1]["document"] = whole if _has_text(whole) else dict([sent])
+            keeps = body.rank_fields and _has_text(whole)
+            results[-1]["document"] = whole if keeps else dict([sent])
     answer = {
         "id": request_id(call.request),
         "object": "list",

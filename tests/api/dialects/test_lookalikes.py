@@ -232,9 +232,10 @@ async def test_the_same_option_twice_is_no_contradiction(client: httpx.AsyncClie
     for types in (
         {"dtype": "float32", "output_dtype": "float", "embed_dtype": "float32"},
         {"dtype": "ubinary", "embedding_type": "ubinary", "output_dtype": "ubinary"},
-        {"dtype": "float16", "embed_dtype": "float16"},
+        {"embed_dtype": "float16", "dtype": "float16"},
+        {"embedding_type": "base64", "dtype": "float32"},
     ):
-        expected = await embeddings(client, input=RED, dtype=types["dtype"])
+        expected = await embeddings(client, input=RED, **dict([next(iter(types.items()))]))
         assert await embeddings(client, input=RED, **types) == expected
 
 
