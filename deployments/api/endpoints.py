@@ -58,7 +58,7 @@ async def embeddings(call: Call) -> Response:
 async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
     kind = media_type(call.request)
     # Options in the query apply to any body; the body's own take precedence.
-    asked = _options(without_empty(dict(call.request.query_params)))
+    asked = _options(dict(call.request.query_params))
     query = asked.model_dump(exclude_unset=True)
     if kind == "multipart/form-data":
         fields, files = await read_form(call.request, call.limits)

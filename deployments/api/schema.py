@@ -248,6 +248,6 @@ def _key(loc: Sequence[int | str], data: Any) -> str:
 
 
 def without_empty(options: dict[str, str]) -> dict[str, str]:
-    """Without those that a form or a query was sent with and nobody filled in."""
+    """Without those that a form was sent with and nobody filled in."""
     stripped = {name: value.strip() for name, value in options.items()}
     return {name: value for name, value in stripped.items() if value}

@@ -43,7 +43,6 @@ async def test_form_fields_and_query_strings_carry_the_options(
         ("dtype=int8", {"output_dtype": "ubinary"}),
         ("dtype=int8", {"embed_dtype": "float16"}),
         ("dimensions=1", {"output_dimension": 12}),
-        ("model=&dimensions=&normalize=%20&dtype=&output_dtype=", {}),
     ],
 )
 async def test_what_the_body_says_in_whatever_words_wins_over_the_query(
