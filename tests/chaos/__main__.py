@@ -53,8 +53,11 @@ def main() -> int:
         "head lost": partial(overload, head_lost),
         "node taken back": partial(overload, taken_back),
     }
+    chosen = [name for name in runs if arguments.only in name]
+    if not chosen:
+        parser.error(f"no name contains {arguments.only!r}; there are: {', '.join(runs)}")
     results = []
-    for name in (name for name in runs if arguments.only in name):
+    for name in chosen:
         try:
             with console.status(name):
                 results.append(runs[name]())
