@@ -51,7 +51,7 @@ def main(report: Report) -> None:
     report.refused(
         "a broken image",
         MachineLearningError,
-        "status 422: The image is broken or cut short",
+        "status 422: image: The image is broken or cut short",
         lambda: predict(visual, report.photos[0].read_bytes()[:400]),
     )
     faces = {"detection": {"modelName": "buffalo_l", "options": {"minScore": 0.7}}}

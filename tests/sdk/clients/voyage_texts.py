@@ -40,7 +40,7 @@ def main(report: Report) -> None:
     bad_request, other = voyageai.error.InvalidRequestError, voyageai.error.APIError
     embed = client.embed
     report.refused(
-        *("output_dimension", bad_request, "dimensions"),
+        *("output_dimension", bad_request, "leave output_dimension out"),
         lambda: embed(texts, model=MODEL, output_dimension=8),
     )
     report.refused(

@@ -54,13 +54,13 @@ def main(report: Report) -> None:
     report.refused(
         "no image",
         VectorizationError,
-        "status 415: That is not an image",
+        "status 415: images[0]: That is not an image",
         lambda: vectorize([], ["aGVsbG8="]),
     )
     report.refused(
         "a broken image",
         VectorizationError,
-        "status 422: The image is broken or cut short",
+        "status 422: images[0]: The image is broken or cut short",
         lambda: vectorize(texts, [images[0][:400]]),
     )
 
