@@ -65,7 +65,7 @@ def test_the_dialog_can_be_left_and_opened_again_and_the_key_forgotten(
     page.wait_for_selector("#facts dt")
     page.click("#key")
     page.click("#key-forget")
-    assert page.evaluate("sessionStorage.length") == 0
+    page.wait_for_function("sessionStorage.length === 0")
 
 
 def test_a_key_that_is_revoked_meanwhile_is_asked_for_again(serve: Serve, visit: Open) -> None:
