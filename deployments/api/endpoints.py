@@ -11,12 +11,7 @@ from deployments.api import answers, render
 from deployments.api.bodies import is_image, is_json, media_type, preferred_format, read_form
 from deployments.api.call import Call
 from deployments.api.dialects import spoken
-from deployments.api.dialects.lookalikes import (
-    SYNONYMS,
-    TYPES,
-    EmbeddingsBody,
-    refuse_others_words,
-)
+from deployments.api.dialects.lookalikes import EmbeddingsBody, refuse_others_words, words_for
 from deployments.api.endpoint import Dialect, get, post, probe
 from deployments.api.listing import model_entry, model_list
 from deployments.api.openapi import openapi
@@ -76,16 +71,10 @@ async def _embedding_input(call: Call) -> tuple[EmbeddingOptions, ItemGroup]:
         return asked, ItemGroup("input", [BytesItem(data)], is_list=False)
     content = await call.parsed(data)
     for name, value in query.items():
-        if all(content.get(word) is None for word in _words_for(name)):
+        if all(content.get(word) is None for word in words_for(name)):
             content[name] = value
     body = parse(EmbeddingsBody, content)
     return body, body.group(call)
-
-
-def _words_for(option: str) -> set[str]:
-    """raylens's own and others' names of an option in a JSON body."""
-    others = {theirs for theirs, ours in SYNONYMS.items() if ours == option}
-    return {option, *others, *(TYPES if option == "dtype" else ())}
 
 
 def _options(strings: dict[str, Any]) -> EmbeddingOptions:

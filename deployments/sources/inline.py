@@ -86,11 +86,12 @@ def _unescaped(text: str) -> bytes:
         start += len(piece)
         codes = np.frombuffer(piece, np.uint8).copy()
         at = np.flatnonzero(codes == ord("%"))
-        digits = _HEX_DIGITS[np.append(codes, [0, 0])[np.add.outer(at, [1, 2])]]
+        behind = np.add.outer(at, [1, 2])
+        digits = _HEX_DIGITS[np.append(codes, [0, 0])[behind]]
         if np.any(digits > 15):
             raise _bad_base64()
         codes[at] = digits[:, 0] << 4 | digits[:, 1]
-        pieces.append(np.delete(codes, np.add.outer(at, [1, 2]).ravel()).tobytes())
+        pieces.append(np.delete(codes, behind.ravel()).tobytes())
     return b"".join(pieces)
 
 

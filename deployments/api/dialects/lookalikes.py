@@ -138,6 +138,12 @@ def _meant(kind: str | list[str]) -> str | list[str]:
 OTHERS_WORDS = EmbeddingsBody.model_fields.keys() - EmbeddingOptions.model_fields.keys() - {"input"}
 
 
+def words_for(option: str) -> set[str]:
+    """raylens's own and others' names of an option in a JSON body."""
+    others = {theirs for theirs, ours in SYNONYMS.items() if ours == option}
+    return {option, *others, *(TYPES if option == "dtype" else ())}
+
+
 def refuse_others_words(options: Mapping[str, Any]) -> None:
     """Raises BadRequest if a query string or form has one of others' words, which only JSON bodies
     may have.
