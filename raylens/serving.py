@@ -7,15 +7,13 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import httpx
@@ -26,13 +24,12 @@ from raylens.cluster import (
     STOP_TIMEOUT_S,
     NoRayError,
     StoppedError,
-    descendants,
     existing_ray,
     http_front,
-    kill,
     local_ray,
 )
 from raylens.failures import failures, reason
+from raylens.stopping import Stop, stop_signals
 
 CLIENT_VARIABLES = ("RAYLENS_URL", "RAYLENS_API_KEY")
 IMPORT_PATH = "deployments.app:build_app"
@@ -87,7 +84,7 @@ def run(
     url = _url(http["host"], http["port"]) + route_prefix(config)
     began = time.monotonic()
     with contextlib.ExitStack() as cleanup:
-        stop = cleanup.enter_context(_stop_signals())
+        stop = cleanup.enter_context(stop_signals())
         if address is None:
             _refuse_taken_port(http["host"], http["port"])
             console.print("Checking settings and models …")
@@ -149,25 +146,6 @@ def _show_log(line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second signal kills everything at once."""
-    stop = threading.Event()
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            kill(descendants())
-            os._exit(128 + signum)
-        stop.set()
-
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for signum, old in before.items():
-            signal.signal(signum, old)
-
-
 def _serve_client(url: str) -> Any:
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
@@ -199,7 +177,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
             ) from None
 
 
-def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
+def _check_models(config: Mapping[str, Any], stop: Stop) -> None:
     """Checks settings and checkpoints before Ray starts, and downloads these with a progress bar.
 
     The model replicas would do the same later, but have no terminal. Raises ServingError with
@@ -228,7 +206,7 @@ def _check_models(config: Mapping[str, Any], stop: threading.Event) -> None:
             raise ServingError(which + problem)
 
 
-def _output(process: "subprocess.Popen[str]", text: str, stop: threading.Event) -> str:
+def _output(process: "subprocess.Popen[str]", text: str, stop: Stop) -> str:
     """The process's output for the input `text`. Terminates it when `stop` is set."""
     left: str | None = text
     while True:
@@ -240,7 +218,7 @@ def _output(process: "subprocess.Popen[str]", text: str, stop: threading.Event) 
                 process.terminate()
 
 
-def _wait_until_ready(client: Any, url: str, stop: threading.Event, wait_s: float) -> None:
+def _wait_until_ready(client: Any, url: str, stop: Stop, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     while not stop.wait(0.25):
         applications = {}
@@ -264,7 +242,7 @@ def _key_header(url: str) -> str:
     return ""
 
 
-def _watch(client: Any, stop: threading.Event) -> None:
+def _watch(client: Any, stop: Stop) -> None:
     """Returns when told to stop; until then, shows why an update failed or a part died. Raises
     ServingError when Ray itself is gone."""
     silences = 0

@@ -1,8 +1,7 @@
 """`raylens serve` waits until the service is ready, or says why it is not; later, too."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from raylens import serving
 from raylens.failures import failures
 from raylens.serving import ServingError
+from raylens.stopping import Stop
 from tests.answering import answering
 
 # What Serve says of an application and of its deployment, with Ray's tracebacks in it.
@@ -102,51 +102,56 @@ def service(*statuses: int) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    with closing(Stop()) as stop:
+        yield stop
+
+
 RUNNING = {"raylens": {"status": "RUNNING", "message": ""}}
 DEPLOYING = {"raylens": {"status": "DEPLOYING", "message": ""}}
 NOWHERE = "http://127.0.0.1:9"
 
 
-def test_waiting_ends_when_serve_runs_all_and_the_service_says_it_is_ready() -> None:
+def test_waiting_ends_when_serve_runs_all_and_the_service_says_it_is_ready(stop: Stop) -> None:
     client = FakeServe({}, DEPLOYING, RUNNING)
     with service(503, 200) as url:
-        serving._wait_until_ready(client, url, threading.Event(), 20)
+        serving._wait_until_ready(client, url, stop, 20)
     assert client.answers == [RUNNING]
 
 
-def test_waiting_ends_with_the_reason_when_the_deployment_fails() -> None:
+def test_waiting_ends_with_the_reason_when_the_deployment_fails(stop: Stop) -> None:
     client = FakeServe(DEPLOYING, {"raylens": failed(BUILD_FAILED)})
     with pytest.raises(ServingError, match=r"^model\.device: Input"):
-        serving._wait_until_ready(client, NOWHERE, threading.Event(), 20)
+        serving._wait_until_ready(client, NOWHERE, stop, 20)
 
 
-def test_of_several_applications_the_one_that_failed_is_named() -> None:
+def test_of_several_applications_the_one_that_failed_is_named(stop: Stop) -> None:
     client = FakeServe({**RUNNING, "other": failed(BUILD_FAILED)})
     with pytest.raises(ServingError, match=r"^other: model\.device: Input"):
-        serving._wait_until_ready(client, NOWHERE, threading.Event(), 20)
+        serving._wait_until_ready(client, NOWHERE, stop, 20)
 
 
 @pytest.mark.parametrize("applications", [DEPLOYING, RUNNING, {}])
-def test_waiting_gives_up_after_a_while(applications: dict[str, Any]) -> None:
+def test_waiting_gives_up_after_a_while(applications: dict[str, Any], stop: Stop) -> None:
     with pytest.raises(ServingError, match=r"not ready after 0\.1 s"):
-        serving._wait_until_ready(FakeServe(applications), NOWHERE, threading.Event(), 0.1)
+        serving._wait_until_ready(FakeServe(applications), NOWHERE, stop, 0.1)
 
 
-def test_waiting_ends_when_told_to_stop() -> None:
-    stop = threading.Event()
+def test_waiting_ends_when_told_to_stop(stop: Stop) -> None:
     stop.set()
     serving._wait_until_ready(FakeServe(DEPLOYING), NOWHERE, stop, 20)
 
 
-def test_the_service_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
     monkeypatch.setenv("HTTP_PROXY", NOWHERE)
     monkeypatch.setenv("NO_PROXY", "")
     with service(200) as url:
-        serving._wait_until_ready(FakeServe(RUNNING), url, threading.Event(), 1)
+        serving._wait_until_ready(FakeServe(RUNNING), url, stop, 1)
 
 
 def test_later_it_says_once_why_an_update_failed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop: Stop
 ) -> None:
     monkeypatch.setattr(serving, "WATCH_EVERY_S", 0.01)
     broken = {"raylens": failed("Failed to update …", Embedder=START_FAILED)}
@@ -154,7 +159,7 @@ def test_later_it_says_once_why_an_update_failed(
     gone = ConnectionError()
     client = FakeServe(RUNNING, broken, broken, gone, broken, RUNNING, again, broken, gone)
     with pytest.raises(ServingError, match="stopped answering"):
-        serving._watch(client, threading.Event())
+        serving._watch(client, stop)
     shown = capsys.readouterr().err
     assert shown.count("model '/nowhere': there is no such folder") == 2
     assert shown.count("model.device: Input should be") == 1
