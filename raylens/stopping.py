@@ -11,28 +11,26 @@ from raylens.cluster import descendants, kill
 
 
 class Stop:
-    """As threading.Event, but a signal's handler may set it.
+    """As threading.Event, but set by a signal's handler, in which an Event can block for ever: the
+    handler runs in the main thread, which may be inside Event.wait and hold the Event's lock."""
 
-    A handler runs in the main thread, wherever that is. If it is in Event.wait, it may hold the
-    event's lock, for which Event.set in the handler then waits for ever. A pipe has no lock.
-    """
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
+    def __init__(self, woken: int) -> None:
+        self._is_set = False
+        self._woken = woken
 
     def set(self) -> None:
-        os.write(self._write, b".")  # nobody reads it, so it stays set
+        self._is_set = True
 
     def is_set(self) -> bool:
-        return self.wait(0)
+        return self._is_set
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it is set; if not, it may become so for `timeout_s` seconds."""
-        return bool(select.select([self._read], [], [], timeout_s)[0])
-
-    def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        """Whether it is set, now or within `timeout_s` seconds."""
+        # The pipe also ends a wait that begins between a signal and its handler, or if another
+        # thread gets the signal. Nothing else would.
+        if not self._is_set and select.select([self._woken], [], [], timeout_s)[0]:
+            os.read(self._woken, 1)
+        return self._is_set
 
 
 @contextlib.contextmanager
@@ -45,10 +43,13 @@ def stop_signals() -> Iterator[Stop]:
             os._exit(128 + signum)
         stop.set()
 
-    with contextlib.closing(Stop()) as stop:
-        before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield stop
-        finally:
-            for signum, old in before.items():
-                signal.signal(signum, old)
+    with contextlib.ExitStack() as cleanup:
+        woken, wake = os.pipe()
+        cleanup.callback(os.close, woken)
+        cleanup.callback(os.close, wake)
+        os.set_blocking(wake, False)
+        stop = Stop(woken)
+        cleanup.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(wake))
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            cleanup.callback(signal.signal, signum, signal.signal(signum, handler))
+        yield stop

@@ -1,7 +1,7 @@
 """`raylens serve` waits until the service is ready, or says why it is not; later, too."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from raylens import serving
 from raylens.failures import failures
 from raylens.serving import ServingError
-from raylens.stopping import Stop
+from raylens.stopping import Stop, stop_signals
 from tests.answering import answering
 
 # What Serve says of an application and of its deployment, with Ray's tracebacks in it.
@@ -104,7 +104,7 @@ def service(*statuses: int) -> Iterator[str]:
 
 @pytest.fixture
 def stop() -> Iterator[Stop]:
-    with closing(Stop()) as stop:
+    with stop_signals() as stop:
         yield stop
 
 
