@@ -1,5 +1,6 @@
 """`raylens serve` reads its config and refuses what could not start, before Ray starts."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from raylens import serving
 from raylens.cluster import free_port
 from raylens.serving import ServingError, default_config, read_config
+from raylens.stopping import stop_signals
 
 GOOD = """
 applications:
@@ -110,13 +112,14 @@ def test_an_impossible_port_is_refused(config: Write, port: str) -> None:
 # What is checked before Ray starts
 
 
-def check(*applications: dict[str, Any], stop: threading.Event | None = None) -> None:
+def check(*applications: dict[str, Any]) -> None:
     whole = [{"import_path": serving.IMPORT_PATH, **application} for application in applications]
-    serving._check_models({"applications": whole}, stop or threading.Event())
+    with stop_signals() as stop:
+        serving._check_models({"applications": whole}, stop)
 
 
 def test_the_default_config_passes() -> None:
-    serving._check_models(read_config(default_config(), host=None, port=None), threading.Event())
+    check(*read_config(default_config(), host=None, port=None)["applications"])
 
 
 @pytest.mark.parametrize(
@@ -180,8 +183,7 @@ def test_a_stop_ends_the_check_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(slow))
-    stop = threading.Event()
-    threading.Timer(0.3, stop.set).start()
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
     began = time.monotonic()
-    check({}, stop=stop)
+    check({})
     assert time.monotonic() - began < 10

@@ -12,6 +12,9 @@ from tests.servers import ROOT
 CLUSTER = ROOT / "configs" / "cluster"
 RULES = CLUSTER / "prometheus-rules.yml"
 
+# Serve's own metrics that they read, as ray 2.60 names them.
+SERVES = {"ray_serve_autoscaling_target_replicas", "ray_serve_deployment_status"}
+
 
 class Query(NamedTuple):
     """One line of a panel."""

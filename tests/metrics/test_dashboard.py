@@ -8,14 +8,13 @@ import pytest
 from deployments.metrics.declared import EmbedderMetrics, IngressMetrics, ReplicaMetrics
 from tests.metrics.dashboards import (
     CLUSTER,
+    SERVES,
     alert_expressions,
     dashboard_queries,
     exported,
     names_in,
 )
 
-# Serve's own, as ray 2.60 names them.
-SERVES = {"ray_serve_autoscaling_target_replicas"}
 SERVES_LABELS = {"application", "deployment", "replica"}
 QUERIES = dashboard_queries()
 EXPRESSIONS = {

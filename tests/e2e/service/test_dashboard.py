@@ -12,7 +12,7 @@ import pytest
 
 from raylens.cluster import free_port
 from tests.conftest import Jpeg
-from tests.metrics.dashboards import alert_expressions, dashboard_queries
+from tests.metrics.dashboards import SERVES, alert_expressions, dashboard_queries
 from tests.servers import RAYLENS, Server
 
 PROMETHEUS = shutil.which("prometheus")
@@ -81,6 +81,8 @@ def test_every_panel_and_alert_runs_on_a_real_prometheus(
     assert not missing
     for name, expression in alert_expressions().items():
         print(f"{name:28} | {'; '.join(map(shown, ask(prometheus, expression))) or 'quiet'}")
+    for name in SERVES:
+        assert ask(prometheus, name), f"Ray has no {name}"
 
 
 def test_raylens_top_shows_the_service(server: Server, metrics_url: str) -> None:
