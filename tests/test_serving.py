@@ -1,6 +1,5 @@
 """`raylens serve` reads its config and refuses what could not start, before Ray starts."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -112,9 +111,11 @@ def test_an_impossible_port_is_refused(config: Write, port: str) -> None:
 # What is checked before Ray starts
 
 
-def check(*applications: dict[str, Any]) -> None:
+def check(*applications: dict[str, Any], told_to_stop_after_s: float | None = None) -> None:
     whole = [{"import_path": serving.IMPORT_PATH, **application} for application in applications]
     with stop_signals() as stop:
+        if told_to_stop_after_s is not None:
+            threading.Timer(told_to_stop_after_s, stop.set).start()
         serving._check_models({"applications": whole}, stop)
 
 
@@ -183,7 +184,6 @@ def test_a_stop_ends_the_check_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(slow))
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
     began = time.monotonic()
-    check({})
+    check({}, told_to_stop_after_s=0.3)
     assert time.monotonic() - began < 10

@@ -1,19 +1,15 @@
-"""A running command is told to stop by a signal, at whatever moment it comes."""
+"""A running command is told to stop by a signal, at whatever moment it comes.
 
-import os
-import signal
+Each program has a process to itself, which the signal would end if it were not handled.
+"""
+
 import subprocess
 import sys
-import threading
-import time
 
-from raylens.stopping import stop_signals
+import pytest
 
 # Waits very shortly again and again, so that the signal comes in the middle of `wait`.
-PROGRAM = """
-import random, signal
-from raylens.stopping import stop_signals
-
+IN_THE_MIDDLE = """
 for _ in range(3000):
     with stop_signals() as stop:
         signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGTERM))
@@ -22,39 +18,46 @@ for _ in range(3000):
             pass
 """
 
+ANOTHER_THREAD_GETS_IT = """
+def get_signal():
+    time.sleep(0.1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
-def test_a_signal_in_the_middle_of_waiting_ends_it() -> None:
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)
+with stop_signals() as stop:
+    threading.Thread(target=get_signal).start()
+    began = time.monotonic()
+    assert stop.wait(10)
+    assert time.monotonic() - began < 5
+"""
 
-
-def test_a_signal_that_another_thread_gets_ends_waiting_at_once() -> None:
-    def get_signal() -> None:
-        time.sleep(0.1)
-        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-
-    with stop_signals() as stop:
-        thread = threading.Thread(target=get_signal)
-        thread.start()
-        began = time.monotonic()
-        assert stop.wait(10)
-        assert time.monotonic() - began < 5
-        thread.join()
-
-
-def test_another_signal_does_not_end_it() -> None:
-    with stop_signals() as stop:
-        before = signal.signal(signal.SIGUSR1, lambda *_: None)
-        os.kill(os.getpid(), signal.SIGUSR1)
+ANOTHER_SIGNAL = """
+with stop_signals() as stop:
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.raise_signal(signal.SIGUSR1)
+    for _ in range(3):
         assert not stop.wait(0.01)
-        assert not stop.wait(0.01)
-        signal.signal(signal.SIGUSR1, before)
+"""
+
+AFTERWARDS = """
+before = signal.getsignal(signal.SIGTERM)
+with stop_signals() as stop:
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.is_set()
+    assert stop.wait(10)
+assert signal.getsignal(signal.SIGTERM) is before
+assert signal.set_wakeup_fd(-1) == -1
+"""
 
 
-def test_afterwards_signals_do_what_they_did_before() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_signals() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.is_set()
-        assert stop.wait(10)
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert signal.set_wakeup_fd(-1) == -1
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(IN_THE_MIDDLE, id="in the middle of waiting"),
+        pytest.param(ANOTHER_THREAD_GETS_IT, id="another thread gets it"),
+        pytest.param(ANOTHER_SIGNAL, id="another signal does not count"),
+        pytest.param(AFTERWARDS, id="afterwards all is as it was before"),
+    ],
+)
+def test_a_signal_ends_waiting(program: str) -> None:
+    imports = "import random, signal, threading, time\nfrom raylens.stopping import stop_signals\n"
+    subprocess.run([sys.executable, "-c", imports + program], check=True, timeout=60)
