@@ -15,6 +15,7 @@ class Stop:
     handler runs in the main thread, which may be inside Event.wait and hold the Event's lock."""
 
     def __init__(self, woken: int) -> None:
+        """`woken` is a file descriptor that can be read from after any signal."""
         self._is_set = False
         self._woken = woken
 
@@ -25,7 +26,7 @@ class Stop:
         return self._is_set
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it is set, now or within `timeout_s` seconds."""
+        """Whether it is set, now or within `timeout_s` seconds, which another signal cuts short."""
         # The pipe also ends a wait that begins between a signal and its handler, or if another
         # thread gets the signal. Nothing else would.
         if not self._is_set and select.select([self._woken], [], [], timeout_s)[0]:
